@@ -1,0 +1,12 @@
+//! What Coffer's gateway and storage node must agree on.
+//!
+//! Pure parts (no I/O, no clock, no `async`): [`types`], [`protocol`], `erasure`, `layout`, `shard`,
+//! `endpoints`. Parts with I/O: `coordination` (etcd and the embedded coordinator), `node` (how a gateway
+//! talks to a storage node), `cluster` (the live map built from both). This crate never imports
+//! `coffer-gateway` or `coffer-storage-node`.
+
+pub mod limits;
+pub mod node;
+pub mod protocol;
+pub mod time;
+pub mod types;

@@ -1,0 +1,338 @@
+//! How a gateway (and a peer node) talks to a storage node: domain requests, the [`NodeClient`] trait and its
+//! implementations (remote over tonic, local by direct call in `coffer-storage-node`, a faulty decorator).
+//!
+//! A call names the slot it means completely (cluster, drive, incarnation, partition, epoch): a node answers
+//! only for a slot that is provably that one.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::protocol::message::{SlotReply, SlotRequest, SlotVersion};
+use crate::types::{
+    BucketId, ClusterId, DriveId, Epoch, Incarnation, NodeId, ObjectKey, OpId, PartitionId, RegisterKey,
+    RegisterKind, SlotIndex,
+};
+
+/// Names one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SlotAddress {
+    /// The cluster the caller means.
+    pub cluster: ClusterId,
+    /// The drive that owns the slot.
+    pub drive: DriveId,
+    /// That drive's incarnation as the caller knows it.
+    pub incarnation: Incarnation,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The slot's place in the partition.
+    pub slot: SlotIndex,
+    /// The partition's epoch as the caller knows it.
+    pub epoch: Epoch,
+}
+
+/// A request to one register at one slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotCall {
+    /// The slot.
+    pub address: SlotAddress,
+    /// The register.
+    pub register: RegisterKey,
+    /// The revision of the caller's bucket record (PREPARE and COMMIT are refused if the slot knows a newer one).
+    pub bucket_revision: u64,
+    /// The request.
+    pub request: SlotRequest,
+}
+
+/// Announces a large shard; its encoded bytes (see `shard`) follow as a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrepareShard {
+    /// The slot.
+    pub address: SlotAddress,
+    /// The register.
+    pub register: RegisterKey,
+    /// The revision of the caller's bucket record.
+    pub bucket_revision: u64,
+    /// The op.
+    pub op: OpId,
+}
+
+/// Asks for blocks of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadShard {
+    /// The slot.
+    pub address: SlotAddress,
+    /// The register.
+    pub register: RegisterKey,
+    /// The op whose shard is wanted. Parts of a completed object name the part's op and the part's register.
+    pub op: OpId,
+    /// First block.
+    pub first_block: u64,
+    /// Number of blocks; they arrive in order, each verified by the node.
+    pub block_count: u64,
+}
+
+/// A shard block with its bound checksum, so that the gateway verifies end to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardBlock {
+    /// xxh3-128 bound to (cluster id, op id, slot index, block number); see `shard`.
+    pub checksum: u128,
+    /// The block's bytes.
+    pub data: Bytes,
+}
+
+/// Blocks of a shard on their way from a node.
+pub type ShardBlocks = tokio::sync::mpsc::Receiver<Result<ShardBlock, NodeError>>;
+
+/// Encoded shard bytes on their way to a node, in pieces of any size; closing the channel without
+/// [`ShardPiece::End`] aborts the prepare and leaves nothing behind.
+pub type ShardPieces = tokio::sync::mpsc::Receiver<ShardPiece>;
+
+/// A piece of an encoded shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardPiece {
+    /// Bytes, at most 1 MiB.
+    Data(Bytes),
+    /// The shard is complete.
+    End,
+}
+
+/// Asks a node for an ordered range of registers of one kind in one bucket, merged over its own drives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListRequest {
+    /// The cluster the caller means.
+    pub cluster: ClusterId,
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The kind of register.
+    pub kind: RegisterKind,
+    /// Only keys that begin with this.
+    pub prefix: Bytes,
+    /// Only registers whose encoded key (`RegisterKey::encode`) is greater than this; empty for all.
+    pub after: Bytes,
+    /// Roll keys up to the first occurrence of this after the prefix; empty for none.
+    pub delimiter: Bytes,
+    /// Most items (entries and common prefixes together) to return.
+    pub limit: u32,
+}
+
+/// One register in a node's listing, as the node's slots know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListEntry {
+    /// The register.
+    pub register: RegisterKey,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// What each of the node's slots of that partition holds as current; tombstones included.
+    pub slots: Vec<(SlotIndex, SlotVersion)>,
+}
+
+/// An item of a listing, in key order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListItem {
+    /// A register.
+    Entry(ListEntry),
+    /// Keys rolled up: the prefix up to and including the delimiter, and the first register below it
+    /// whose current version at some slot of this node is no tombstone, as a witness for the gateway to confirm.
+    CommonPrefix {
+        /// The rolled-up prefix, delimiter included.
+        prefix: Bytes,
+        /// The first live register below it.
+        witness: ListEntry,
+    },
+}
+
+/// A page of a node's listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListPage {
+    /// Items in key order.
+    pub items: Vec<ListItem>,
+    /// Whether more may follow the last item; if so the page speaks only up to that item.
+    pub truncated: bool,
+    /// The drives that were read completely for this page, with their incarnation; only their slots have answered.
+    pub drives: Vec<(DriveId, Incarnation)>,
+    /// Partitions of those drives that must not be counted: the slot is not a voter there.
+    pub not_voting: Vec<(DriveId, PartitionId)>,
+    /// The epoch of each partition whose epoch at the node differs from 0, by drive (epochs not listed are 0).
+    pub epochs: Vec<(DriveId, PartitionId, Epoch)>,
+}
+
+/// The kinds of cluster state that drives keep a copy of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum SnapshotKind {
+    /// The layout and the partition records.
+    Layout = 1,
+    /// The bucket records.
+    Buckets = 2,
+    /// The state of the embedded coordinator (standalone only).
+    Coordinator = 3,
+    /// Users and policies.
+    Identity = 4,
+}
+
+/// A copy of cluster state: drives keep the one with the highest (generation, revision).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// What it is.
+    pub kind: SnapshotKind,
+    /// The cluster generation.
+    pub generation: u32,
+    /// The coordinator's revision.
+    pub revision: u64,
+    /// The encoded state.
+    pub data: Bytes,
+}
+
+/// A drive as its node reports it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DriveInfo {
+    /// Its id.
+    pub id: DriveId,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// Where it is mounted.
+    pub path: String,
+    /// `online`, `suspect`, `failed`, `read-only` or `offline`, and why, if not online.
+    pub state: DriveState,
+    /// Why it is not online; empty if it is.
+    pub reason: String,
+    /// Size of its file system in bytes.
+    pub capacity_bytes: u64,
+    /// Free bytes.
+    pub free_bytes: u64,
+    /// Registers with a current version.
+    pub registers: u64,
+    /// Versions COMMITTED but not yet STABLE.
+    pub unstable: u64,
+    /// Current versions whose shard is missing here.
+    pub missing_shards: u64,
+    /// Starts of this drive so far.
+    pub boot_count: u64,
+    /// Last journal sequence.
+    pub journal_sequence: u64,
+}
+
+/// A drive's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriveState {
+    /// Serves reads and writes.
+    Online,
+    /// Slow or erring; served, avoided for reads.
+    Suspect,
+    /// Full: reads and deletes only.
+    ReadOnly,
+    /// Poisoned by a failed sync or I/O errors: serves nothing.
+    Failed,
+    /// Not there.
+    Offline,
+}
+
+/// A node as it reports itself.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct NodeInfo {
+    /// Its id.
+    pub id: NodeId,
+    /// The cluster, once known.
+    pub cluster: Option<ClusterId>,
+    /// Coffer's version.
+    pub version: String,
+    /// The protocol version it speaks.
+    pub protocol: u32,
+    /// Wall clock, milliseconds since the Unix epoch.
+    pub clock_ms: u64,
+    /// Its drives.
+    pub drives: Vec<DriveInfo>,
+}
+
+/// Why a node gave no answer about a slot.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NodeError {
+    /// No connection, or it broke: the outcome of a mutation is unknown.
+    #[error("node `{node}` does not answer: {reason}")]
+    Unreachable {
+        /// The node or its address.
+        node: String,
+        /// What the transport said.
+        reason: String,
+    },
+    /// The deadline passed: the outcome of a mutation is unknown.
+    #[error("node `{node}` did not answer in time")]
+    Timeout {
+        /// The node or its address.
+        node: String,
+    },
+    /// The caller is not of this cluster, lacks the secret, or speaks another protocol version.
+    #[error("node refuses this caller: {0}")]
+    Denied(String),
+    /// The drive is not here, has another incarnation, or is failed.
+    #[error("drive `{drive}` cannot serve: {reason}")]
+    DriveUnavailable {
+        /// The drive.
+        drive: DriveId,
+        /// Why.
+        reason: String,
+    },
+    /// The shard is missing or does not verify here.
+    #[error("shard of op {op} is missing or damaged: {reason}")]
+    ShardUnavailable {
+        /// The op.
+        op: OpId,
+        /// Why.
+        reason: String,
+    },
+    /// The node refused bytes that do not verify, or a malformed request.
+    #[error("node rejects the request: {0}")]
+    Invalid(String),
+    /// Too much is waiting; try again later.
+    #[error("node is overloaded")]
+    Overloaded,
+}
+
+impl NodeError {
+    /// Whether the same request may succeed if sent again.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::Overloaded)
+    }
+}
+
+/// A storage node as its callers see it.
+///
+/// Implementations: remote (tonic), local (direct call), faulty (decorator). Every method may be called
+/// concurrently; a dropped future leaves the outcome of a mutation unknown.
+#[async_trait]
+pub trait NodeClient: Send + Sync + 'static {
+    /// Sends one small request to one slot. Durable before the reply.
+    async fn call(&self, call: SlotCall) -> Result<SlotReply, NodeError>;
+
+    /// Streams a large shard; the reply is that of PREPARE, after the shard is durable.
+    async fn prepare_shard(&self, header: PrepareShard, pieces: ShardPieces) -> Result<SlotReply, NodeError>;
+
+    /// Streams blocks of a shard, inline or file.
+    async fn read_shard(&self, request: ReadShard) -> Result<ShardBlocks, NodeError>;
+
+    /// One page of an ordered range.
+    async fn list(&self, request: ListRequest) -> Result<ListPage, NodeError>;
+
+    /// What the node says of itself and its drives.
+    async fn info(&self) -> Result<NodeInfo, NodeError>;
+
+    /// The highest snapshot of this kind on the node's drives.
+    async fn snapshot(&self, kind: SnapshotKind) -> Result<Option<Snapshot>, NodeError>;
+
+    /// Stores a snapshot on every drive of the node (those that hold a higher one keep it). Durable before the reply.
+    async fn store_snapshot(&self, snapshot: Snapshot) -> Result<(), NodeError>;
+
+    /// Adopts a bucket's configuration revision on all drives of the node; older PREPAREs and COMMITs are refused from
+    /// then on (PROTOCOL §9). Returns the drives that adopted it durably.
+    async fn adopt_bucket(&self, bucket: BucketId, revision: u64) -> Result<Vec<DriveId>, NodeError>;
+}
+
+/// The partition of an object key: the top 12 bits of xxh3-128 over (cluster id, bucket id, key).
+pub fn partition_of(cluster: ClusterId, bucket: BucketId, key: &ObjectKey) -> PartitionId {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    hasher.update(&cluster.to_bytes());
+    hasher.update(&bucket.to_bytes());
+    hasher.update(key.as_bytes());
+    PartitionId((hasher.digest128() >> 116) as u16)
+}

@@ -1,0 +1,213 @@
+//! `coffer server --etcd … <URLs>` started once per node, with an etcd of its own.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use super::ports::free_port;
+use super::process::Process;
+use super::{binary, http_status, wait_for};
+use crate::client::{ACCESS_KEY, SECRET_KEY, s3};
+
+/// One etcd member on loopback.
+#[derive(Debug)]
+pub struct Etcd {
+    folder: TempDir,
+    client_port: u16,
+    peer_port: u16,
+    process: Option<Process>,
+}
+
+impl Etcd {
+    /// Starts one with an empty data folder and waits until it answers.
+    ///
+    /// # Errors
+    /// If `etcd` is not on the PATH or does not answer.
+    pub async fn start() -> Result<Self> {
+        let mut etcd =
+            Self { folder: TempDir::new()?, client_port: free_port(), peer_port: free_port(), process: None };
+        etcd.launch().await?;
+        Ok(etcd)
+    }
+
+    /// Starts it again on the same data.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn launch(&mut self) -> Result<()> {
+        let client = self.url();
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let mut command = Command::new("etcd");
+        command
+            .arg("--data-dir")
+            .arg(self.folder.path().join("data"))
+            .args(["--name", "default", "--initial-cluster", &format!("default={peer}")])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        let process = Process::start("etcd", self.folder.path(), &mut command);
+        self.process = Some(process.context("etcd is needed: apt-get install etcd-server")?);
+        let health = format!("{client}/health");
+        wait_for("etcd", Duration::from_secs(30), || async { http_status(&health).await == Some(200) }).await
+    }
+
+    /// Its client URL.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.kill();
+        }
+    }
+}
+
+/// One `coffer server` of a distributed cluster.
+#[derive(Debug)]
+pub struct ServerNode {
+    s3_port: u16,
+    admin_port: u16,
+    node_port: u16,
+    node_admin_port: u16,
+    process: Option<Process>,
+}
+
+impl ServerNode {
+    /// `http://127.0.0.1:<port>` of its S3 front.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.s3_port)
+    }
+
+    /// A URL on its admin port.
+    pub fn admin_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.admin_port)
+    }
+}
+
+/// A cluster of `coffer server` processes.
+#[derive(Debug)]
+pub struct Distributed {
+    /// The coordinator.
+    pub etcd: Etcd,
+    folder: TempDir,
+    drives_per_node: usize,
+    nodes: Vec<ServerNode>,
+}
+
+impl Distributed {
+    /// Starts `nodes` x `drives_per_node` on fresh folders and waits until all are ready.
+    ///
+    /// # Errors
+    /// If one does not become ready.
+    pub async fn start(nodes: usize, drives_per_node: usize) -> Result<Self> {
+        let mut cluster = Self::prepare(nodes, drives_per_node).await?;
+        for index in 0..nodes {
+            cluster.spawn(index)?;
+        }
+        for index in 0..nodes {
+            cluster.wait_ready(index).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// Everything but the server processes.
+    ///
+    /// # Errors
+    /// If etcd does not start.
+    pub async fn prepare(nodes: usize, drives_per_node: usize) -> Result<Self> {
+        let node = |_| ServerNode {
+            s3_port: free_port(),
+            admin_port: free_port(),
+            node_port: free_port(),
+            node_admin_port: free_port(),
+            process: None,
+        };
+        let nodes = (0..nodes).map(node).collect();
+        Ok(Self { etcd: Etcd::start().await?, folder: TempDir::new()?, drives_per_node, nodes })
+    }
+
+    /// The endpoint arguments, the same for every node.
+    pub fn endpoints(&self) -> Vec<String> {
+        let mut endpoints = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            for drive in 1..=self.drives_per_node {
+                let path = self.drive(index, drive);
+                endpoints.push(format!("http://127.0.0.1:{}{}", node.node_port, path.display()));
+            }
+        }
+        endpoints
+    }
+
+    /// The command line of a node.
+    pub fn command(&self, index: usize) -> Command {
+        let node = &self.nodes[index];
+        let mut command = Command::new(binary());
+        command
+            .args(["server", "--etcd", &self.etcd.url()])
+            .args(self.endpoints())
+            .args(["--address", &format!("127.0.0.1:{}", node.s3_port)])
+            .args(["--console-address", &format!("127.0.0.1:{}", node.admin_port)])
+            .args(["--node-address", &format!("127.0.0.1:{}", node.node_port)])
+            .args(["--node-admin-address", &format!("127.0.0.1:{}", node.node_admin_port)])
+            .env("COFFER_CLUSTER_SECRET", "a secret that only the tests know")
+            .env("COFFER_ACCESS_KEY", ACCESS_KEY)
+            .env("COFFER_SECRET_KEY", SECRET_KEY);
+        command
+    }
+
+    /// Starts a node's process without waiting.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    pub fn spawn(&mut self, index: usize) -> Result<()> {
+        let process = Process::start(&format!("node{index}"), self.folder.path(), &mut self.command(index))?;
+        self.nodes[index].process = Some(process);
+        Ok(())
+    }
+
+    /// Waits until a node is ready.
+    ///
+    /// # Errors
+    /// With the tail of its log.
+    pub async fn wait_ready(&self, index: usize) -> Result<()> {
+        let url = self.nodes[index].admin_url("/health/ready");
+        let ready = wait_for("a node to be ready", Duration::from_secs(90), || async {
+            http_status(&url).await == Some(200)
+        });
+        ready.await.with_context(|| self.process(index).log_tail())
+    }
+
+    /// The nodes.
+    pub fn nodes(&self) -> &[ServerNode] {
+        &self.nodes
+    }
+
+    /// A node's process.
+    ///
+    /// # Panics
+    /// If it was never started.
+    pub fn process(&self, index: usize) -> &Process {
+        self.nodes[index].process.as_ref().expect("the node was started")
+    }
+
+    /// `kill -9` of a node.
+    pub fn kill(&mut self, index: usize) {
+        if let Some(process) = &mut self.nodes[index].process {
+            process.kill();
+        }
+    }
+
+    /// A node's drive folder, drives counted from 1.
+    pub fn drive(&self, index: usize, drive: usize) -> PathBuf {
+        self.folder.path().join(format!("node{index}/drive{drive}"))
+    }
+
+    /// An S3 client of a node's gateway.
+    pub fn client(&self, index: usize) -> aws_sdk_s3::Client {
+        s3(&self.nodes[index].endpoint())
+    }
+}

@@ -1,0 +1,81 @@
+//! Real processes for the suites. It never talks to the crates under test: only to their binaries, ports and
+//! folders, as an operator would.
+//!
+//! 1. [`binary`] builds `coffer` once and names it.
+//! 2. [`process::Process`] is one child: kill, pause, resume, stop, its log.
+//! 3. [`standalone::Standalone`] and [`distributed::Distributed`] are clusters of them.
+
+pub mod distributed;
+pub mod ports;
+pub mod process;
+pub mod standalone;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// The `coffer` binary of this profile: built now if sources changed, or the one named by `COFFER_BIN`.
+pub fn binary() -> &'static PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| build().unwrap_or_else(|error| panic!("cannot build coffer: {error:#}")))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the harness is configured by its caller's environment")]
+fn build() -> Result<PathBuf> {
+    if let Ok(path) = std::env::var("COFFER_BIN") {
+        return Ok(path.into());
+    }
+    let test = std::env::current_exe()?;
+    let deps = test.parent().context("the test binary has a folder")?;
+    let profile = if deps.ends_with("deps") { deps.parent().context("deps has a parent")? } else { deps };
+    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    cargo.args(["build", "--quiet", "--package", "coffer"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    if !cargo.status().context("run cargo")?.success() {
+        bail!("cargo build failed");
+    }
+    Ok(profile.join("coffer"))
+}
+
+/// Waits until `check` is true, asking every 50 ms.
+///
+/// # Errors
+/// After `limit`, naming `what` was awaited.
+pub async fn wait_for<F: Future<Output = bool>>(
+    what: &str,
+    limit: Duration,
+    mut check: impl FnMut() -> F,
+) -> Result<()> {
+    let start = Instant::now();
+    while !check().await {
+        if start.elapsed() > limit {
+            bail!("waited {limit:?} in vain for {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// The status code of a plain GET, or `None` if nobody answers.
+pub async fn http_status(url: &str) -> Option<u16> {
+    http_get(url).await.map(|(status, _)| status)
+}
+
+/// Status code and body of a plain GET, or `None` if nobody answers.
+pub async fn http_get(url: &str) -> Option<(u16, String)> {
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
+
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
+    let answer =
+        tokio::time::timeout(Duration::from_secs(5), client.get(url.parse().ok()?)).await.ok()?.ok()?;
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.ok()?.to_bytes();
+    Some((status, String::from_utf8_lossy(&body).into_owned()))
+}

@@ -1,4 +1,7 @@
 //! What a coordinator (gateway, settler, catch-up worker) and a slot say to each other about one register.
+//!
+//! Owns the domain form of requests, replies and refusals; `proto/` and `rpc` own the wire form, the node the
+//! disk form. Never decides anything: [`super::register`] applies a request, the client machines judge replies.
 
 use bytes::Bytes;
 
@@ -27,16 +30,24 @@ pub struct Version {
     pub shard_len_bytes: u64,
     /// Bytes of a shard block.
     pub block_len_bytes: u32,
+    /// Whether it is S3's null version: written while versioning was never enabled, or suspended. A null version is
+    /// freed once a newer null version is STABLE; any other version stays as a non-current one.
+    pub null_version: bool,
     /// What the gateway keeps about the version; opaque to slots.
     pub metadata: Bytes,
 }
 
-/// How far a version has come at a slot.
+impl Version {
+    /// Whether slots hold shards of it: not for tombstones, empty objects and metadata-only versions.
+    pub fn has_shards(&self) -> bool {
+        self.k > 0 && self.shard_len_bytes > 0
+    }
+}
+
+/// How far a version has come at a slot. Ops that are only prepared are no versions yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum VersionState {
-    /// Its shard is durable here; invisible.
-    Prepared = 1,
     /// Arrived by catch-up or hand-over: a candidate, never counted as a commit.
     Learned = 2,
     /// A COMMIT passed the rules here.
@@ -50,8 +61,8 @@ pub enum VersionState {
 pub struct SlotVersion {
     /// The version.
     pub version: Version,
-    /// Its tag; `None` while it is only prepared.
-    pub tag: Option<Tag>,
+    /// Its tag.
+    pub tag: Tag,
     /// How far it has come here.
     pub state: VersionState,
     /// Whether this slot holds its verified shard (true for versions without shards).
@@ -91,14 +102,13 @@ pub enum SlotRequest {
         /// The encoded shard: header, blocks, bound checksums (see `shard`); empty if the version has none.
         shard: Bytes,
     },
-    /// Records the version as committed under the tag.
+    /// Records the version as committed under the tag. An exclusive fence lets pass only the tag whose `writer` is
+    /// its owner: the owner itself, or whoever sends the owner's COMMIT again (a write-back).
     Commit {
         /// The version.
         version: Version,
         /// Its tag.
         tag: Tag,
-        /// The fence whose exclusive owner sends it; `None` from plain writers and write-backs.
-        owner: Option<Fence>,
     },
     /// Promises to refuse tags below `fence`, and any other committer under it.
     Fence {
@@ -150,7 +160,7 @@ pub enum Refusal {
     WrongEpoch(Epoch),
     /// The caller's bucket record is old; re-read it.
     BucketChanged(u64),
-    /// The slot is JOINING or OUT: it takes part in no count.
+    /// The slot is JOINING (it may have recorded the request, as LEARNED) or OUT: it takes part in no count.
     NotVoter,
     /// The drive is full (read-only) and the request needs room.
     Full,
@@ -168,6 +178,6 @@ pub enum SlotReply {
     },
     /// To RELEASE, STABLE, INSTALL, ABANDON.
     Done,
-    /// Refused, nothing recorded.
+    /// Refused; nothing recorded (but see [`Refusal::NotVoter`]).
     Refused(Refusal),
 }

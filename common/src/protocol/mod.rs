@@ -2,3 +2,5 @@
 //! Nothing here does I/O, knows a clock or is `async`; production, simulation and model run the same code.
 
 pub mod message;
+pub mod quorum;
+pub mod register;

@@ -1,0 +1,82 @@
+//! How many answers each step needs (PROTOCOL §1).
+//!
+//! `R0 + W > n`, `R0 + M > n` and `2M > n` hold for every geometry and every k: whatever M or W slots hold, R0
+//! answers meet. Only W depends on the version; everything else on n alone.
+
+use crate::limits::MAX_SLOTS;
+
+/// The stripe width of a partition, and the counts that follow from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    n: u8,
+}
+
+impl Geometry {
+    /// The counts of a stripe of `n` slots.
+    ///
+    /// # Panics
+    /// If `n` is 0 or above [`MAX_SLOTS`]: a layout never has such a stripe.
+    pub fn new(n: u8) -> Self {
+        assert!((1..=MAX_SLOTS).contains(&usize::from(n)), "a stripe has 1 to {MAX_SLOTS} slots, not {n}");
+        Self { n }
+    }
+
+    /// Slots of the stripe.
+    pub fn n(self) -> usize {
+        usize::from(self.n)
+    }
+
+    /// `M = ⌊n/2⌋ + 1`: fences, write-backs, re-stamps, and the COMMITTED answers that decide a read.
+    pub fn m(self) -> usize {
+        self.n() / 2 + 1
+    }
+
+    /// `R0 = n − ⌊n/2⌋`: answers without which nothing is decided.
+    pub fn r0(self) -> usize {
+        self.n() - self.n() / 2
+    }
+
+    /// `W = max(k + 1, M)`: prepares and commits that a new version of `k` data shards needs (a tombstone has
+    /// k = 0); 1 on a single slot, which has no parity.
+    pub fn write_quorum(self, k: u8) -> usize {
+        if self.n == 1 { 1 } else { (usize::from(k) + 1).max(self.m()) }
+    }
+
+    /// Whether a version of `k` data shards is allowed: at least ⌊n/2⌋ and 1, with parity wherever n allows.
+    pub fn allows(self, k: u8) -> bool {
+        let k = usize::from(k);
+        k >= (self.n() / 2).max(1) && (k < self.n() || self.n == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_two_quorums_that_must_meet_do() {
+        for n in 1..=MAX_SLOTS as u8 {
+            let geometry = Geometry::new(n);
+            let n = geometry.n();
+            assert!(geometry.r0() + geometry.m() > n && 2 * geometry.m() > n);
+            for k in (0..=n as u8).filter(|&k| k == 0 || geometry.allows(k)) {
+                let w = geometry.write_quorum(k);
+                assert!(w <= n && w > usize::from(k) - usize::from(n == 1 && k == 1), "n {n} k {k}");
+                assert!(geometry.r0() + w > n && w >= geometry.m(), "n {n} k {k}");
+            }
+        }
+    }
+
+    #[test]
+    fn counts_of_the_usual_geometries() {
+        let counts = |n, k| {
+            let geometry = Geometry::new(n);
+            (geometry.m(), geometry.r0(), geometry.write_quorum(k), geometry.write_quorum(0))
+        };
+        assert_eq!(counts(1, 1), (1, 1, 1, 1));
+        assert_eq!(counts(4, 2), (3, 2, 3, 3));
+        assert_eq!(counts(5, 3), (3, 3, 4, 3));
+        assert_eq!(counts(8, 4), (5, 4, 5, 5));
+        assert_eq!(counts(8, 6), (5, 4, 7, 5));
+    }
+}

@@ -1,0 +1,124 @@
+"""Starts the servers the suite talks to: `COFFER_BIN` names the binary. Each test runs on both shapes."""
+
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.config import Config
+
+REPO = Path(__file__).resolve().parents[2]
+BINARY = os.environ.get("COFFER_BIN", str(REPO / "target/debug/coffer"))
+ACCESS_KEY, SECRET_KEY = "coffer-test", "coffer-test-secret"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_ready(url, process, log):
+    for _ in range(600):
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    pytest.exit(f"{url} did not become ready:\n{Path(log).read_text()[-4000:]}", returncode=1)
+
+
+class Server:
+    """A cluster of either shape: `endpoint` is one of its S3 fronts."""
+
+    def __init__(self, folder):
+        self.folder, self.processes = folder, []
+
+    def launch(self, name, command, environment=None):
+        log = self.folder / f"{name}.log"
+        process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL,
+                                   stdout=log.open("ab"), stderr=subprocess.STDOUT)
+        self.processes.append(process)
+        return process, log
+
+    def start_standalone(self):
+        port, admin = free_port(), free_port()
+        command = [BINARY, "server", str(self.folder / "drive{1...4}"), "--address", f"127.0.0.1:{port}",
+                   "--console-address", f"127.0.0.1:{admin}"]
+        process, log = self.launch("server", command, {"COFFER_ACCESS_KEY": ACCESS_KEY, "COFFER_SECRET_KEY": SECRET_KEY})
+        wait_ready(f"http://127.0.0.1:{admin}/health/ready", process, log)
+        self.endpoint = f"http://127.0.0.1:{port}"
+
+    def start_distributed(self, nodes=4):
+        etcd, peer = free_port(), free_port()
+        url, peer_url = f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peer}"
+        process, log = self.launch("etcd", ["etcd", "--data-dir", str(self.folder / "etcd"), "--name", "t",
+                                   "--initial-cluster", f"t={peer_url}", "--listen-client-urls", url,
+                                   "--advertise-client-urls", url, "--listen-peer-urls", peer_url,
+                                   "--initial-advertise-peer-urls", peer_url])
+        wait_ready(f"{url}/health", process, log)
+        ports = [[free_port() for _ in range(4)] for _ in range(nodes)]
+        endpoints = [f"http://127.0.0.1:{p[0]}{self.folder}/node{i}" for i, p in enumerate(ports)]
+        started = []
+        for i, (node, s3, admin, node_admin) in enumerate(ports):
+            command = [BINARY, "server", "--etcd", url, *endpoints, "--address", f"127.0.0.1:{s3}",
+                       "--console-address", f"127.0.0.1:{admin}", "--node-address", f"127.0.0.1:{node}",
+                       "--node-admin-address", f"127.0.0.1:{node_admin}"]
+            environment = {"COFFER_ACCESS_KEY": ACCESS_KEY, "COFFER_SECRET_KEY": SECRET_KEY,
+                           "COFFER_CLUSTER_SECRET": "a secret that only the tests know"}
+            started.append((self.launch(f"node{i}", command, environment), admin))
+        for (process, log), admin in started:
+            wait_ready(f"http://127.0.0.1:{admin}/health/ready", process, log)
+        self.endpoint = f"http://127.0.0.1:{ports[0][1]}"
+
+    def stop(self):
+        for process in reversed(self.processes):
+            process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def client(self, **config):
+        return boto3.client("s3", endpoint_url=self.endpoint, aws_access_key_id=ACCESS_KEY,
+                            aws_secret_access_key=SECRET_KEY, region_name="us-east-1",
+                            config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}, **config))
+
+    def aws(self, *arguments, **options):
+        """Runs the aws command line of this environment."""
+        environment = {**os.environ, "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+                       "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1"}
+        aws = Path(os.sys.executable).parent / "aws"
+        return subprocess.run([aws, "--endpoint-url", self.endpoint, *arguments], env=environment, check=True,
+                              capture_output=True, text=True, **options)
+
+
+@pytest.fixture(scope="session", params=["standalone", "distributed"])
+def server(request, tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp(request.param))
+    try:
+        getattr(server, f"start_{request.param}")()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3(server):
+    return server.client()
+
+
+@pytest.fixture
+def bucket(server, s3, request):
+    name = "b-" + os.urandom(8).hex()
+    s3.create_bucket(Bucket=name)
+    return name

@@ -1,0 +1,170 @@
+//! Real processes killed, paused and cut off: what was acknowledged is there, what cannot be done is refused.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::ByteStream;
+use coffer_tests::harness::distributed::Distributed;
+use coffer_tests::harness::standalone::Standalone;
+use coffer_tests::harness::{http_status, wait_for};
+
+/// A body that tells its key and round, so that a stale or foreign one is recognised; its size differs by round.
+fn body(key: &str, round: usize, size: usize) -> Vec<u8> {
+    let line = format!("{key} in round {round}\n");
+    line.bytes().cycle().take(size + round).collect()
+}
+
+const SIZES: [usize; 4] = [0, 700, 200_000, 3_000_000];
+
+fn keys() -> Vec<(String, usize)> {
+    (0..24).map(|i| (format!("key/{i}"), SIZES[i % SIZES.len()])).collect()
+}
+
+async fn put(client: &Client, key: &str, bytes: Vec<u8>) -> Result<(), u16> {
+    let sent = client.put_object().bucket("faults").key(key).body(ByteStream::from(bytes)).send().await;
+    sent.map(|_| ()).map_err(|error| error.raw_response().map_or(0, |raw| raw.status().as_u16()))
+}
+
+async fn get(client: &Client, key: &str) -> Result<Vec<u8>, u16> {
+    let got = client.get_object().bucket("faults").key(key).send().await;
+    let got = got.map_err(|error| error.raw_response().map_or(0, |raw| raw.status().as_u16()))?;
+    got.body.collect().await.map(|bytes| bytes.to_vec()).map_err(|_| 0)
+}
+
+async fn write_round(client: &Client, round: usize) {
+    for (key, size) in keys() {
+        assert_eq!(put(client, &key, body(&key, round, size)).await, Ok(()), "PUT {key} in round {round}");
+    }
+}
+
+async fn assert_round(client: &Client, round: usize) {
+    for (key, size) in keys() {
+        let got = get(client, &key).await;
+        assert!(
+            got == Ok(body(&key, round, size)),
+            "GET {key}: {:?}, wanted round {round}",
+            got.map(|b| b.len())
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standalone_server_keeps_what_it_acknowledged_across_kill_9() -> Result<()> {
+    let mut server = Standalone::start(4).await?;
+    server.client().create_bucket().bucket("faults").send().await?;
+    for round in 0..3 {
+        write_round(&server.client(), round).await;
+        server.process_mut().kill();
+        server.launch().await?;
+        assert_round(&server.client(), round).await;
+    }
+    let listed = server.client().list_objects_v2().bucket("faults").send().await?;
+    assert_eq!(listed.contents().len(), keys().len());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standalone_server_reads_with_half_of_its_drives_wiped_aside() -> Result<()> {
+    let mut server = Standalone::start(4).await?;
+    server.client().create_bucket().bucket("faults").send().await?;
+    write_round(&server.client(), 0).await;
+    server.process_mut().stop(Duration::from_secs(20));
+    // An unmounted disk: the known path is suddenly empty. It is refused without --replace, not taken over silently.
+    server.wipe(2)?;
+    let mut refused = coffer_tests::harness::process::Process::start(
+        "refused",
+        server.drive(1).parent().expect("a parent"),
+        &mut server.command(),
+    )?;
+    let status = refused.wait(Duration::from_secs(30));
+    assert!(
+        status.is_some_and(|status| !status.success()),
+        "an emptied drive must be refused: {}",
+        refused.log_tail()
+    );
+    assert!(
+        refused.log().contains("drive2") && refused.log().contains("--replace"),
+        "{}",
+        refused.log_tail()
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_of_the_nodes_may_be_gone_and_nothing_is_stale_when_they_return() -> Result<()> {
+    let mut cluster = Distributed::start(8, 1).await?;
+    let client = cluster.client(0);
+    client.create_bucket().bucket("faults").send().await?;
+    write_round(&client, 0).await;
+    for node in 4..8 {
+        cluster.kill(node);
+    }
+    assert_round(&client, 0).await;
+    for (key, size) in keys().into_iter().take(4) {
+        assert_eq!(put(&client, &key, body(&key, 1, size)).await, Err(503), "a write without a quorum");
+    }
+    // A refused write has an unknown outcome at most; the next acknowledged one decides.
+    cluster.spawn(4)?;
+    cluster.wait_ready(4).await?;
+    let writable = || async { put(&client, "probe", vec![1]).await.is_ok() };
+    wait_for("writes to succeed again", Duration::from_secs(30), writable).await?;
+    write_round(&client, 2).await;
+    for node in 5..8 {
+        cluster.spawn(node)?;
+    }
+    for node in 5..8 {
+        cluster.wait_ready(node).await?;
+    }
+    for node in 0..8 {
+        assert_round(&cluster.client(node), 2).await;
+    }
+    // The nodes that saw every round are gone now: what is left must still not be stale.
+    for node in 0..3 {
+        cluster.kill(node);
+    }
+    let client = cluster.client(7);
+    assert_round(&client, 2).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_operations_go_on_without_etcd() -> Result<()> {
+    let mut cluster = Distributed::start(4, 1).await?;
+    let client = cluster.client(1);
+    client.create_bucket().bucket("faults").send().await?;
+    write_round(&client, 0).await;
+    cluster.etcd.kill();
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    write_round(&client, 1).await;
+    assert_round(&cluster.client(2), 1).await;
+    client.delete_object().bucket("faults").key("key/0").send().await?;
+    assert_eq!(get(&client, "key/0").await, Err(404));
+    let listed = client.list_objects_v2().bucket("faults").send().await?;
+    assert_eq!(listed.contents().len(), keys().len() - 1);
+    let made = client.create_bucket().bucket("cannot-be-made").send().await;
+    assert_eq!(made.err().and_then(|error| error.raw_response().map(|raw| raw.status().as_u16())), Some(503));
+    cluster.etcd.launch().await?;
+    let works = || async { client.create_bucket().bucket("made-again").send().await.is_ok() };
+    wait_for("bucket operations to work again", Duration::from_secs(40), works).await?;
+    write_round(&client, 2).await;
+    assert_round(&cluster.client(3), 2).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_node_costs_time_but_no_request() -> Result<()> {
+    let cluster = Distributed::start(4, 1).await?;
+    let client = cluster.client(0);
+    client.create_bucket().bucket("faults").send().await?;
+    write_round(&client, 0).await;
+    cluster.process(3).pause();
+    write_round(&client, 1).await;
+    assert_round(&client, 1).await;
+    cluster.process(3).resume();
+    let url = cluster.nodes()[3].admin_url("/health/ready");
+    wait_for("the resumed node", Duration::from_secs(30), || async { http_status(&url).await == Some(200) })
+        .await?;
+    assert_round(&cluster.client(3), 1).await;
+    Ok(())
+}

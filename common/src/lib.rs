@@ -8,5 +8,7 @@
 pub mod limits;
 pub mod node;
 pub mod protocol;
+pub mod shutdown;
+pub mod telemetry;
 pub mod time;
 pub mod types;

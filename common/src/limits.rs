@@ -40,3 +40,6 @@ pub const EXCLUSIVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Clock difference between nodes that is reported and refused.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(3);
+
+/// The version of the wire protocol this build speaks; it works with the one before and the one after.
+pub const PROTOCOL_VERSION: u32 = 1;

@@ -1,1 +1,3 @@
-//! skeleton
+//! Coffer's stateless gateway.
+
+pub mod s3;

@@ -7,6 +7,7 @@
 
 pub mod erasure;
 pub mod limits;
+pub mod meta;
 pub mod node;
 pub mod protocol;
 pub mod shutdown;

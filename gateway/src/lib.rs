@@ -1,3 +1,4 @@
 //! Coffer's stateless gateway.
 
+pub mod object;
 pub mod s3;

@@ -1,0 +1,580 @@
+//! The encoding of register metadata: protobuf with fixed field numbers, inside an envelope that says the format.
+//!
+//! ```text
+//! Envelope { 1: format (1)  2: object | 3: upload | 4: part }
+//! ```
+//! Rules: numbers are never reused; a reader refuses a higher `format`; new optional fields do not raise it; a change that
+//! an old reader must not overlook does. Enumerations are numbers with 0 for "absent", so that an unknown value is an
+//! error and not a default. Fixed-width fields hold random values, varints small ones.
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::{
+    Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, Coding, Encryption, ObjectMeta, ObjectPart,
+    Owner, PartMeta, PartTable, Retention, RetentionMode, StorageClass, UploadMeta, UploadState,
+};
+use crate::time::UnixMillis;
+use crate::types::{OpId, UploadId};
+
+/// The format this code writes, and the highest it reads.
+const FORMAT: u32 = 1;
+
+/// The bytes are not register metadata this code can read.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// Not protobuf, or truncated.
+    #[error("malformed register metadata: {0}")]
+    Malformed(String),
+    /// Written by a later version of Coffer.
+    #[error("register metadata of format {0} is newer than {FORMAT}")]
+    Newer(u32),
+    /// A field is missing or holds a value out of its range.
+    #[error("register metadata has a bad `{0}`")]
+    Field(&'static str),
+}
+
+/// What a register's version carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegisterMeta {
+    /// A version of an object.
+    Object(Box<ObjectMeta>),
+    /// An upload.
+    Upload(Box<UploadMeta>),
+    /// A part of an upload.
+    Part(PartMeta),
+}
+
+impl RegisterMeta {
+    /// The bytes to store.
+    pub fn encode(&self) -> Bytes {
+        let body = match self {
+            Self::Object(object) => Body::Object(object_to_disk(object)),
+            Self::Upload(upload) => Body::Upload(upload_to_disk(upload)),
+            Self::Part(part) => Body::Part(part_to_disk(part)),
+        };
+        DiskEnvelope { format: FORMAT, body: Some(body) }.encode_to_vec().into()
+    }
+
+    /// The inverse of [`Self::encode`].
+    ///
+    /// # Errors
+    /// [`DecodeError`] says what cannot be read.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let envelope =
+            DiskEnvelope::decode(bytes).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+        if envelope.format > FORMAT {
+            return Err(DecodeError::Newer(envelope.format));
+        }
+        match envelope.body.ok_or(DecodeError::Field("body"))? {
+            Body::Object(object) => Ok(Self::Object(Box::new(object_from_disk(object)?))),
+            Body::Upload(upload) => Ok(Self::Upload(Box::new(upload_from_disk(upload)?))),
+            Body::Part(part) => Ok(Self::Part(part_from_disk(part)?)),
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DiskEnvelope {
+    #[prost(uint32, tag = "1")]
+    format: u32,
+    #[prost(oneof = "Body", tags = "2, 3, 4")]
+    body: Option<Body>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Body {
+    #[prost(message, tag = "2")]
+    Object(DiskObject),
+    #[prost(message, tag = "3")]
+    Upload(DiskUpload),
+    #[prost(message, tag = "4")]
+    Part(DiskPart),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DiskOwner {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(string, tag = "2")]
+    display_name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DiskOp {
+    #[prost(fixed64, tag = "1")]
+    session: u64,
+    #[prost(uint64, tag = "2")]
+    counter: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DiskChecksum {
+    /// 1 CRC32, 2 CRC32C, 3 CRC64NVME, 4 SHA1, 5 SHA256.
+    #[prost(uint32, tag = "1")]
+    algorithm: u32,
+    /// 1 full object, 2 composite.
+    #[prost(uint32, tag = "2")]
+    scope: u32,
+    #[prost(bytes = "bytes", tag = "3")]
+    value: Bytes,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct DiskCoding {
+    #[prost(uint32, tag = "1")]
+    codec: u32,
+    #[prost(uint32, tag = "2")]
+    k: u32,
+    #[prost(uint32, tag = "3")]
+    m: u32,
+    #[prost(uint32, tag = "4")]
+    block_len_bytes: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct DiskRetention {
+    /// 1 governance, 2 compliance.
+    #[prost(uint32, tag = "1")]
+    mode: u32,
+    #[prost(uint64, tag = "2")]
+    until_ms: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DiskAttributes {
+    #[prost(string, optional, tag = "1")]
+    content_type: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    content_encoding: Option<String>,
+    #[prost(string, optional, tag = "3")]
+    content_language: Option<String>,
+    #[prost(string, optional, tag = "4")]
+    content_disposition: Option<String>,
+    #[prost(string, optional, tag = "5")]
+    cache_control: Option<String>,
+    #[prost(string, optional, tag = "6")]
+    expires: Option<String>,
+    #[prost(string, optional, tag = "7")]
+    website_redirect: Option<String>,
+    #[prost(btree_map = "string, string", tag = "8")]
+    user_metadata: std::collections::BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "9")]
+    tags: std::collections::BTreeMap<String, String>,
+    /// 1 standard, 2 reduced redundancy.
+    #[prost(uint32, tag = "10")]
+    storage_class: u32,
+    #[prost(message, optional, tag = "11")]
+    retention: Option<DiskRetention>,
+    #[prost(bool, tag = "12")]
+    legal_hold: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DiskEncryption {
+    #[prost(string, tag = "1")]
+    scheme: String,
+    #[prost(string, tag = "2")]
+    key_id: String,
+    #[prost(bytes = "bytes", tag = "3")]
+    sealed_key: Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    customer_key_md5: Bytes,
+    #[prost(uint64, tag = "5")]
+    plain_size: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DiskObjectPart {
+    #[prost(uint32, tag = "1")]
+    number: u32,
+    #[prost(uint64, tag = "2")]
+    size: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    md5: Bytes,
+    #[prost(message, repeated, tag = "4")]
+    checksums: Vec<DiskChecksum>,
+    #[prost(message, optional, tag = "5")]
+    op: Option<DiskOp>,
+    #[prost(message, optional, tag = "6")]
+    coding: Option<DiskCoding>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DiskPartTable {
+    #[prost(bytes = "bytes", tag = "1")]
+    upload: Bytes,
+    #[prost(message, repeated, tag = "2")]
+    parts: Vec<DiskObjectPart>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DiskObject {
+    #[prost(uint64, tag = "1")]
+    size: u64,
+    #[prost(string, tag = "2")]
+    etag: String,
+    #[prost(uint64, tag = "3")]
+    last_modified_ms: u64,
+    #[prost(message, optional, tag = "4")]
+    owner: Option<DiskOwner>,
+    #[prost(message, optional, tag = "5")]
+    attributes: Option<DiskAttributes>,
+    #[prost(message, repeated, tag = "6")]
+    checksums: Vec<DiskChecksum>,
+    #[prost(message, optional, tag = "7")]
+    coding: Option<DiskCoding>,
+    #[prost(message, optional, tag = "8")]
+    parts: Option<DiskPartTable>,
+    #[prost(message, optional, tag = "9")]
+    version: Option<DiskOp>,
+    #[prost(bool, tag = "10")]
+    delete_marker: bool,
+    #[prost(message, optional, tag = "11")]
+    encryption: Option<DiskEncryption>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DiskCompletion {
+    #[prost(message, optional, tag = "1")]
+    op: Option<DiskOp>,
+    #[prost(message, optional, tag = "2")]
+    object: Option<DiskObject>,
+    #[prost(uint64, tag = "3")]
+    decided_ms: u64,
+    /// 16 bytes, big-endian.
+    #[prost(bytes = "bytes", tag = "4")]
+    request_digest: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DiskUpload {
+    #[prost(uint64, tag = "1")]
+    initiated_ms: u64,
+    #[prost(message, optional, tag = "2")]
+    owner: Option<DiskOwner>,
+    #[prost(message, optional, tag = "3")]
+    attributes: Option<DiskAttributes>,
+    /// A checksum without a value: algorithm and scope.
+    #[prost(message, optional, tag = "4")]
+    checksum: Option<DiskChecksum>,
+    #[prost(message, optional, tag = "5")]
+    completion: Option<DiskCompletion>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DiskPart {
+    #[prost(uint64, tag = "1")]
+    size: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    md5: Bytes,
+    #[prost(message, repeated, tag = "3")]
+    checksums: Vec<DiskChecksum>,
+    #[prost(message, optional, tag = "4")]
+    coding: Option<DiskCoding>,
+    #[prost(uint64, tag = "5")]
+    last_modified_ms: u64,
+}
+
+fn owner_to_disk(owner: &Owner) -> DiskOwner {
+    DiskOwner { id: owner.id.clone(), display_name: owner.display_name.clone() }
+}
+
+fn owner_from_disk(owner: Option<DiskOwner>) -> Owner {
+    let owner = owner.unwrap_or_default();
+    Owner { id: owner.id, display_name: owner.display_name }
+}
+
+fn op_to_disk(op: OpId) -> DiskOp {
+    DiskOp { session: op.session, counter: op.counter }
+}
+
+fn op_from_disk(op: DiskOp) -> OpId {
+    OpId { session: op.session, counter: op.counter }
+}
+
+fn algorithm_number(algorithm: ChecksumAlgorithm) -> u32 {
+    match algorithm {
+        ChecksumAlgorithm::Crc32 => 1,
+        ChecksumAlgorithm::Crc32c => 2,
+        ChecksumAlgorithm::Crc64Nvme => 3,
+        ChecksumAlgorithm::Sha1 => 4,
+        ChecksumAlgorithm::Sha256 => 5,
+    }
+}
+
+fn algorithm_from_number(number: u32) -> Result<ChecksumAlgorithm, DecodeError> {
+    Ok(match number {
+        1 => ChecksumAlgorithm::Crc32,
+        2 => ChecksumAlgorithm::Crc32c,
+        3 => ChecksumAlgorithm::Crc64Nvme,
+        4 => ChecksumAlgorithm::Sha1,
+        5 => ChecksumAlgorithm::Sha256,
+        _ => return Err(DecodeError::Field("checksum algorithm")),
+    })
+}
+
+fn scope_number(scope: ChecksumScope) -> u32 {
+    match scope {
+        ChecksumScope::FullObject => 1,
+        ChecksumScope::Composite => 2,
+    }
+}
+
+fn scope_from_number(number: u32) -> Result<ChecksumScope, DecodeError> {
+    match number {
+        1 => Ok(ChecksumScope::FullObject),
+        2 => Ok(ChecksumScope::Composite),
+        _ => Err(DecodeError::Field("checksum scope")),
+    }
+}
+
+fn checksums_to_disk(checksums: &[Checksum]) -> Vec<DiskChecksum> {
+    let one = |checksum: &Checksum| DiskChecksum {
+        algorithm: algorithm_number(checksum.algorithm),
+        scope: scope_number(checksum.scope),
+        value: checksum.value.clone(),
+    };
+    checksums.iter().map(one).collect()
+}
+
+fn checksums_from_disk(checksums: Vec<DiskChecksum>) -> Result<Vec<Checksum>, DecodeError> {
+    let one = |checksum: DiskChecksum| {
+        let algorithm = algorithm_from_number(checksum.algorithm)?;
+        Ok(Checksum { algorithm, scope: scope_from_number(checksum.scope)?, value: checksum.value })
+    };
+    checksums.into_iter().map(one).collect()
+}
+
+fn coding_to_disk(coding: Coding) -> Option<DiskCoding> {
+    (coding != Coding::default()).then(|| DiskCoding {
+        codec: coding.codec,
+        k: u32::from(coding.k),
+        m: u32::from(coding.m),
+        block_len_bytes: coding.block_len_bytes,
+    })
+}
+
+fn coding_from_disk(coding: Option<DiskCoding>) -> Result<Coding, DecodeError> {
+    let Some(coding) = coding else { return Ok(Coding::default()) };
+    let small = |value: u32| u8::try_from(value).map_err(|_| DecodeError::Field("coding"));
+    let (k, m) = (small(coding.k)?, small(coding.m)?);
+    Ok(Coding { codec: coding.codec, k, m, block_len_bytes: coding.block_len_bytes })
+}
+
+fn retention_to_disk(retention: Retention) -> DiskRetention {
+    let mode = match retention.mode {
+        RetentionMode::Governance => 1,
+        RetentionMode::Compliance => 2,
+    };
+    DiskRetention { mode, until_ms: retention.until.0 }
+}
+
+fn retention_from_disk(retention: DiskRetention) -> Result<Retention, DecodeError> {
+    let mode = match retention.mode {
+        1 => RetentionMode::Governance,
+        2 => RetentionMode::Compliance,
+        _ => return Err(DecodeError::Field("retention mode")),
+    };
+    Ok(Retention { mode, until: UnixMillis(retention.until_ms) })
+}
+
+fn attributes_to_disk(attributes: &Attributes) -> DiskAttributes {
+    let attributes = attributes.clone();
+    DiskAttributes {
+        content_type: attributes.content_type,
+        content_encoding: attributes.content_encoding,
+        content_language: attributes.content_language,
+        content_disposition: attributes.content_disposition,
+        cache_control: attributes.cache_control,
+        expires: attributes.expires,
+        website_redirect: attributes.website_redirect,
+        user_metadata: attributes.user_metadata,
+        tags: attributes.tags,
+        storage_class: match attributes.storage_class {
+            StorageClass::Standard => 1,
+            StorageClass::ReducedRedundancy => 2,
+        },
+        retention: attributes.retention.map(retention_to_disk),
+        legal_hold: attributes.legal_hold,
+    }
+}
+
+fn attributes_from_disk(attributes: Option<DiskAttributes>) -> Result<Attributes, DecodeError> {
+    let attributes = attributes.ok_or(DecodeError::Field("attributes"))?;
+    Ok(Attributes {
+        content_type: attributes.content_type,
+        content_encoding: attributes.content_encoding,
+        content_language: attributes.content_language,
+        content_disposition: attributes.content_disposition,
+        cache_control: attributes.cache_control,
+        expires: attributes.expires,
+        website_redirect: attributes.website_redirect,
+        user_metadata: attributes.user_metadata,
+        tags: attributes.tags,
+        storage_class: match attributes.storage_class {
+            1 => StorageClass::Standard,
+            2 => StorageClass::ReducedRedundancy,
+            _ => return Err(DecodeError::Field("storage class")),
+        },
+        retention: attributes.retention.map(retention_from_disk).transpose()?,
+        legal_hold: attributes.legal_hold,
+    })
+}
+
+fn digest_16(bytes: &Bytes, field: &'static str) -> Result<[u8; 16], DecodeError> {
+    <[u8; 16]>::try_from(bytes.as_ref()).map_err(|_| DecodeError::Field(field))
+}
+
+fn object_part_to_disk(part: &ObjectPart) -> DiskObjectPart {
+    DiskObjectPart {
+        number: u32::from(part.number),
+        size: part.size,
+        md5: Bytes::copy_from_slice(&part.md5),
+        checksums: checksums_to_disk(&part.checksums),
+        op: Some(op_to_disk(part.op)),
+        coding: coding_to_disk(part.coding),
+    }
+}
+
+fn object_part_from_disk(part: DiskObjectPart) -> Result<ObjectPart, DecodeError> {
+    Ok(ObjectPart {
+        number: u16::try_from(part.number).map_err(|_| DecodeError::Field("part number"))?,
+        size: part.size,
+        md5: digest_16(&part.md5, "part md5")?,
+        checksums: checksums_from_disk(part.checksums)?,
+        op: part.op.map(op_from_disk).ok_or(DecodeError::Field("part op"))?,
+        coding: coding_from_disk(part.coding)?,
+    })
+}
+
+fn table_to_disk(table: &PartTable) -> DiskPartTable {
+    DiskPartTable {
+        upload: Bytes::copy_from_slice(&table.upload.to_bytes()),
+        parts: table.parts.iter().map(object_part_to_disk).collect(),
+    }
+}
+
+fn table_from_disk(table: DiskPartTable) -> Result<PartTable, DecodeError> {
+    let upload = UploadId::from_bytes(digest_16(&table.upload, "upload")?);
+    let parts = table.parts.into_iter().map(object_part_from_disk).collect::<Result<_, _>>()?;
+    Ok(PartTable { upload, parts })
+}
+
+fn encryption_to_disk(encryption: &Encryption) -> DiskEncryption {
+    DiskEncryption {
+        scheme: encryption.scheme.clone(),
+        key_id: encryption.key_id.clone(),
+        sealed_key: encryption.sealed_key.clone(),
+        customer_key_md5: encryption.customer_key_md5.clone(),
+        plain_size: encryption.plain_size,
+    }
+}
+
+fn encryption_from_disk(encryption: DiskEncryption) -> Encryption {
+    Encryption {
+        scheme: encryption.scheme,
+        key_id: encryption.key_id,
+        sealed_key: encryption.sealed_key,
+        customer_key_md5: encryption.customer_key_md5,
+        plain_size: encryption.plain_size,
+    }
+}
+
+fn object_to_disk(object: &ObjectMeta) -> DiskObject {
+    DiskObject {
+        size: object.size,
+        etag: object.etag.clone(),
+        last_modified_ms: object.last_modified.0,
+        owner: Some(owner_to_disk(&object.owner)),
+        attributes: Some(attributes_to_disk(&object.attributes)),
+        checksums: checksums_to_disk(&object.checksums),
+        coding: coding_to_disk(object.coding),
+        parts: object.parts.as_ref().map(table_to_disk),
+        version: object.version.map(op_to_disk),
+        delete_marker: object.delete_marker,
+        encryption: object.encryption.as_ref().map(encryption_to_disk),
+    }
+}
+
+fn object_from_disk(object: DiskObject) -> Result<ObjectMeta, DecodeError> {
+    Ok(ObjectMeta {
+        size: object.size,
+        etag: object.etag,
+        last_modified: UnixMillis(object.last_modified_ms),
+        owner: owner_from_disk(object.owner),
+        attributes: attributes_from_disk(object.attributes)?,
+        checksums: checksums_from_disk(object.checksums)?,
+        coding: coding_from_disk(object.coding)?,
+        parts: object.parts.map(table_from_disk).transpose()?,
+        version: object.version.map(op_from_disk),
+        delete_marker: object.delete_marker,
+        encryption: object.encryption.map(encryption_from_disk),
+    })
+}
+
+fn upload_to_disk(upload: &UploadMeta) -> DiskUpload {
+    let checksum = upload.checksum.map(|(algorithm, scope)| DiskChecksum {
+        algorithm: algorithm_number(algorithm),
+        scope: scope_number(scope),
+        value: Bytes::new(),
+    });
+    let completion = match &upload.state {
+        UploadState::Open => None,
+        UploadState::Completed { op, object, decided, request_digest } => Some(DiskCompletion {
+            op: Some(op_to_disk(*op)),
+            object: Some(object_to_disk(object)),
+            decided_ms: decided.0,
+            request_digest: Bytes::copy_from_slice(&request_digest.to_be_bytes()),
+        }),
+    };
+    DiskUpload {
+        initiated_ms: upload.initiated.0,
+        owner: Some(owner_to_disk(&upload.owner)),
+        attributes: Some(attributes_to_disk(&upload.attributes)),
+        checksum,
+        completion,
+    }
+}
+
+fn upload_from_disk(upload: DiskUpload) -> Result<UploadMeta, DecodeError> {
+    let checksum = upload
+        .checksum
+        .map(|checksum| Ok((algorithm_from_number(checksum.algorithm)?, scope_from_number(checksum.scope)?)));
+    let state = match upload.completion {
+        None => UploadState::Open,
+        Some(done) => UploadState::Completed {
+            op: done.op.map(op_from_disk).ok_or(DecodeError::Field("completion op"))?,
+            object: Box::new(object_from_disk(done.object.ok_or(DecodeError::Field("completion object"))?)?),
+            decided: UnixMillis(done.decided_ms),
+            request_digest: u128::from_be_bytes(digest_16(&done.request_digest, "request digest")?),
+        },
+    };
+    Ok(UploadMeta {
+        initiated: UnixMillis(upload.initiated_ms),
+        owner: owner_from_disk(upload.owner),
+        attributes: attributes_from_disk(upload.attributes)?,
+        checksum: checksum.transpose()?,
+        state,
+    })
+}
+
+fn part_to_disk(part: &PartMeta) -> DiskPart {
+    DiskPart {
+        size: part.size,
+        md5: Bytes::copy_from_slice(&part.md5),
+        checksums: checksums_to_disk(&part.checksums),
+        coding: coding_to_disk(part.coding),
+        last_modified_ms: part.last_modified.0,
+    }
+}
+
+fn part_from_disk(part: DiskPart) -> Result<PartMeta, DecodeError> {
+    Ok(PartMeta {
+        size: part.size,
+        md5: digest_16(&part.md5, "md5")?,
+        checksums: checksums_from_disk(part.checksums)?,
+        coding: coding_from_disk(part.coding)?,
+        last_modified: UnixMillis(part.last_modified_ms),
+    })
+}

@@ -1,0 +1,25 @@
+//! The object layer: buckets, objects and uploads on top of node clients and the pure protocol machines.
+//!
+//! Owns: the order of steps of every operation, stripes, the registers' metadata, listing. Never does: authentication,
+//! HTTP, XML, S3 error codes (`s3` maps this module's errors), disk I/O.
+//!
+//! An operation runs so:
+//! 1. the bucket's cached record gives the bucket id and its revision;
+//! 2. bucket id and key give the partition, and the cluster map its slots;
+//! 3. `driver` runs a pure machine of `coffer_common::protocol` over the slots' nodes: it sends, feeds replies, keeps timers;
+//! 4. stripes carry the bytes (`stripe`), `list` merges nodes' pages.
+//!
+//! Consistency: what the protocol decides (PROTOCOL §5); this layer caches no object state. Retries: none of a mutation
+//! whose outcome is unknown; the caller gets `Unavailable`. Cancellation: a dropped future leaves a prepared op, which
+//! nodes sweep, or a commit that any reader settles. Crash: the same.
+
+mod error;
+mod store;
+mod types;
+
+pub use error::{
+    BodyError, CompleteError, CopyError, CreateBucketError, DeleteBucketError, DeleteError, GetError,
+    HeadBucketError, ListError, PartError, PutError, ReadBroken, Unavailable, UploadError,
+};
+pub use store::ObjectStore;
+pub use types::*;

@@ -1,0 +1,505 @@
+//! Requests and responses of the object layer. No S3 word, no HTTP.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use coffer_common::time::UnixMillis;
+use coffer_common::types::{BucketName, ObjectKey, OpId, UploadId};
+
+pub use coffer_common::meta::{
+    Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, Owner, Retention, RetentionMode, StorageClass,
+};
+
+use super::error::BodyError;
+
+/// A version of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VersionId {
+    /// The version of a bucket without versioning.
+    Null,
+    /// A version of a versioned bucket.
+    Op(OpId),
+}
+
+impl fmt::Display for VersionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Op(op) => write!(f, "{:032x}", u128::from_be_bytes(op.to_bytes())),
+        }
+    }
+}
+
+/// What is known of an object version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Bytes.
+    pub size: u64,
+    /// The entity tag, without quotes.
+    pub etag: String,
+    /// Monotone per key.
+    pub last_modified: UnixMillis,
+    /// The owner.
+    pub owner: Owner,
+    /// What the writer said about it: headers, user metadata, tags, storage class, retention.
+    pub attributes: Attributes,
+    /// Its checksums.
+    pub checksums: Vec<Checksum>,
+    /// Its version.
+    pub version: VersionId,
+    /// Its parts in order, if it is a multipart object; else empty.
+    pub parts: Vec<ObjectPartInfo>,
+}
+
+/// One part of a multipart object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectPartInfo {
+    /// `1..=10,000`.
+    pub number: u16,
+    /// Bytes.
+    pub size: u64,
+    /// Its checksums.
+    pub checksums: Vec<Checksum>,
+}
+
+/// Bytes that a client sends, without any work done to them: the object layer reads and hashes them apart.
+#[async_trait]
+pub trait ByteSource: Send {
+    /// The next bytes, never empty; `None` at the end.
+    ///
+    /// # Errors
+    /// [`BodyError`] if the client's bytes are wrong or stop early.
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError>;
+}
+
+/// Hashes a body and has the last word about it.
+///
+/// `update` gets all bytes in order, on a thread where computing is allowed; `finish` comes after the source's end, and
+/// before anything is committed.
+pub trait Digester: Send {
+    /// Takes the next bytes.
+    fn update(&mut self, data: &[u8]);
+
+    /// The digests to store.
+    ///
+    /// # Errors
+    /// [`BodyError`] refuses the body: nothing is committed and the error reaches the caller.
+    fn finish(self: Box<Self>) -> Result<Digests, BodyError>;
+}
+
+/// Makes a digester for a copy: from the source's information and, for a part, the upload's checksum.
+pub type MakeDigester =
+    Box<dyn FnOnce(&ObjectInfo, Option<(ChecksumAlgorithm, ChecksumScope)>) -> Box<dyn Digester> + Send>;
+
+/// The digests of a body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Digests {
+    /// MD5, from which the entity tag is made.
+    pub md5: [u8; 16],
+    /// Checksums to store and return (scope: full object).
+    pub checksums: Vec<Checksum>,
+}
+
+/// A body of known length.
+pub struct Body {
+    /// Bytes that `source` will yield.
+    pub length: u64,
+    /// The bytes.
+    pub source: Box<dyn ByteSource>,
+    /// Their digests.
+    pub digester: Box<dyn Digester>,
+}
+
+/// When a write may take place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum WriteCondition {
+    /// Always.
+    #[default]
+    Always,
+    /// Only if there is no object under the key.
+    Absent,
+    /// Only if there is an object with one of these entity tags (without quotes).
+    EtagIn(Vec<String>),
+    /// Only if there is an object.
+    Present,
+}
+
+/// Writes an object.
+pub struct PutObject {
+    /// Where.
+    pub bucket: BucketName,
+    /// Under which key.
+    pub key: ObjectKey,
+    /// Headers, user metadata, tags, storage class, retention.
+    pub attributes: Attributes,
+    /// Who writes.
+    pub owner: Owner,
+    /// When it may take place.
+    pub condition: WriteCondition,
+    /// The bytes.
+    pub body: Body,
+}
+
+/// Entity tags in a read condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EtagSet {
+    /// Any (`*`).
+    Any,
+    /// One of these, without quotes.
+    Of(Vec<String>),
+}
+
+/// When a read may take place, by the rules of RFC 9110 §13.2.2.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadCondition {
+    /// Only if the tag is one of these.
+    pub if_match: Option<EtagSet>,
+    /// Only if it is none of these.
+    pub if_none_match: Option<EtagSet>,
+    /// Only if modified after this (whole seconds).
+    pub if_modified_since: Option<UnixMillis>,
+    /// Only if not modified after this (whole seconds).
+    pub if_unmodified_since: Option<UnixMillis>,
+}
+
+/// Which bytes of an object are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Select {
+    /// All.
+    #[default]
+    All,
+    /// From `first` to `last`, both included, or to the end.
+    Range {
+        /// First byte.
+        first: u64,
+        /// Last byte; clamped to the end.
+        last: Option<u64>,
+    },
+    /// The last so many bytes.
+    Suffix(u64),
+    /// One part of a multipart object; part 1 of a plain object is all of it.
+    Part(u16),
+}
+
+/// Reads an object, or only its information.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GetObject {
+    /// Where.
+    pub bucket: BucketName,
+    /// Which key.
+    pub key: ObjectKey,
+    /// Which version; `None` for the current one.
+    pub version: Option<VersionId>,
+    /// Which bytes.
+    pub select: Select,
+    /// When.
+    pub condition: ReadCondition,
+}
+
+/// The bytes a [`Select`] chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// First byte.
+    pub first: u64,
+    /// Number of bytes.
+    pub length: u64,
+    /// Whether the request named a range or a part.
+    pub partial: bool,
+}
+
+/// An object's bytes on their way to a client. Lazy: nothing is read before the first call. An error means that the
+/// response must be broken off: the bytes so far are right, but they are not all.
+#[async_trait]
+pub trait ObjectBytes: Send {
+    /// The next bytes, never empty; `None` after exactly `Selected::length` bytes.
+    async fn next(&mut self) -> Result<Option<Bytes>, super::error::ReadBroken>;
+}
+
+/// An object and its bytes.
+pub struct ObjectRead {
+    /// The object.
+    pub info: ObjectInfo,
+    /// The bytes chosen.
+    pub selected: Selected,
+    /// The bytes.
+    pub bytes: Box<dyn ObjectBytes>,
+}
+
+/// Deletes an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteObject {
+    /// Where.
+    pub bucket: BucketName,
+    /// Which key.
+    pub key: ObjectKey,
+    /// Which version; `None` for the current one.
+    pub version: Option<VersionId>,
+    /// When.
+    pub condition: WriteCondition,
+}
+
+/// What a delete did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// The version deleted or the marker made; `None` in a bucket without versioning.
+    pub version: Option<VersionId>,
+    /// Whether a delete marker was made or removed.
+    pub delete_marker: bool,
+}
+
+/// What a copy's target carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyAttributes {
+    /// The source's attributes, with this storage class, and these tags in place of the source's if given.
+    FromSource {
+        /// The storage class.
+        storage_class: StorageClass,
+        /// Tags that replace the source's.
+        tags: Option<std::collections::BTreeMap<String, String>>,
+    },
+    /// These (and the source's tags, if `keep_tags`).
+    Replace {
+        /// The attributes.
+        attributes: Attributes,
+        /// Whether the source's tags are kept.
+        keep_tags: bool,
+    },
+}
+
+/// Names the source of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopySource {
+    /// Where.
+    pub bucket: BucketName,
+    /// Which key.
+    pub key: ObjectKey,
+    /// Which version.
+    pub version: Option<VersionId>,
+    /// When; 412 if false.
+    pub condition: ReadCondition,
+}
+
+/// Copies an object on the server's side.
+pub struct CopyObject {
+    /// From.
+    pub source: CopySource,
+    /// To this bucket.
+    pub bucket: BucketName,
+    /// Under this key.
+    pub key: ObjectKey,
+    /// What the target carries.
+    pub attributes: CopyAttributes,
+    /// Who owns the target.
+    pub owner: Owner,
+    /// When the target may be written.
+    pub condition: WriteCondition,
+    /// Makes a digester for the source's bytes once the source is known; its checksums are stored.
+    pub digester: MakeDigester,
+}
+
+/// Lists objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListObjects {
+    /// Where.
+    pub bucket: BucketName,
+    /// Only keys that begin with this.
+    pub prefix: String,
+    /// Rolls keys up to its first occurrence after the prefix; empty for none.
+    pub delimiter: String,
+    /// Only items (keys and rolled-up prefixes) greater than this; empty for all.
+    pub start_after: String,
+    /// Most items (keys and prefixes together).
+    pub limit: u32,
+}
+
+/// One object of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedObject {
+    /// Its key.
+    pub key: ObjectKey,
+    /// The object.
+    pub info: ObjectInfo,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObjectPage {
+    /// Objects in key order.
+    pub objects: Vec<ListedObject>,
+    /// Rolled-up prefixes in order, delimiter included.
+    pub prefixes: Vec<String>,
+    /// If more follows: the `start_after` of the next page.
+    pub next: Option<String>,
+}
+
+/// A bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketInfo {
+    /// Its name.
+    pub name: BucketName,
+    /// When it was created.
+    pub created: UnixMillis,
+    /// Its owner.
+    pub owner: Owner,
+    /// The region it was created for.
+    pub region: String,
+}
+
+/// Begins a multipart upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateUpload {
+    /// Where.
+    pub bucket: BucketName,
+    /// Under which key.
+    pub key: ObjectKey,
+    /// What the object will carry.
+    pub attributes: Attributes,
+    /// Who uploads.
+    pub owner: Owner,
+    /// The checksum to keep, if any.
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumScope)>,
+}
+
+/// Names an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadRef {
+    /// Where.
+    pub bucket: BucketName,
+    /// Under which key.
+    pub key: ObjectKey,
+    /// Which upload.
+    pub upload: UploadId,
+}
+
+/// Writes a part.
+pub struct UploadPart {
+    /// The upload.
+    pub upload: UploadRef,
+    /// `1..=10,000`.
+    pub number: u16,
+    /// The bytes.
+    pub body: Body,
+}
+
+/// Writes a part from the bytes of an object.
+pub struct CopyPart {
+    /// The upload.
+    pub upload: UploadRef,
+    /// `1..=10,000`.
+    pub number: u16,
+    /// From.
+    pub source: CopySource,
+    /// Which bytes of the source.
+    pub select: Select,
+    /// Makes a digester for the source's bytes once the source and the upload's checksum are known.
+    pub digester: MakeDigester,
+}
+
+/// A part of an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartInfo {
+    /// `1..=10,000`.
+    pub number: u16,
+    /// Bytes.
+    pub size: u64,
+    /// Its entity tag, without quotes.
+    pub etag: String,
+    /// Its checksums.
+    pub checksums: Vec<Checksum>,
+    /// When it was written.
+    pub last_modified: UnixMillis,
+}
+
+/// An upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadInfo {
+    /// Under which key.
+    pub key: ObjectKey,
+    /// Its id.
+    pub upload: UploadId,
+    /// When it began.
+    pub initiated: UnixMillis,
+    /// Who began it.
+    pub owner: Owner,
+    /// What the object will carry.
+    pub attributes: Attributes,
+    /// The checksum to keep, if any.
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumScope)>,
+}
+
+/// Lists the parts of an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListParts {
+    /// The upload.
+    pub upload: UploadRef,
+    /// Only parts with a greater number.
+    pub after: u16,
+    /// Most parts.
+    pub limit: u32,
+}
+
+/// A page of parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartPage {
+    /// The upload.
+    pub upload: UploadInfo,
+    /// Parts in order.
+    pub parts: Vec<PartInfo>,
+    /// If more follows: the `after` of the next page.
+    pub next: Option<u16>,
+}
+
+/// Lists the open uploads of a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListUploads {
+    /// Where.
+    pub bucket: BucketName,
+    /// Only keys that begin with this.
+    pub prefix: String,
+    /// Rolls keys up; empty for none.
+    pub delimiter: String,
+    /// Only uploads of keys greater than this, or of this key and greater than `after_upload`; empty for all.
+    pub after_key: String,
+    /// See `after_key`.
+    pub after_upload: Option<UploadId>,
+    /// Most items.
+    pub limit: u32,
+}
+
+/// A page of uploads, by key and then by upload id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UploadPage {
+    /// Uploads in order.
+    pub uploads: Vec<UploadInfo>,
+    /// Rolled-up prefixes.
+    pub prefixes: Vec<String>,
+    /// If more follows: the `after_key` and `after_upload` of the next page.
+    pub next: Option<(String, Option<UploadId>)>,
+}
+
+/// A part as the client that completes an upload names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChosenPart {
+    /// `1..=10,000`.
+    pub number: u16,
+    /// Its entity tag, without quotes.
+    pub etag: String,
+    /// Its checksums, if the client names them; they must be equal.
+    pub checksums: Vec<Checksum>,
+}
+
+/// Completes an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompleteUpload {
+    /// The upload.
+    pub upload: UploadRef,
+    /// The parts of the object, in ascending order.
+    pub parts: Vec<ChosenPart>,
+    /// When the object may be written.
+    pub condition: WriteCondition,
+    /// The object's size as the client knows it, if it says so.
+    pub expected_size: Option<u64>,
+    /// The object's checksum as the client knows it, if it says so.
+    pub expected_checksum: Option<Checksum>,
+}

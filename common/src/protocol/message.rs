@@ -168,6 +168,7 @@ pub enum Refusal {
 
 /// A slot's reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "most replies are views; a box would cost each an allocation")]
 pub enum SlotReply {
     /// To QUERY, PREPARE and FENCE; the bytes are the inline shard if it was asked for and is here.
     View(RegisterView, Option<Bytes>),

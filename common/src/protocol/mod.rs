@@ -1,6 +1,26 @@
 //! The commit protocol, tag and fence, as pure state machines: PROTOCOL in ARCHITECTURE.md tells the rules.
 //! Nothing here does I/O, knows a clock or is `async`; production, simulation and model run the same code.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`message`] | what clients and slots say to each other about one register |
+//! | [`quorum`] | how many answers each step needs |
+//! | [`register`] | a slot's state and rules; the node makes it durable |
+//! | [`action`] | what a client machine asks of its driver |
+//! | `round`, [`tally`] | one broadcast and its answers; what they say together |
+//! | [`writer`] | plain writes, without a lock |
+//! | [`fenced`] | conditional writes and read-modify-write, under the lock |
+//! | [`reader`], [`settler`] | strict reads; settling what a dead writer left |
+//! | `simulation` | random schedules of exactly this code, checked for linearizability, and rules broken on purpose |
 
+pub mod action;
+pub mod fenced;
+pub(crate) mod flaw;
 pub mod message;
 pub mod quorum;
+pub mod reader;
 pub mod register;
+mod round;
+pub mod settler;
+pub mod tally;
+pub mod writer;

@@ -4,11 +4,17 @@
 //! answers meet. Only W depends on the version; everything else on n alone.
 
 use crate::limits::MAX_SLOTS;
+use crate::types::SlotSet;
+
+use super::flaw::Flaw;
 
 /// The stripe width of a partition, and the counts that follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     n: u8,
+    /// A bit per [`Flaw`].
+    #[cfg(any(test, feature = "simulation"))]
+    flaws: u32,
 }
 
 impl Geometry {
@@ -18,7 +24,29 @@ impl Geometry {
     /// If `n` is 0 or above [`MAX_SLOTS`]: a layout never has such a stripe.
     pub fn new(n: u8) -> Self {
         assert!((1..=MAX_SLOTS).contains(&usize::from(n)), "a stripe has 1 to {MAX_SLOTS} slots, not {n}");
-        Self { n }
+        Self {
+            n,
+            #[cfg(any(test, feature = "simulation"))]
+            flaws: 0,
+        }
+    }
+
+    /// The same counts with a rule broken.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn with_flaw(self, flaw: Flaw) -> Self {
+        Self { flaws: self.flaws | 1 << flaw as u8, ..self }
+    }
+
+    /// Whether the rule is broken, which only the simulation does.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn breaks(self, flaw: Flaw) -> bool {
+        self.flaws >> flaw as u8 & 1 == 1
+    }
+
+    /// Whether the rule is broken, which only the simulation does.
+    #[cfg(not(any(test, feature = "simulation")))]
+    pub(super) const fn breaks(self, _: Flaw) -> bool {
+        false
     }
 
     /// Slots of the stripe.
@@ -36,10 +64,38 @@ impl Geometry {
         self.n() - self.n() / 2
     }
 
+    /// Views that decide a read: R0.
+    pub(super) fn read_quorum(self) -> usize {
+        if self.breaks(Flaw::ReadsOnTooFew) { (self.r0() - 1).max(1) } else { self.r0() }
+    }
+
+    /// COMMITTED answers that decide a read by rule 5.2: M.
+    pub(super) fn commit_evidence(self) -> usize {
+        if self.breaks(Flaw::DecidesOnTooFew) { (self.m() - 1).max(1) } else { self.m() }
+    }
+
+    /// Slots that must promise a fence: M.
+    pub(super) fn fence_quorum(self) -> usize {
+        if self.breaks(Flaw::FencesOnTooFew) { (self.r0() - 1).max(1) } else { self.m() }
+    }
+
+    /// Views that a plain tag is chosen from: M (R0 would do; W slots have prepared anyway).
+    pub(super) fn tag_quorum(self) -> usize {
+        if self.breaks(Flaw::TagsOnTooFew) { (self.r0() - 1).max(1) } else { self.m() }
+    }
+
     /// `W = max(k + 1, M)`: prepares and commits that a new version of `k` data shards needs (a tombstone has
     /// k = 0); 1 on a single slot, which has no parity.
     pub fn write_quorum(self, k: u8) -> usize {
+        if self.breaks(Flaw::WritesOnTooFew) {
+            return (self.n() / 2).max(1);
+        }
         if self.n == 1 { 1 } else { (usize::from(k) + 1).max(self.m()) }
+    }
+
+    /// All slots.
+    pub fn all(self) -> SlotSet {
+        SlotSet((u32::from(u16::MAX) >> (MAX_SLOTS - self.n())) as u16)
     }
 
     /// Whether a version of `k` data shards is allowed: at least ⌊n/2⌋ and 1, with parity wherever n allows.

@@ -1,0 +1,35 @@
+//! Rules of the client machines that the simulation can break on purpose, to show that it would notice.
+//!
+//! Outside tests and the `simulation` feature a [`Geometry`](super::quorum::Geometry) cannot carry a flaw, and
+//! [`Geometry::breaks`](super::quorum::Geometry::breaks) is `false` at compile time. With the feature only
+//! `simulation` makes flawed geometries.
+
+/// A rule that is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub(crate) enum Flaw {
+    /// Reads return an undecided version without writing it back.
+    NoWriteBack,
+    /// Reads are decided by R0 − 1 answers.
+    ReadsOnTooFew,
+    /// Reads are decided by M − 1 COMMITTED answers.
+    DecidesOnTooFew,
+    /// W = k.
+    WritesOnTooFew,
+    /// STABLE is told after the first acknowledgement.
+    StableTooEarly,
+    /// Tags rest on too few answers.
+    TagsOnTooFew,
+    /// FENCE is enough on R0 − 1 slots.
+    FencesOnTooFew,
+    /// A plain write that is refused chooses a new tag.
+    Retags,
+    /// A false condition is answered without re-stamping an undecided version.
+    NoRestamp,
+    /// Acknowledgements of two epochs are added up.
+    AddsUpEpochs,
+    /// COMMIT is sent again although a purge came in between.
+    ResendsOverPurge,
+    /// Tags ignore the floor.
+    IgnoresFloor,
+}

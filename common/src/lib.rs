@@ -10,6 +10,7 @@ pub mod limits;
 pub mod meta;
 pub mod node;
 pub mod protocol;
+pub mod shard;
 pub mod shutdown;
 pub mod telemetry;
 pub mod time;

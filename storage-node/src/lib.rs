@@ -1,1 +1,18 @@
-//! skeleton
+//! Coffer's storage node: it owns drives, and keeps on them what the slots of the commit protocol promise.
+//!
+//! ```text
+//! rpc ─► node (one NodeClient over all drives) ─► store (one drive's slots) ─► journal | index | shards ─► drive
+//! ```
+//! Never imports the gateway, never talks S3, and never decides what an object is: metadata is opaque here.
+
+mod drive;
+mod image;
+mod index;
+mod journal;
+mod node;
+mod shards;
+mod store;
+
+pub use drive::{DriveIdentity, DriveProbe, DriveRefusal, KnownPath, format, probe, survey};
+pub use node::{NodeConfig, NodeOpenError, StorageNode};
+pub use store::{DriveStore, OpenError, Unstable};

@@ -1,0 +1,114 @@
+//! A drive's health: online → suspect → failed, and read-only when full.
+//!
+//! Owns: the verdict and its reason. Poison is for ever (until the process starts again and recovers the journal):
+//! after a failed sync nobody knows what the kernel dropped, so nothing of the drive is served or retried.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use coffer_common::node::DriveState;
+use parking_lot::Mutex;
+
+use super::io::Space;
+
+/// A running call older than this makes the drive suspect.
+const SUSPECT_AFTER: Duration = Duration::from_secs(5);
+/// A running call older than this makes it failed.
+const FAILED_AFTER: Duration = Duration::from_secs(60);
+/// Read errors that make a drive suspect.
+const SUSPECT_ERRORS: u32 = 3;
+/// Writes of data are refused when fewer free bytes are left than the smaller of this and one twentieth of the
+/// capacity; commits, deletes and compaction go on in what remains.
+const RESERVE_BYTES: u64 = 1 << 30;
+
+/// The health of one drive.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    poison: Mutex<Option<String>>,
+    read_errors: AtomicU32,
+    full: AtomicU32,
+    capacity: AtomicU64,
+    free: AtomicU64,
+}
+
+impl Health {
+    /// Fails the drive for the life of this process. The first reason is kept.
+    pub(crate) fn poison(&self, reason: impl Into<String>) {
+        let mut poison = self.poison.lock();
+        if poison.is_none() {
+            let reason = reason.into();
+            tracing::error!(reason, "drive is failed");
+            *poison = Some(reason);
+        }
+    }
+
+    /// Why the drive is failed, if it is.
+    pub(crate) fn poisoned(&self) -> Option<String> {
+        self.poison.lock().clone()
+    }
+
+    /// Counts a read that failed or did not verify.
+    pub(crate) fn read_error(&self) {
+        self.read_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes note of the room that is left.
+    pub(crate) fn set_space(&self, space: Space) {
+        self.capacity.store(space.capacity, Ordering::Relaxed);
+        self.free.store(space.free, Ordering::Relaxed);
+        let reserve = RESERVE_BYTES.min(space.capacity / 20);
+        self.full.store(u32::from(space.free < reserve), Ordering::Relaxed);
+    }
+
+    /// A write met "no space": read-only until room is seen again.
+    pub(crate) fn set_full(&self) {
+        self.full.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether writes of data are refused.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed) != 0
+    }
+
+    /// Capacity and free bytes, as last seen.
+    pub(crate) fn space(&self) -> Space {
+        Space { capacity: self.capacity.load(Ordering::Relaxed), free: self.free.load(Ordering::Relaxed) }
+    }
+
+    /// The verdict and its reason; `oldest_job` is the age of the oldest running call.
+    pub(crate) fn state(&self, oldest_job: Duration) -> (DriveState, String) {
+        let errors = self.read_errors.load(Ordering::Relaxed);
+        if let Some(reason) = self.poisoned() {
+            (DriveState::Failed, reason)
+        } else if oldest_job > FAILED_AFTER {
+            (DriveState::Failed, format!("a call has been hanging for {} s", oldest_job.as_secs()))
+        } else if oldest_job > SUSPECT_AFTER {
+            (DriveState::Suspect, format!("a call has been running for {} s", oldest_job.as_secs()))
+        } else if self.is_full() {
+            (DriveState::ReadOnly, "the drive is full: deletes and reads only".to_owned())
+        } else if errors >= SUSPECT_ERRORS {
+            (DriveState::Suspect, format!("{errors} reads failed or did not verify"))
+        } else {
+            (DriveState::Online, String::new())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn poison_outranks_everything_and_keeps_its_first_reason() {
+        let health = Health::default();
+        assert_eq!(health.state(Duration::ZERO).0, DriveState::Online);
+        health.set_space(Space { capacity: 1000, free: 49 });
+        assert_eq!(health.state(Duration::ZERO).0, DriveState::ReadOnly);
+        health.set_space(Space { capacity: 1000, free: 50 });
+        assert_eq!(health.state(Duration::ZERO).0, DriveState::Online);
+        assert_eq!(health.state(Duration::from_secs(6)).0, DriveState::Suspect);
+        health.poison("sync failed");
+        health.poison("later");
+        assert_eq!(health.state(Duration::ZERO), (DriveState::Failed, "sync failed".to_owned()));
+    }
+}

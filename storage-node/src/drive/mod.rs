@@ -1,0 +1,22 @@
+//! A drive as the node uses it: who it is, how its files are reached, and how well it is.
+//!
+//! Owns: the identity file `coffer.json` and the refusals around it ([`identity`]), every call into `std::fs`
+//! ([`io`]), the I/O threads of one drive ([`pool`]) and its health ([`health`]). Never knows what the files mean.
+//!
+//! ```text
+//! store, journal, index, shards ──► DriveIo ──► the file system
+//!                              └──► IoPool (own threads, bounded queue): a hung drive holds only its own callers
+//! ```
+
+mod health;
+mod identity;
+mod io;
+mod pool;
+
+pub(crate) use health::Health;
+pub use identity::{DriveIdentity, DriveProbe, DriveRefusal, KnownPath, format, probe, survey};
+pub(crate) use identity::{OpenDrive, remember_paths};
+#[cfg(test)]
+pub(crate) use io::FileIo;
+pub(crate) use io::{DriveFile, DriveIo, is_full};
+pub(crate) use pool::{IoPool, PoolError};

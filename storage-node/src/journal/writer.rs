@@ -1,0 +1,471 @@
+//! Appending: the tail, the writer thread with group commit, and the thread that prepares the next segment.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Notify, oneshot};
+
+use super::frame::{
+    Extent, Frame, RECORD_HEADER_BYTES, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES,
+    encode_footer, encode_trailer,
+};
+use super::recovery::Recovered;
+use super::{AppendError, FOLDER, JournalError, Place, SPARE, Segments};
+use crate::drive::{DriveFile, is_full};
+
+/// The writer's buffer: batches above it are written in several pieces (and synced once).
+const BUFFER_BYTES: usize = 4 << 20;
+/// Zeros are written in pieces of this size.
+const ZERO_BYTES: usize = 1 << 20;
+
+/// A record that waits for the writer.
+struct Pending {
+    segment: u64,
+    offset: u32,
+    kind: RecordKind,
+    sequence: u64,
+    payload: Bytes,
+}
+
+/// How far the next segment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spare {
+    /// The preparing thread is to make one.
+    Wanted,
+    /// It lies on the drive.
+    Ready,
+    /// The tail has entered it; the writer has not renamed it yet.
+    Claimed,
+    /// There was no room for it.
+    NoRoom,
+}
+
+/// Where the next record goes.
+struct Tail {
+    segment: u64,
+    offset: u32,
+    next_sequence: u64,
+    extents: Vec<Extent>,
+    queue: Vec<Pending>,
+    spare: Spare,
+    stopping: bool,
+}
+
+#[derive(Default)]
+struct Waiters {
+    failed: Option<String>,
+    by_sequence: BTreeMap<u64, Vec<oneshot::Sender<Result<(), String>>>>,
+}
+
+struct Shared {
+    segments: Arc<Segments>,
+    tail: Mutex<Tail>,
+    /// Wakes the writer and the preparing thread.
+    work: Condvar,
+    /// Tells that the spare's state changed.
+    room: Notify,
+    durable: AtomicU64,
+    waiters: Mutex<Waiters>,
+    /// Called once, with the reason, when a write or sync fails.
+    on_failure: Box<dyn Fn(String) + Send + Sync>,
+}
+
+/// The journal of one drive. Dropping it writes what waits and stops its threads.
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// The tail, locked: records appended through one are consecutive.
+pub(crate) struct Appender<'a> {
+    tail: parking_lot::MutexGuard<'a, Tail>,
+    shared: &'a Shared,
+}
+
+impl Journal {
+    /// Starts the threads behind a recovered tail. `on_failure` is told when a write or sync fails.
+    pub(super) fn start(
+        segments: Arc<Segments>,
+        recovered: Recovered,
+        name: &str,
+        on_failure: Box<dyn Fn(String) + Send + Sync>,
+    ) -> io::Result<Self> {
+        let tail = Tail {
+            segment: recovered.segment,
+            offset: recovered.offset,
+            next_sequence: recovered.next_sequence,
+            extents: recovered.extents,
+            queue: Vec::new(),
+            spare: Spare::Wanted,
+            stopping: false,
+        };
+        let shared = Arc::new(Shared {
+            segments,
+            durable: AtomicU64::new(tail.next_sequence - 1),
+            tail: Mutex::new(tail),
+            work: Condvar::new(),
+            room: Notify::new(),
+            waiters: Mutex::default(),
+            on_failure,
+        });
+        let spawn = |role: &str, run: fn(&Shared)| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name(format!("{role}-{name}")).spawn(move || run(&shared))
+        };
+        let threads = vec![spawn("journal", write_batches)?, spawn("segment", prepare_segments)?];
+        Ok(Self { shared, threads })
+    }
+
+    /// Locks the tail, to append consecutive records. Not to be held over anything slow.
+    pub(crate) fn appender(&self) -> Appender<'_> {
+        Appender { tail: self.shared.tail.lock(), shared: &self.shared }
+    }
+
+    /// Waits until the next segment is ready or is known not to fit.
+    ///
+    /// # Errors
+    /// [`AppendError::Full`] if there is no room for it.
+    pub(crate) async fn room(&self) -> Result<(), AppendError> {
+        loop {
+            let notified = self.shared.room.notified();
+            if let Some(reason) = self.failed() {
+                return Err(AppendError::Poisoned(reason));
+            }
+            match self.shared.tail.lock().spare {
+                Spare::Ready => return Ok(()),
+                Spare::NoRoom => return Err(AppendError::Full),
+                Spare::Wanted | Spare::Claimed => {}
+            }
+            notified.await;
+        }
+    }
+
+    /// Asks for another attempt at preparing a segment, after room was made.
+    pub(crate) fn retry_room(&self) {
+        let mut tail = self.shared.tail.lock();
+        if tail.spare == Spare::NoRoom {
+            tail.spare = Spare::Wanted;
+            self.shared.work.notify_all();
+        }
+    }
+
+    /// Waits until the record of this sequence, and all before it, are durable.
+    ///
+    /// # Errors
+    /// The reason, if the writer has failed.
+    pub(crate) async fn durable(&self, sequence: u64) -> Result<(), JournalError> {
+        match self.wait(sequence)? {
+            None => Ok(()),
+            Some(receiver) => match receiver.await {
+                Ok(result) => result.map_err(JournalError::Poisoned),
+                Err(_) => Err(JournalError::Poisoned("the writer has stopped".to_owned())),
+            },
+        }
+    }
+
+    /// [`Self::durable`] for threads that may block.
+    pub(crate) fn durable_blocking(&self, sequence: u64) -> Result<(), JournalError> {
+        match self.wait(sequence)? {
+            None => Ok(()),
+            Some(receiver) => match receiver.blocking_recv() {
+                Ok(result) => result.map_err(JournalError::Poisoned),
+                Err(_) => Err(JournalError::Poisoned("the writer has stopped".to_owned())),
+            },
+        }
+    }
+
+    fn wait(&self, sequence: u64) -> Result<Option<oneshot::Receiver<Result<(), String>>>, JournalError> {
+        if self.durable_sequence() >= sequence {
+            return Ok(None);
+        }
+        let mut waiters = self.shared.waiters.lock();
+        if let Some(reason) = &waiters.failed {
+            return Err(JournalError::Poisoned(reason.clone()));
+        }
+        // Again under the lock: the writer raises it before it takes the waiters.
+        if self.durable_sequence() >= sequence {
+            return Ok(None);
+        }
+        let (sender, receiver) = oneshot::channel();
+        waiters.by_sequence.entry(sequence).or_default().push(sender);
+        Ok(Some(receiver))
+    }
+
+    fn failed(&self) -> Option<String> {
+        self.shared.waiters.lock().failed.clone()
+    }
+
+    /// The last durable sequence.
+    pub(crate) fn durable_sequence(&self) -> u64 {
+        self.shared.durable.load(Ordering::Acquire)
+    }
+
+    /// The last sequence given to a record.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.shared.tail.lock().next_sequence - 1
+    }
+
+    /// Bytes of a segment.
+    pub(crate) fn segment_bytes(&self) -> u32 {
+        self.shared.segments.bytes
+    }
+
+    pub(super) fn segments(&self) -> &Arc<Segments> {
+        &self.shared.segments
+    }
+
+    /// The segment that records go to now.
+    pub(crate) fn current_segment(&self) -> u64 {
+        self.shared.tail.lock().segment
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.shared.tail.lock().stopping = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            // A panic there has already failed all waiters.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Appender<'_> {
+    /// Makes sure that records of these payload lengths will lie in one segment.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing has changed.
+    pub(crate) fn reserve(&mut self, payloads: &[usize]) -> Result<(), AppendError> {
+        let room: usize = payloads.iter().map(|len| Frame::room(*len)).sum();
+        if room > self.shared.segments.bytes as usize / 2 {
+            return Err(AppendError::TooLong(room));
+        }
+        if self.fits(room) { Ok(()) } else { self.roll() }
+    }
+
+    /// Gives the record its sequence and place, and hands it to the writer.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing has changed.
+    pub(crate) fn append(&mut self, kind: RecordKind, payload: Bytes) -> Result<(u64, Place), AppendError> {
+        let capacity = self.shared.segments.bytes;
+        let room = Frame::room(payload.len());
+        if room > capacity as usize / 2 {
+            return Err(AppendError::TooLong(payload.len()));
+        }
+        if !self.fits(room) {
+            self.roll()?;
+        }
+        Ok(self.push(kind, payload))
+    }
+
+    /// Whether the record, the footer that would then be needed, and the trailer fit in the segment.
+    fn fits(&self, room: usize) -> bool {
+        // Two more extents: a reservation may be for a shard with a record on either side.
+        let footer = Frame::room((self.tail.extents.len() + 2) * size_of::<Extent>());
+        self.tail.offset as usize + room + footer + TRAILER_BYTES <= self.shared.segments.bytes as usize
+    }
+
+    /// Seals the segment and enters the spare.
+    fn roll(&mut self) -> Result<(), AppendError> {
+        match self.tail.spare {
+            Spare::Ready => {}
+            Spare::NoRoom => return Err(AppendError::Full),
+            Spare::Wanted | Spare::Claimed => {
+                return match &self.shared.waiters.lock().failed {
+                    Some(reason) => Err(AppendError::Poisoned(reason.clone())),
+                    None => Err(AppendError::NotReady),
+                };
+            }
+        }
+        let footer = encode_footer(&std::mem::take(&mut self.tail.extents));
+        self.push(RecordKind::Footer, footer.into());
+        self.tail.spare = Spare::Claimed;
+        self.tail.segment += 1;
+        self.tail.offset = SEGMENT_HEADER_BYTES as u32;
+        Ok(())
+    }
+
+    fn push(&mut self, kind: RecordKind, payload: Bytes) -> (u64, Place) {
+        let tail = &mut *self.tail;
+        let (sequence, offset) = (tail.next_sequence, tail.offset);
+        let len = payload.len() as u32;
+        let end = offset + Frame::room(payload.len()) as u32;
+        if !matches!(kind, RecordKind::InlineShard | RecordKind::Footer) {
+            match tail.extents.last_mut() {
+                Some((_, last)) if *last == offset => *last = end,
+                _ => tail.extents.push((offset, end)),
+            }
+        }
+        if tail.queue.is_empty() {
+            self.shared.work.notify_all();
+        }
+        tail.queue.push(Pending { segment: tail.segment, offset, kind, sequence, payload });
+        tail.next_sequence += 1;
+        tail.offset = end;
+        (sequence, Place { segment: tail.segment, offset: offset + RECORD_HEADER_BYTES as u32, len })
+    }
+}
+
+/// The writer thread.
+fn write_batches(shared: &Shared) {
+    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
+    let mut current: Option<(u64, Arc<dyn DriveFile>)> = None;
+    loop {
+        let batch = {
+            let mut tail = shared.tail.lock();
+            while tail.queue.is_empty() {
+                if tail.stopping {
+                    return;
+                }
+                shared.work.wait(&mut tail);
+            }
+            std::mem::take(&mut tail.queue)
+        };
+        let last = batch.last().map_or(0, |pending| pending.sequence);
+        for run in batch.chunk_by(|a, b| a.segment == b.segment) {
+            if let Err(error) = write_run(shared, run, &mut buffer, &mut current) {
+                return fail(shared, format!("writing the journal failed: {error}"));
+            }
+        }
+        shared.durable.store(last, Ordering::Release);
+        let woken = {
+            let mut waiters = shared.waiters.lock();
+            let later = waiters.by_sequence.split_off(&(last + 1));
+            std::mem::replace(&mut waiters.by_sequence, later)
+        };
+        for waiter in woken.into_values().flatten() {
+            // The caller may have gone away.
+            let _ = waiter.send(Ok(()));
+        }
+    }
+}
+
+/// Writes and syncs the records of one batch that go to one segment.
+fn write_run(
+    shared: &Shared,
+    run: &[Pending],
+    buffer: &mut Vec<u8>,
+    current: &mut Option<(u64, Arc<dyn DriveFile>)>,
+) -> io::Result<()> {
+    let Some(first) = run.first() else { return Ok(()) };
+    let segments = &shared.segments;
+    let file = match current {
+        Some((number, file)) if *number == first.segment => Arc::clone(file),
+        _ => {
+            let file = enter(shared, first)?;
+            *current = Some((first.segment, Arc::clone(&file)));
+            file
+        }
+    };
+    let seed = segments.owner.seed(first.segment);
+    let mut at = u64::from(first.offset);
+    buffer.clear();
+    for pending in run {
+        let frame = Frame {
+            kind: pending.kind,
+            sequence: pending.sequence,
+            batch: first.sequence,
+            payload: &pending.payload,
+        };
+        frame.encode_into(buffer, seed);
+        if buffer.len() >= BUFFER_BYTES {
+            file.write_at(buffer, at)?;
+            at += buffer.len() as u64;
+            buffer.clear();
+        }
+        if pending.kind == RecordKind::Footer {
+            let trailer = encode_trailer(pending.segment, pending.offset);
+            file.write_at(&trailer, u64::from(segments.bytes) - TRAILER_BYTES as u64)?;
+        }
+    }
+    if !buffer.is_empty() {
+        file.write_at(buffer, at)?;
+    }
+    buffer.shrink_to(BUFFER_BYTES);
+    file.sync_data()
+}
+
+/// The file of the segment of this record: the one recovery ended in, or the spare that becomes it now.
+fn enter(shared: &Shared, first: &Pending) -> io::Result<Arc<dyn DriveFile>> {
+    let segments = &shared.segments;
+    if segments.first.lock().contains_key(&first.segment) {
+        return segments.file(first.segment);
+    }
+    let header =
+        SegmentHeader { owner: segments.owner, number: first.segment, first_sequence: first.sequence };
+    let file = segments.io.open(SPARE)?;
+    file.write_at(&header.encode(), 0)?;
+    // The header before the name: a segment that has its number has its header.
+    file.sync_data()?;
+    segments.io.rename(SPARE, &Segments::path(first.segment))?;
+    segments.io.sync_dir(FOLDER)?;
+    segments.open.write().insert(first.segment, Arc::clone(&file));
+    segments.first.lock().insert(first.segment, first.sequence);
+    shared.tail.lock().spare = Spare::Wanted;
+    shared.work.notify_all();
+    Ok(file)
+}
+
+fn fail(shared: &Shared, reason: String) {
+    let waiting = {
+        let mut waiters = shared.waiters.lock();
+        waiters.failed = Some(reason.clone());
+        std::mem::take(&mut waiters.by_sequence)
+    };
+    for waiter in waiting.into_values().flatten() {
+        let _ = waiter.send(Err(reason.clone()));
+    }
+    (shared.on_failure)(reason);
+    shared.room.notify_waiters();
+}
+
+/// The thread that keeps one spare segment ready.
+fn prepare_segments(shared: &Shared) {
+    loop {
+        {
+            let mut tail = shared.tail.lock();
+            while tail.spare != Spare::Wanted {
+                if tail.stopping {
+                    return;
+                }
+                shared.work.wait(&mut tail);
+            }
+            if tail.stopping {
+                return;
+            }
+        }
+        let spare = match prepare_spare(&shared.segments) {
+            Ok(()) => Spare::Ready,
+            Err(error) if is_full(&error) => {
+                // What was written of it is room that deletes may need.
+                let _ = shared.segments.io.remove(SPARE);
+                Spare::NoRoom
+            }
+            Err(error) => return fail(shared, format!("preparing a journal segment failed: {error}")),
+        };
+        shared.tail.lock().spare = spare;
+        shared.room.notify_waiters();
+    }
+}
+
+/// Writes a segment full of zeros: later syncs then move data only, no file system metadata.
+pub(super) fn prepare_spare(segments: &Segments) -> io::Result<()> {
+    let file = segments.io.create(SPARE)?;
+    let len = u64::from(segments.bytes);
+    file.allocate(len)?;
+    let zeros = vec![0; ZERO_BYTES.min(segments.bytes as usize)];
+    let mut at = 0;
+    while at < len {
+        let piece = zeros.len().min((len - at) as usize);
+        file.write_at(&zeros[..piece], at)?;
+        at += piece as u64;
+    }
+    file.sync_data()
+}

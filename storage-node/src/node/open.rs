@@ -1,0 +1,144 @@
+//! Opening a node: every reason to refuse first, then each drive on a thread of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coffer_common::node::{DriveInfo, DriveState};
+use coffer_common::types::{ClusterId, DriveId, Incarnation};
+
+use super::{NodeConfig, StorageNode};
+use crate::drive::{DriveProbe, DriveRefusal, KnownPath, OpenDrive, remember_paths, survey};
+use crate::journal::SEGMENT_BYTES;
+use crate::store::{Background, DriveStore};
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeOpenError {
+    /// A drive is not used as it should be.
+    #[error(transparent)]
+    Refused(#[from] DriveRefusal),
+    /// No drive can serve.
+    #[error("no drive of node `{node}` can be opened; the last one: {reason}")]
+    NoDrive {
+        /// The node.
+        node: String,
+        /// Why the last one cannot.
+        reason: String,
+    },
+    /// The operating system said no.
+    #[error("cannot start a drive's threads: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl StorageNode {
+    /// Opens all drives of a node. Drives that are broken are reported by `info` and left out; drives that are not ours,
+    /// of another cluster, doubled, emptied or in use refuse the start.
+    ///
+    /// # Errors
+    /// [`NodeOpenError`].
+    pub async fn open(config: NodeConfig) -> Result<Arc<Self>, NodeOpenError> {
+        tokio::task::spawn_blocking(move || open_with(&config, SEGMENT_BYTES))
+            .await
+            .map_err(|error| NodeOpenError::Io(std::io::Error::other(error)))?
+    }
+}
+
+/// Opens a node whose journals have segments of this size.
+pub(super) fn open_with(config: &NodeConfig, segment_bytes: u32) -> Result<Arc<StorageNode>, NodeOpenError> {
+    let probes = survey(&config.drives, &config.replace)?;
+    let cluster = config.cluster.or_else(|| probes.iter().find_map(|(_, probe)| cluster_of(probe)));
+    let mut broken = Vec::new();
+    let mut opened = Vec::new();
+    for (path, _) in &probes {
+        match OpenDrive::open(path, cluster) {
+            Ok(drive) => opened.push((path.clone(), drive)),
+            Err(refusal) if refusal.is_failure() => broken.push(broken_drive(path, None, &refusal)),
+            Err(refusal) => return Err(refusal.into()),
+        }
+    }
+    let known: Vec<KnownPath> = opened
+        .iter()
+        .map(|(path, drive)| KnownPath { path: path.clone(), drive: drive.identity.drive })
+        .collect();
+    let mut order = Vec::new();
+    let mut stores = std::collections::HashMap::new();
+    for (path, id, result) in open_stores(opened, &known, (&config.drives, segment_bytes)) {
+        match result {
+            Ok(store) => {
+                order.push(id);
+                stores.insert(id, store);
+            }
+            Err(reason) => broken.push(broken_drive(&path, Some(id), &reason)),
+        }
+    }
+    let (Some(cluster), false) = (cluster, stores.is_empty()) else {
+        let reason = broken.pop().map_or_else(|| "none was named".to_owned(), |drive| drive.reason);
+        return Err(NodeOpenError::NoDrive { node: config.node.0.clone(), reason });
+    };
+    let background =
+        stores.values().map(|store| Background::start(Arc::clone(store))).collect::<Result<Vec<_>, _>>()?;
+    Ok(Arc::new(StorageNode {
+        id: config.node.clone(),
+        cluster,
+        stores,
+        order,
+        broken,
+        _background: background,
+    }))
+}
+
+fn cluster_of(probe: &DriveProbe) -> Option<ClusterId> {
+    match probe {
+        DriveProbe::Ours(identity) => Some(identity.cluster),
+        _ => None,
+    }
+}
+
+type OpenResult = (PathBuf, DriveId, Result<Arc<DriveStore>, String>);
+
+/// Opens the stores at once: a large journal on one drive does not hold up the others.
+fn open_stores(
+    drives: Vec<(PathBuf, OpenDrive)>,
+    known: &[KnownPath],
+    (configured, segment_bytes): (&[PathBuf], u32),
+) -> Vec<OpenResult> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = drives
+            .into_iter()
+            .map(|(path, mut drive)| {
+                let id = drive.identity.drive;
+                let thread = scope.spawn(move || {
+                    remember_paths(&mut drive, known, configured).map_err(|error| error.to_string())?;
+                    DriveStore::open(drive, segment_bytes).map_err(|error| error.to_string())
+                });
+                (path, id, thread)
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|(path, id, thread)| {
+                let result = thread.join().unwrap_or_else(|_| Err("opening it panicked".to_owned()));
+                (path, id, result)
+            })
+            .collect()
+    })
+}
+
+fn broken_drive(path: &Path, id: Option<DriveId>, reason: &dyn std::fmt::Display) -> DriveInfo {
+    let reason = reason.to_string();
+    tracing::error!(path = %path.display(), reason, "a drive cannot be opened");
+    DriveInfo {
+        id: id.unwrap_or(DriveId(0)),
+        incarnation: Incarnation(0),
+        path: path.display().to_string(),
+        state: if id.is_some() { DriveState::Failed } else { DriveState::Offline },
+        reason,
+        capacity_bytes: 0,
+        free_bytes: 0,
+        registers: 0,
+        unstable: 0,
+        missing_shards: 0,
+        boot_count: 0,
+        journal_sequence: 0,
+    }
+}

@@ -1,0 +1,342 @@
+use std::path::Path;
+
+use bytes::Bytes;
+use coffer_common::node::ShardPiece;
+use coffer_common::node::{ListItem, SlotAddress, partition_of};
+use coffer_common::protocol::message::{Refusal, SlotRequest, Version, VersionKind, VersionState};
+use coffer_common::shard::ShardHeader;
+use coffer_common::types::RegisterKind;
+use coffer_common::types::{
+    Epoch, Fence, Incarnation, ObjectKey, OpId, RegisterKey, SlotIndex, SlotSet, Tag,
+};
+
+use super::open::open_with;
+use super::*;
+
+pub(crate) const SEGMENT: u32 = 1 << 20;
+const CLUSTER: ClusterId = ClusterId(0xC0FFE4);
+const BUCKET: BucketId = BucketId(0xB);
+
+/// A node on temporary drives, and the requests a gateway would send it.
+struct Bench {
+    dir: tempfile::TempDir,
+    drives: Vec<DriveId>,
+    node: Option<Arc<StorageNode>>,
+}
+
+fn config(dir: &Path, count: usize) -> NodeConfig {
+    NodeConfig {
+        node: NodeId("n1".to_owned()),
+        drives: (0..count).map(|index| dir.join(format!("d{index}"))).collect(),
+        cluster: None,
+        replace: Vec::new(),
+    }
+}
+
+impl Bench {
+    fn new(count: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut drives = Vec::new();
+        for path in config(dir.path(), count).drives {
+            drives.push(crate::format(&path, CLUSTER, DriveId::random()).unwrap().drive);
+        }
+        let mut bench = Self { dir, drives, node: None };
+        bench.reopen();
+        bench
+    }
+
+    fn reopen(&mut self) {
+        self.node = None;
+        self.node = Some(open_with(&config(self.dir.path(), self.drives.len()), SEGMENT).unwrap());
+    }
+
+    fn node(&self) -> &StorageNode {
+        self.node.as_ref().unwrap()
+    }
+
+    fn address(&self, key: &RegisterKey, drive: usize) -> SlotAddress {
+        SlotAddress {
+            cluster: CLUSTER,
+            drive: self.drives[drive],
+            incarnation: Incarnation(0),
+            partition: partition_of(CLUSTER, key.bucket, &key.key),
+            slot: SlotIndex(drive as u8),
+            epoch: Epoch(0),
+        }
+    }
+
+    async fn call(&self, key: &RegisterKey, drive: usize, request: SlotRequest) -> SlotReply {
+        let call = SlotCall {
+            address: self.address(key, drive),
+            register: key.clone(),
+            bucket_revision: 1,
+            request,
+        };
+        self.node().call(call).await.unwrap()
+    }
+
+    /// Puts a version on one drive: PREPARE, COMMIT and, if asked, STABLE.
+    async fn put(&self, key: &RegisterKey, drive: usize, counter: u64, shard: Option<&[u8]>, stable: bool) {
+        let version = version(counter, shard.map_or(0, <[u8]>::len) as u64);
+        let encoded = shard.map(|data| header(drive, &version).encode_shard(data)).unwrap_or_default();
+        let reply = self.call(key, drive, SlotRequest::Prepare { op: version.op, shard: encoded }).await;
+        assert!(matches!(reply, SlotReply::View(..)), "{reply:?}");
+        let tag = tag(counter, version.op);
+        let reply = self.call(key, drive, SlotRequest::Commit { version: version.clone(), tag }).await;
+        assert!(matches!(reply, SlotReply::Committed { superseded: false }), "{reply:?}");
+        if stable {
+            let acknowledged = SlotSet(1);
+            let request = SlotRequest::Stable { version, tag, acknowledged };
+            assert_eq!(self.call(key, drive, request).await, SlotReply::Done);
+        }
+    }
+
+    async fn read(
+        &self,
+        key: &RegisterKey,
+        drive: usize,
+        op: OpId,
+        blocks: (u64, u64),
+    ) -> Result<Vec<u8>, NodeError> {
+        let request = ReadShard {
+            address: self.address(key, drive),
+            register: key.clone(),
+            op,
+            first_block: blocks.0,
+            block_count: blocks.1,
+        };
+        let mut blocks = self.node().read_shard(request).await?;
+        let mut data = Vec::new();
+        while let Some(block) = blocks.recv().await {
+            data.extend_from_slice(&block?.data);
+        }
+        Ok(data)
+    }
+}
+
+fn op(counter: u64) -> OpId {
+    OpId { session: 9, counter }
+}
+
+fn tag(seq: u64, writer: OpId) -> Tag {
+    Tag { fence: Fence::default(), seq, writer }
+}
+
+fn version(counter: u64, shard_len_bytes: u64) -> Version {
+    Version {
+        op: op(counter),
+        kind: VersionKind::Data,
+        null_version: true,
+        k: 1,
+        shard_len_bytes,
+        block_len_bytes: 4096,
+        metadata: Bytes::from(format!("metadata of {counter}")),
+    }
+}
+
+fn header(drive: usize, version: &Version) -> ShardHeader {
+    ShardHeader {
+        cluster: CLUSTER,
+        op: version.op,
+        slot: SlotIndex(drive as u8),
+        k: 2,
+        m: 2,
+        block_len_bytes: version.block_len_bytes,
+        len_bytes: version.shard_len_bytes,
+    }
+}
+
+fn object(key: &str) -> RegisterKey {
+    RegisterKey::object(BUCKET, ObjectKey::new(key.to_owned()).unwrap())
+}
+
+#[tokio::test]
+async fn an_inline_version_is_read_back_before_and_after_a_restart() {
+    let mut bench = Bench::new(1);
+    let key = object("a/b");
+    let data: Vec<u8> = (0..10_000_u32).map(|i| i as u8).collect();
+    bench.put(&key, 0, 1, Some(&data), true).await;
+    for _ in 0..3 {
+        let reply = bench.call(&key, 0, SlotRequest::Query { inline_data: true }).await;
+        let SlotReply::View(view, Some(encoded)) = reply else { panic!("{reply:?}") };
+        let current = view.current.unwrap();
+        assert_eq!((current.version, current.state), (version(1, 10_000), VersionState::Stable));
+        assert_eq!(encoded, header(0, &version(1, 10_000)).encode_shard(&data));
+        assert_eq!(bench.read(&key, 0, op(1), (0, 99)).await.unwrap(), data);
+        assert_eq!(bench.read(&key, 0, op(1), (1, 1)).await.unwrap(), data[4096..8192]);
+        bench.reopen();
+    }
+    let info = bench.node().info().await.unwrap();
+    assert_eq!((info.drives[0].registers, info.drives[0].unstable, info.drives[0].boot_count), (1, 0, 4));
+}
+
+#[tokio::test]
+async fn a_streamed_shard_is_verified_recorded_and_read_by_blocks() {
+    let mut bench = Bench::new(1);
+    let key = object("large");
+    let data: Vec<u8> = (0..3_000_000_u32).map(|i| (i / 7) as u8).collect();
+    let large = Version { block_len_bytes: 256 << 10, ..version(1, data.len() as u64) };
+    let encoded = header(0, &large).encode_shard(&data);
+    let prepare =
+        |op| PrepareShard { address: bench.address(&key, 0), register: key.clone(), bucket_revision: 1, op };
+
+    // Broken off: nothing stays.
+    let (sender, pieces) = tokio::sync::mpsc::channel(64);
+    sender.send(ShardPiece::Data(encoded.slice(..1000))).await.unwrap();
+    drop(sender);
+    let refused = bench.node().prepare_shard(prepare(large.op), pieces).await;
+    assert!(matches!(refused, Err(NodeError::Invalid(_))), "{refused:?}");
+
+    // Damaged: refused.
+    let (sender, pieces) = tokio::sync::mpsc::channel(64);
+    let mut damaged = encoded.to_vec();
+    damaged[2_000_000] ^= 1;
+    sender.send(ShardPiece::Data(damaged.into())).await.unwrap();
+    sender.send(ShardPiece::End).await.unwrap();
+    let refused = bench.node().prepare_shard(prepare(large.op), pieces).await;
+    assert!(matches!(refused, Err(NodeError::Invalid(_))), "{refused:?}");
+
+    let (sender, pieces) = tokio::sync::mpsc::channel(64);
+    for piece in encoded.chunks(100_000) {
+        sender.send(ShardPiece::Data(Bytes::copy_from_slice(piece))).await.unwrap();
+    }
+    sender.send(ShardPiece::End).await.unwrap();
+    let reply = bench.node().prepare_shard(prepare(large.op), pieces).await.unwrap();
+    assert!(matches!(reply, SlotReply::View(..)));
+    let commit = SlotRequest::Commit { version: large.clone(), tag: tag(1, large.op) };
+    bench.call(&key, 0, commit).await;
+    for _ in 0..2 {
+        let SlotReply::View(view, None) = bench.call(&key, 0, SlotRequest::Query { inline_data: true }).await
+        else {
+            panic!()
+        };
+        assert!(view.current.unwrap().shard_present);
+        assert_eq!(bench.read(&key, 0, large.op, (0, 100)).await.unwrap(), data);
+        assert_eq!(bench.read(&key, 0, large.op, (3, 2)).await.unwrap(), data[3 << 18..5 << 18]);
+        bench.reopen();
+    }
+}
+
+#[tokio::test]
+async fn callers_that_mean_another_slot_are_refused() {
+    let bench = Bench::new(1);
+    let key = object("k");
+    let good = SlotCall {
+        address: bench.address(&key, 0),
+        register: key.clone(),
+        bucket_revision: 3,
+        request: SlotRequest::Prepare { op: op(1), shard: Bytes::new() },
+    };
+    let call = |change: &dyn Fn(&mut SlotCall)| {
+        let mut call = good.clone();
+        change(&mut call);
+        bench.node().call(call)
+    };
+    let denied = call(&|call| call.address.cluster = ClusterId(1)).await;
+    assert!(matches!(denied, Err(NodeError::Denied(_))));
+    for change in
+        [(&|call: &mut SlotCall| call.address.drive = DriveId(1)) as &dyn Fn(&mut SlotCall), &|call| {
+            call.address.incarnation = Incarnation(1)
+        }]
+    {
+        assert!(matches!(call(change).await, Err(NodeError::DriveUnavailable { .. })));
+    }
+    let invalid = call(&|call| call.address.partition.0 ^= 1).await;
+    assert!(matches!(invalid, Err(NodeError::Invalid(_))));
+
+    assert_eq!(bench.node().adopt_bucket(BUCKET, 4).await.unwrap(), bench.drives);
+    let changed = call(&|_| {}).await.unwrap();
+    assert_eq!(changed, SlotReply::Refused(Refusal::BucketChanged(4)));
+    let newer = call(&|call| (call.bucket_revision, call.address.epoch) = (4, Epoch(2))).await.unwrap();
+    assert!(matches!(newer, SlotReply::View(..)));
+    let older = call(&|call| (call.bucket_revision, call.address.epoch) = (4, Epoch(1))).await.unwrap();
+    assert_eq!(older, SlotReply::Refused(Refusal::WrongEpoch(Epoch(2))));
+}
+
+#[tokio::test]
+async fn snapshots_keep_the_highest_revision_over_restarts() {
+    let mut bench = Bench::new(2);
+    let snapshot = |revision, data: &'static str| Snapshot {
+        kind: SnapshotKind::Layout,
+        generation: 1,
+        revision,
+        data: Bytes::from_static(data.as_bytes()),
+    };
+    bench.node().store_snapshot(snapshot(2, "two")).await.unwrap();
+    bench.node().store_snapshot(snapshot(1, "one")).await.unwrap();
+    bench.reopen();
+    bench.node().store_snapshot(snapshot(1, "one")).await.unwrap();
+    let found = bench.node().snapshot(SnapshotKind::Layout).await.unwrap();
+    assert_eq!(found, Some(snapshot(2, "two")));
+    assert_eq!(bench.node().snapshot(SnapshotKind::Buckets).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_listing_merges_drives_rolls_up_and_pages() {
+    let mut bench = Bench::new(2);
+    let keys = ["a", "a/b", "a/c", "b/1", "b/2", "c", "d//e", "d/f", "e\u{0}f", "z/"];
+    for (index, key) in keys.iter().enumerate() {
+        for drive in 0..2 {
+            if (index + drive) % 3 != 0 {
+                bench.put(&object(key), drive, index as u64 + 1, None, true).await;
+            }
+        }
+    }
+    for restart in [false, true] {
+        if restart {
+            bench.reopen();
+        }
+        for limit in [1, 2, 100] {
+            let (flat, _) = list_all(&bench, "", "", limit).await;
+            assert_eq!(flat, keys, "limit {limit}");
+            let (rolled, prefixes) = list_all(&bench, "", "/", limit).await;
+            assert_eq!(rolled, ["a", "c", "e\u{0}f"]);
+            assert_eq!(prefixes, ["a/", "b/", "d/", "z/"]);
+            let (below, prefixes) = list_all(&bench, "d/", "/", limit).await;
+            assert_eq!((below, prefixes), (vec!["d/f".to_owned()], vec!["d//".to_owned()]));
+        }
+    }
+}
+
+/// All pages: keys, and common prefixes.
+async fn list_all(bench: &Bench, prefix: &str, delimiter: &str, limit: u32) -> (Vec<String>, Vec<String>) {
+    let (mut keys, mut prefixes) = (Vec::new(), Vec::new());
+    let mut after = Bytes::new();
+    loop {
+        let request = ListRequest {
+            cluster: CLUSTER,
+            bucket: BUCKET,
+            kind: RegisterKind::Object,
+            prefix: Bytes::copy_from_slice(prefix.as_bytes()),
+            after,
+            delimiter: Bytes::copy_from_slice(delimiter.as_bytes()),
+            limit,
+        };
+        let page = bench.node().list(request).await.unwrap();
+        assert_eq!(page.drives.len(), 2);
+        assert!(page.items.len() <= limit as usize);
+        after = match page.items.last() {
+            Some(ListItem::Entry(entry)) => entry.register.encode().into(),
+            Some(ListItem::CommonPrefix { prefix, .. }) => {
+                let encoded = RegisterKey::encode_prefix(BUCKET, RegisterKind::Object, prefix);
+                [encoded.as_slice(), &[0xFF]].concat().into()
+            }
+            None => Bytes::new(),
+        };
+        for item in page.items {
+            match item {
+                ListItem::Entry(entry) => {
+                    assert!(!entry.slots.is_empty());
+                    keys.push(entry.register.key.as_str().to_owned());
+                }
+                ListItem::CommonPrefix { prefix, witness } => {
+                    assert!(witness.register.key.as_bytes().starts_with(&prefix));
+                    prefixes.push(String::from_utf8(prefix.to_vec()).unwrap());
+                }
+            }
+        }
+        if !page.truncated {
+            return (keys, prefixes);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Large shards: one immutable file each.
+//!
+//! Owns: the folder `shards/ab/cd/<op>-<slot>`, where `abcd` are the first digits of a hash of the op, so that folders
+//! fill evenly. Never decides whether a shard is wanted: the store does, by its registers.
+//!
+//! 1. A file is written at its final path, synced, then its folder is synced (and the folders above, if they are new).
+//! 2. Only then a register's record in the journal names it; before that nobody sees it.
+//! 3. A file that no register names, and that is not being received, is swept.
+
+use std::io;
+use std::sync::Arc;
+
+use coffer_common::types::{OpId, SlotIndex};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::drive::{DriveFile, DriveIo};
+
+const FOLDER: &str = "shards";
+
+/// The shard files of one drive.
+#[derive(Debug)]
+pub(crate) struct ShardFiles {
+    io: Arc<dyn DriveIo>,
+}
+
+/// A file found by [`ShardFiles::visit`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FoundFile {
+    /// The op in its name.
+    pub(crate) op: OpId,
+    /// The slot in its name.
+    pub(crate) slot: SlotIndex,
+    /// Time since it was last written to.
+    pub(crate) age: std::time::Duration,
+}
+
+impl ShardFiles {
+    /// Opens or creates the folder.
+    pub(crate) fn open(io: Arc<dyn DriveIo>) -> io::Result<Self> {
+        if io.create_dir(FOLDER)? {
+            io.sync_dir(".")?;
+        }
+        Ok(Self { io })
+    }
+
+    /// Creates the file of a shard, empty.
+    pub(crate) fn create(&self, op: OpId, slot: SlotIndex) -> io::Result<Arc<dyn DriveFile>> {
+        let (upper, lower) = folders(op);
+        if self.io.create_dir(&upper)? {
+            self.io.sync_dir(FOLDER)?;
+        }
+        if self.io.create_dir(&lower)? {
+            self.io.sync_dir(&upper)?;
+        }
+        self.io.create(&path(op, slot))
+    }
+
+    /// Makes a written file durable: its bytes, then its name.
+    pub(crate) fn sync(&self, op: OpId, file: &dyn DriveFile) -> io::Result<()> {
+        file.sync_data()?;
+        self.io.sync_dir(&folders(op).1)
+    }
+
+    /// Opens the file of a shard.
+    pub(crate) fn file(&self, op: OpId, slot: SlotIndex) -> io::Result<Arc<dyn DriveFile>> {
+        self.io.open(&path(op, slot))
+    }
+
+    /// Removes the file of a shard. Not synced: what a crash brings back is swept.
+    pub(crate) fn remove(&self, op: OpId, slot: SlotIndex) -> io::Result<()> {
+        self.io.remove(&path(op, slot))
+    }
+
+    /// Visits every shard file.
+    pub(crate) fn visit(&self, mut visit: impl FnMut(FoundFile) -> io::Result<()>) -> io::Result<()> {
+        for upper in self.io.list(FOLDER)?.into_iter().filter(|item| item.is_dir) {
+            let upper = format!("{FOLDER}/{}", upper.name);
+            for lower in self.io.list(&upper)?.into_iter().filter(|item| item.is_dir) {
+                for item in self.io.list(&format!("{upper}/{}", lower.name))? {
+                    if let Some((op, slot)) = parse_name(&item.name) {
+                        visit(FoundFile { op, slot, age: item.age })?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn folders(op: OpId) -> (String, String) {
+    let hash = xxh3_64(&op.to_bytes()) >> 48;
+    let (high, low) = (hash >> 8, hash & 0xFF);
+    (format!("{FOLDER}/{high:02x}"), format!("{FOLDER}/{high:02x}/{low:02x}"))
+}
+
+fn path(op: OpId, slot: SlotIndex) -> String {
+    format!("{}/{:032x}-{}", folders(op).1, u128::from_be_bytes(op.to_bytes()), slot.0)
+}
+
+fn parse_name(name: &str) -> Option<(OpId, SlotIndex)> {
+    let (op, slot) = name.split_once('-')?;
+    let op = (op.len() == 32).then(|| u128::from_str_radix(op, 16).ok())??;
+    Some((OpId::from_bytes(op.to_be_bytes()), SlotIndex(slot.parse().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drive::FileIo;
+
+    #[test]
+    fn files_are_found_by_op_and_slot_and_strangers_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ShardFiles::open(Arc::new(FileIo::new(dir.path()))).unwrap();
+        let ops: Vec<_> = (0..20).map(|counter| OpId { session: 7, counter }).collect();
+        for op in &ops {
+            let file = files.create(*op, SlotIndex(3)).unwrap();
+            file.write_at(b"shard", 0).unwrap();
+            files.sync(*op, file.as_ref()).unwrap();
+        }
+        let (upper, lower) = folders(ops[0]);
+        assert!(lower.starts_with(&upper));
+        std::fs::write(dir.path().join(&lower).join("readme"), "not ours").unwrap();
+        let mut found = Vec::new();
+        files.visit(|file| Ok(found.push((file.op, file.slot)))).unwrap();
+        found.sort();
+        assert_eq!(found, ops.iter().map(|op| (*op, SlotIndex(3))).collect::<Vec<_>>());
+        files.remove(ops[0], SlotIndex(3)).unwrap();
+        files.remove(ops[0], SlotIndex(3)).unwrap();
+        assert!(files.file(ops[0], SlotIndex(3)).is_err());
+    }
+}

@@ -1,0 +1,297 @@
+//! The drive's own loop: applies layers, frees superseded versions, sweeps, looks at the room that is left.
+//!
+//! One thread per drive, which blocks on that drive only. Each step is short, and what fails is tried again later; a
+//! failed index poisons the drive, because its layers could only grow.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use coffer_common::limits::{PREPARE_GRACE, READ_GRACE};
+use coffer_common::node::{NodeError, SlotAddress};
+use coffer_common::protocol::message::VersionState;
+use coffer_common::time::UnixMillis;
+use coffer_common::types::{OpId, RegisterKey, SlotIndex, Tag};
+use parking_lot::{Condvar, Mutex};
+
+use super::DriveStore;
+use super::mutate::{Change, Changed};
+use crate::image::Entry;
+use crate::index::IndexError;
+
+/// A layer is applied at the latest this long after its first change.
+const APPLY_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the loop looks whether a layer is full.
+const TICK: Duration = Duration::from_millis(50);
+/// How often superseded versions, stray files, segments and free space are looked at.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
+/// A synced batch at least this often, while there are any.
+const SYNC_INTERVAL: Duration = Duration::from_secs(30);
+/// The read grace when the drive is full.
+const SHORT_READ_GRACE: Duration = Duration::from_secs(10);
+/// A shard file younger than this may still be on its way to its register.
+const SWEEP_AGE: Duration = Duration::from_secs(3600);
+/// Stray files are looked for this often.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// Time for compaction in one round of housekeeping.
+const COMPACTION_TIME: Duration = Duration::from_secs(2);
+/// Registers looked at in one go.
+const PIECE: usize = 1024;
+
+/// A version that is COMMITTED here and not yet STABLE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unstable {
+    /// Its register.
+    pub register: RegisterKey,
+    /// The slot, as this drive knows it.
+    pub address: SlotAddress,
+    /// The op.
+    pub op: OpId,
+    /// Its tag.
+    pub tag: Tag,
+}
+
+/// The running loop; stops, and syncs the index, when dropped.
+pub(crate) struct Background {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Background {
+    pub(crate) fn start(store: Arc<DriveStore>) -> std::io::Result<Self> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let seen = Arc::clone(&stop);
+        let name = format!("drive-{:08x}", store.id.0 >> 96);
+        let thread = std::thread::Builder::new().name(name).spawn(move || run(&store, &seen))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        *self.stop.0.lock() = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(store: &DriveStore, stop: &(Mutex<bool>, Condvar)) {
+    let (mut applied, mut synced, mut kept) = (Instant::now(), Instant::now(), Instant::now());
+    let mut swept: Option<Instant> = None;
+    loop {
+        let stopping = {
+            let mut stopping = stop.0.lock();
+            if !*stopping {
+                stop.1.wait_for(&mut stopping, TICK);
+            }
+            *stopping
+        };
+        if store.health.poisoned().is_some() {
+            store.index.release();
+            if stopping {
+                return;
+            }
+            continue;
+        }
+        let sync = stopping || synced.elapsed() >= SYNC_INTERVAL;
+        if sync || applied.elapsed() >= APPLY_INTERVAL || store.index.is_due() {
+            store.apply(sync);
+            applied = Instant::now();
+            if sync {
+                synced = Instant::now();
+            }
+        }
+        if stopping {
+            return;
+        }
+        if kept.elapsed() >= HOUSEKEEPING_INTERVAL {
+            store.keep_house();
+            if swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL) {
+                store.sweep_files(SWEEP_AGE);
+                swept = Some(Instant::now());
+            }
+            kept = Instant::now();
+        }
+    }
+}
+
+impl DriveStore {
+    /// Applies the layers to redb.
+    pub(super) fn apply(&self, sync: bool) {
+        let durable = |sequence| self.journal.durable_blocking(sequence).map_err(IndexError::engine);
+        if let Err(error) = self.index.apply(sync, durable) {
+            self.health.poison(error.to_string());
+            self.index.release();
+        }
+    }
+
+    fn keep_house(&self) {
+        match self.drive.io.space() {
+            Ok(space) => {
+                self.health.set_space(space);
+                if !self.health.is_full() {
+                    self.journal.retry_room();
+                }
+            }
+            Err(error) => {
+                self.health.read_error();
+                tracing::warn!(drive = %self.id, %error, "cannot see the drive's free space");
+            }
+        }
+        if let Err(error) = self.free_superseded(UnixMillis::now()) {
+            tracing::warn!(drive = %self.id, error, "freeing superseded versions failed");
+        }
+        let began = Instant::now();
+        while began.elapsed() < COMPACTION_TIME {
+            match self.compact() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(drive = %self.id, error, "compacting the journal failed");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Frees versions that have been superseded for the read grace, and drops prepared ops that nobody committed within
+    /// theirs.
+    pub(super) fn free_superseded(&self, now: UnixMillis) -> Result<(), String> {
+        let read_grace = if self.health.is_full() { SHORT_READ_GRACE } else { READ_GRACE };
+        let over = |since: UnixMillis, grace: Duration| {
+            u128::from(now.0.saturating_sub(since.0)) >= grace.as_millis()
+        };
+        self.for_attention(|key, entry| {
+            let due: Vec<OpId> = entry
+                .waiting
+                .iter()
+                .filter(|waiting| {
+                    let prepared = entry.register.prepared.contains(&waiting.op);
+                    over(waiting.since, if prepared { PREPARE_GRACE } else { read_grace })
+                })
+                .map(|waiting| waiting.op)
+                .collect();
+            if due.is_empty() { Ok(()) } else { self.drop_ops(&key, entry, &due) }
+        })
+    }
+
+    fn drop_ops(&self, key: &Bytes, entry: &Entry, ops: &[OpId]) -> Result<(), String> {
+        let address = self.own_address(entry);
+        let change = Change { key, address: &address, internal: true, bucket: None, shard: None };
+        loop {
+            let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
+            let changed = self.mutate(loaded, &change, |entry, _| {
+                let mut changed = false;
+                for op in ops {
+                    changed |= entry.register.free(*op);
+                    let before = entry.register.prepared.len();
+                    entry.register.prepared.retain(|prepared| prepared != op);
+                    changed |= entry.register.prepared.len() != before;
+                }
+                ((), changed)
+            });
+            match changed.map_err(|error| error.to_string())? {
+                Changed::Stale => {}
+                Changed::Refused { .. } => return Ok(()),
+                Changed::Done { sequence, dropped_files, entry, .. } => {
+                    self.journal.durable_blocking(sequence).map_err(|error| error.to_string())?;
+                    self.remove_files(&dropped_files, entry.slot);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The address of an entry's slot as this drive knows it.
+    pub(super) fn own_address(&self, entry: &Entry) -> SlotAddress {
+        SlotAddress {
+            cluster: self.cluster,
+            drive: self.id,
+            incarnation: self.incarnation,
+            partition: entry.partition,
+            slot: entry.slot,
+            epoch: self.partition(entry.partition).epoch,
+        }
+    }
+
+    /// Visits all registers with something unfinished that the index knows of.
+    fn for_attention(
+        &self,
+        mut visit: impl FnMut(Bytes, &Entry) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mut after = Vec::new();
+        loop {
+            let keys = self.index.attention(&after, PIECE).map_err(|error| error.to_string())?;
+            let Some(last) = keys.last() else { return Ok(()) };
+            after = last.to_vec();
+            for key in keys {
+                if let Some(entry) = self.index.get(&key).map_err(|error| error.to_string())? {
+                    visit(key, &entry)?;
+                }
+            }
+        }
+    }
+
+    /// Versions that are COMMITTED and not STABLE, of registers unchanged for about a second, at most `limit`: those
+    /// that a settler has to look at.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the drive cannot be read.
+    pub async fn unstable(self: &Arc<Self>, limit: usize) -> Result<Vec<Unstable>, NodeError> {
+        self.check_health()?;
+        let found = self.run(move |store| {
+            let mut found = Vec::new();
+            let result = store.for_attention(|key, entry| {
+                for version in &entry.register.versions {
+                    if version.state == VersionState::Committed && found.len() < limit {
+                        let register = RegisterKey::decode(&key).map_err(|error| error.to_string())?;
+                        let (op, tag) = (version.version.op, version.tag);
+                        found.push(Unstable { register, address: store.own_address(entry), op, tag });
+                    }
+                }
+                Ok(())
+            });
+            result.map(|()| found)
+        });
+        found.await?.map_err(|error| self.unavailable(error))
+    }
+
+    /// Removes shard files whose registers have dropped them; what fails is swept later.
+    pub(super) fn remove_files(&self, ops: &[OpId], slot: SlotIndex) {
+        for op in ops {
+            if let Err(error) = self.files.remove(*op, slot) {
+                tracing::warn!(drive = %self.id, %op, %error, "a shard file was not removed");
+            }
+        }
+    }
+
+    /// Removes shard files that no register names.
+    pub(super) fn sweep_files(&self, age: Duration) {
+        // Everything that was recorded before the files are looked at is in the table then.
+        self.apply(false);
+        let mut removed = 0_u64;
+        let result = self.files.visit(|file| {
+            if file.age < age || self.receiving.lock().contains(&file.op) {
+                return Ok(());
+            }
+            let mut name = [0; 17];
+            name[..16].copy_from_slice(&file.op.to_bytes());
+            name[16] = file.slot.0;
+            let owner = self.index.file_owner(&name).map_err(std::io::Error::other)?;
+            if owner.is_none() {
+                self.files.remove(file.op, file.slot)?;
+                removed += 1;
+            }
+            Ok(())
+        });
+        if removed > 0 {
+            tracing::info!(drive = %self.id, removed, "swept shard files that no register names");
+        }
+        if let Err(error) = result {
+            tracing::warn!(drive = %self.id, %error, "sweeping shard files failed");
+        }
+    }
+}

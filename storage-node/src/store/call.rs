@@ -1,0 +1,183 @@
+//! One request to one register.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coffer_common::limits::{MAX_METADATA_BYTES, MAX_SLOTS, PARTITION_COUNT};
+use coffer_common::node::{NodeError, SlotAddress, SlotCall, partition_of};
+use coffer_common::protocol::message::{Refusal, SlotReply, SlotRequest};
+use coffer_common::protocol::register::Step;
+use coffer_common::types::{OpId, RegisterKey};
+
+use super::DriveStore;
+use super::mutate::{Change, Changed, NewShard};
+use crate::image::{Entry, ShardLocation};
+use crate::journal::AppendError;
+
+/// Longest encoded shard that may come inside a request: an inline shard with header and checksums.
+const MAX_REQUEST_SHARD_BYTES: usize = 160 << 10;
+
+impl DriveStore {
+    /// Serves one request. Whatever the reply shows is durable.
+    ///
+    /// # Errors
+    /// [`NodeError`]: the slot is not here, the request is malformed, or the drive has failed.
+    pub async fn call(self: &Arc<Self>, call: SlotCall) -> Result<SlotReply, NodeError> {
+        self.check_address(&call.address, &call.register)?;
+        let shard = self.check_request(&call)?;
+        if shard.is_some() && self.health.is_full() {
+            return Ok(SlotReply::Refused(Refusal::Full));
+        }
+        let key = Bytes::from(call.register.encode());
+        let revision_counts =
+            matches!(call.request, SlotRequest::Prepare { .. } | SlotRequest::Commit { .. });
+        let change = Change {
+            key: &key,
+            address: &call.address,
+            internal: false,
+            bucket: revision_counts.then_some((call.register.bucket, call.bucket_revision)),
+            shard,
+        };
+        let (reply, entry) = self
+            .change(&change, |entry, partition| {
+                let Step { reply, changed } = entry.register.step(partition, &call.request);
+                (reply, changed)
+            })
+            .await?;
+        match (reply, entry, &call.request) {
+            (SlotReply::View(view, _), Some(entry), SlotRequest::Query { inline_data: true }) => {
+                let data = match view.current.as_ref().filter(|current| current.shard_present) {
+                    Some(current) => self.inline_shard(&entry, current.version.op).await?,
+                    None => None,
+                };
+                Ok(SlotReply::View(view, data))
+            }
+            (reply, _, _) => Ok(reply),
+        }
+    }
+
+    /// Changes a register and waits until what the reply shows is durable. The entry is `None` if it was refused.
+    pub(super) async fn change(
+        self: &Arc<Self>,
+        change: &Change<'_>,
+        step: impl Fn(&mut Entry, &coffer_common::protocol::register::PartitionState) -> (SlotReply, bool) + Send,
+    ) -> Result<(SlotReply, Option<Arc<Entry>>), NodeError> {
+        self.check_health()?;
+        self.index.admit().await;
+        let (reply, entry, sequence, dropped) = loop {
+            let appended = match self.admit_epoch(change.address.partition, change.address.epoch) {
+                Ok(Err(refusal)) => return Ok((SlotReply::Refused(refusal), None)),
+                Ok(Ok(())) => {
+                    let loaded = self.load(change.key).await?;
+                    self.mutate(loaded, change, &step)
+                }
+                Err(error) => Err(error),
+            };
+            match appended {
+                Ok(Changed::Done { result, entry, sequence, dropped_files }) => {
+                    break (result, Some(entry), sequence, dropped_files);
+                }
+                Ok(Changed::Refused { refusal, sequence }) => {
+                    break (SlotReply::Refused(refusal), None, sequence, Vec::new());
+                }
+                Ok(Changed::Stale) => {}
+                Err(AppendError::NotReady) => match self.journal.room().await {
+                    Ok(()) => {}
+                    Err(AppendError::Full) => return Ok(self.refuse_full()),
+                    Err(error) => return Err(self.unavailable(error)),
+                },
+                Err(AppendError::Full) => return Ok(self.refuse_full()),
+                Err(AppendError::TooLong(len)) => {
+                    return Err(NodeError::Invalid(format!("a register of {len} bytes is too long")));
+                }
+                Err(error @ AppendError::Poisoned(_)) => return Err(self.unavailable(error)),
+            }
+        };
+        self.journal.durable(sequence).await.map_err(|error| self.unavailable(error))?;
+        if !dropped.is_empty() {
+            let slot = change.address.slot;
+            self.run(move |store| store.remove_files(&dropped, slot)).await?;
+        }
+        Ok((reply, entry))
+    }
+
+    fn refuse_full(&self) -> (SlotReply, Option<Arc<Entry>>) {
+        self.health.set_full();
+        (SlotReply::Refused(Refusal::Full), None)
+    }
+
+    /// Refuses a caller that does not mean this drive, or a key that is not of the partition.
+    pub(super) fn check_address(
+        &self,
+        address: &SlotAddress,
+        register: &RegisterKey,
+    ) -> Result<(), NodeError> {
+        if address.cluster != self.cluster {
+            return Err(NodeError::Denied(format!("this node is of cluster {}", self.cluster)));
+        }
+        if address.drive != self.id {
+            return Err(self.unavailable(format!("drive {} is not here", address.drive)));
+        }
+        if address.incarnation != self.incarnation {
+            return Err(self.unavailable(format!(
+                "it has incarnation {}, the caller means {}",
+                self.incarnation.0, address.incarnation.0
+            )));
+        }
+        if address.partition.0 >= PARTITION_COUNT || usize::from(address.slot.0) >= MAX_SLOTS {
+            return Err(NodeError::Invalid("no such partition or slot".to_owned()));
+        }
+        if partition_of(self.cluster, register.bucket, &register.key) != address.partition {
+            return Err(NodeError::Invalid("the key is not of this partition".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Checks sizes, and verifies a shard that comes inside the request.
+    fn check_request(&self, call: &SlotCall) -> Result<Option<NewShard>, NodeError> {
+        let (version, op, shard) = match &call.request {
+            SlotRequest::Prepare { op, shard } => (None, *op, shard),
+            SlotRequest::Install { version, shard, .. } => (Some(version), version.op, shard),
+            SlotRequest::Commit { version, .. } | SlotRequest::Stable { version, .. } => {
+                (Some(version), version.op, &Bytes::new())
+            }
+            _ => return Ok(None),
+        };
+        if version.is_some_and(|version| version.metadata.len() > MAX_METADATA_BYTES) {
+            return Err(NodeError::Invalid(format!("metadata over {MAX_METADATA_BYTES} bytes")));
+        }
+        if shard.is_empty() {
+            return Ok(None);
+        }
+        if shard.len() > MAX_REQUEST_SHARD_BYTES {
+            return Err(NodeError::Invalid(format!("a shard of {} bytes must be streamed", shard.len())));
+        }
+        self.verify_shard(op, call.address.slot, shard)?;
+        Ok(Some(NewShard::Inline(op, shard.clone())))
+    }
+
+    /// The encoded shard of an op, if it lies in the journal and verifies.
+    async fn inline_shard(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        op: OpId,
+    ) -> Result<Option<Bytes>, NodeError> {
+        let Some(ShardLocation::Inline(place)) = entry.shard(op) else { return Ok(None) };
+        let slot = entry.slot;
+        let read = self.run(move |store| {
+            let mut bytes = vec![0; place.len as usize];
+            let read = store.journal.read(place.segment, u64::from(place.offset), &mut bytes);
+            read.map_err(|error| error.to_string())?;
+            let bytes = Bytes::from(bytes);
+            store.verify_shard(op, slot, &bytes).map_err(|error| error.to_string())?;
+            Ok::<_, String>(bytes)
+        });
+        match read.await? {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(reason) => {
+                self.damaged(entry, op, reason);
+                Ok(None)
+            }
+        }
+    }
+}

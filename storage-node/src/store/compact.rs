@@ -1,0 +1,188 @@
+//! Compaction: a sealed segment with little live in it is carried over to the tail and removed.
+//!
+//! 1. Sync the index, so that its live bytes and places are what a restart would see.
+//! 2. Pick the sealed segment with the smallest live share, if that is small enough.
+//! 3. Append again whatever of it is still the newest: registers (with their inline shards), drive state, and the record
+//!    of a dropped register while an older segment could bring it back.
+//! 4. Once all of that is durable and in a synced index, remove the segment.
+//!
+//! A crash before step 4 leaves both copies; the newer sequence counts.
+
+use bytes::Bytes;
+
+use super::DriveStore;
+use super::mutate::{Change, Changed, NewShard};
+use crate::image::{
+    Entry, ShardLocation, StateKey, StoredShard, decode_bucket, decode_entry, decode_forget,
+    decode_partition, decode_snapshot, encode_forget,
+};
+use crate::index::IndexError;
+use crate::journal::{AppendError, JournalError, Place, RecordKind};
+
+/// A segment is compacted when less than this share of it is live.
+const LIVE_PERCENT: u64 = 50;
+/// The same while the drive is full.
+const LIVE_PERCENT_FULL: u64 = 90;
+/// Between two looks for the next segment.
+const ROOM_WAIT: std::time::Duration = std::time::Duration::from_millis(2);
+
+impl DriveStore {
+    /// Compacts at most one segment; false if there was none to compact.
+    pub(super) fn compact(&self) -> Result<bool, String> {
+        let Some(segment) = self.segment_to_compact()? else { return Ok(false) };
+        self.compact_segment(segment).map(|()| true)
+    }
+
+    /// Runs an append, waiting for the next segment where it is needed.
+    fn with_room<T>(&self, mut append: impl FnMut() -> Result<T, AppendError>) -> Result<T, String> {
+        loop {
+            match append() {
+                Err(AppendError::NotReady) => std::thread::sleep(ROOM_WAIT),
+                result => return result.map_err(|error| error.to_string()),
+            }
+        }
+    }
+
+    fn segment_to_compact(&self) -> Result<Option<u64>, String> {
+        let sealed = self.journal.sealed();
+        if sealed.is_empty() {
+            return Ok(None);
+        }
+        let live = self.index.live_bytes().map_err(|error| error.to_string())?;
+        let percent = if self.health.is_full() { LIVE_PERCENT_FULL } else { LIVE_PERCENT };
+        let most = u64::from(self.journal.segment_bytes()) * percent / 100;
+        let live = |segment: &u64| live.get(segment).copied().unwrap_or(0);
+        Ok(sealed.into_iter().min_by_key(live).filter(|segment| live(segment) < most))
+    }
+
+    /// Carries over what is live in a sealed segment, and removes it.
+    pub(super) fn compact_segment(&self, segment: u64) -> Result<(), String> {
+        // An inline shard here whose register has a newer record elsewhere is found through the older record that lies
+        // beside it.
+        let oldest = self.journal.sealed().first() == Some(&segment);
+        let mut records = Vec::new();
+        self.journal
+            .read_sealed(segment, &mut |record| {
+                records.push((record.kind, record.place, Bytes::copy_from_slice(record.payload)));
+                Ok(())
+            })
+            .map_err(|error| error.to_string())?;
+        for (kind, place, payload) in records {
+            self.carry(segment, oldest, (kind, place, payload))?;
+        }
+        let last = self.journal.last_sequence();
+        self.journal.durable_blocking(last).map_err(|error| error.to_string())?;
+        self.apply(true);
+        if self.index.synced_sequence() < last || self.health.poisoned().is_some() {
+            return Err("the index is behind the journal".to_owned());
+        }
+        self.journal.remove_sealed(segment).map_err(|error| error.to_string())?;
+        self.index.forget_segment(segment).map_err(|error: IndexError| error.to_string())?;
+        tracing::debug!(drive = %self.id, segment, "compacted a journal segment");
+        Ok(())
+    }
+
+    fn carry(&self, segment: u64, oldest: bool, record: (RecordKind, Place, Bytes)) -> Result<(), String> {
+        let (kind, place, payload) = record;
+        let bad = |error: crate::image::DecodeImageError| error.to_string();
+        let state = match kind {
+            RecordKind::Register => {
+                let entry = decode_entry(payload, 0, place).map_err(bad)?;
+                return self.carry_register(segment, &entry.key);
+            }
+            RecordKind::Forget => {
+                let key = decode_forget(payload).map_err(bad)?;
+                return if oldest { Ok(()) } else { self.carry_forget(&key) };
+            }
+            RecordKind::Boot => StateKey::Boot,
+            RecordKind::Partition => StateKey::Partition(decode_partition(payload.clone()).map_err(bad)?.0),
+            RecordKind::Bucket => StateKey::Bucket(decode_bucket(payload.clone()).map_err(bad)?.0),
+            RecordKind::Snapshot => {
+                StateKey::Snapshot(decode_snapshot(payload.clone()).map_err(bad)?.kind as u8)
+            }
+            RecordKind::Owed | RecordKind::InlineShard | RecordKind::Footer => return Ok(()),
+        };
+        self.with_room(|| self.carry_state(state, &payload, place))
+    }
+
+    fn carry_register(&self, segment: u64, key: &Bytes) -> Result<(), String> {
+        loop {
+            let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
+            let Some(entry) = loaded.entry().cloned() else { return Ok(()) };
+            if !entry.places().any(|place| place.segment == segment) {
+                return Ok(());
+            }
+            let address = self.own_address(&entry);
+            for shard in inline_shards(&entry, segment) {
+                let (op, place) = shard;
+                let mut bytes = vec![0; place.len as usize];
+                let read = self.journal.read(place.segment, u64::from(place.offset), &mut bytes);
+                read.map_err(|error: JournalError| error.to_string())?;
+                self.carry_shard(key, (op, place), bytes.into())?;
+            }
+            let change = Change { key, address: &address, internal: true, bucket: None, shard: None };
+            let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
+            let carried = self.with_room(|| {
+                let changed = self.mutate(loaded.clone(), &change, |entry, _| {
+                    ((), entry.places().any(|place| place.segment == segment))
+                })?;
+                Ok(!matches!(changed, Changed::Stale))
+            })?;
+            if carried {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Appends an inline shard again and lets its register name the new place.
+    fn carry_shard(
+        &self,
+        key: &Bytes,
+        (op, from): (coffer_common::types::OpId, Place),
+        bytes: Bytes,
+    ) -> Result<(), String> {
+        loop {
+            let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
+            let Some(entry) = loaded.entry().cloned() else { return Ok(()) };
+            let address = self.own_address(&entry);
+            let shard = Some(NewShard::Inline(op, bytes.clone()));
+            let change = Change { key, address: &address, internal: true, bucket: None, shard };
+            let done = self.with_room(|| {
+                let changed = self.mutate(loaded.clone(), &change, |entry, _| {
+                    let old = StoredShard { op, location: ShardLocation::Inline(from) };
+                    let before = entry.shards.len();
+                    // Without a place, the change's shard is appended and named.
+                    entry.shards.retain(|shard| *shard != old);
+                    ((), entry.shards.len() != before)
+                })?;
+                Ok(!matches!(changed, Changed::Stale))
+            })?;
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    fn carry_forget(&self, key: &Bytes) -> Result<(), String> {
+        if self.index.get(key).map_err(|error| error.to_string())?.is_some() {
+            return Ok(());
+        }
+        self.with_room(|| {
+            let _lock = self.register_lock(key).lock();
+            if self.index.get(key).is_ok_and(|entry| entry.is_none()) {
+                let mut appender = self.journal.appender();
+                let (sequence, _) = appender.append(RecordKind::Forget, encode_forget(key).into())?;
+                self.index.forget(key.clone(), sequence);
+            }
+            Ok(())
+        })
+    }
+}
+
+fn inline_shards(entry: &Entry, segment: u64) -> Vec<(coffer_common::types::OpId, Place)> {
+    let inline = entry.shards.iter().filter_map(|shard| match shard.location {
+        ShardLocation::Inline(place) if place.segment == segment => Some((shard.op, place)),
+        _ => None,
+    });
+    inline.collect()
+}

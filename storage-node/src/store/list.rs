@@ -1,0 +1,169 @@
+//! One drive's part of a listing.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coffer_common::node::{ListEntry, ListRequest, NodeError};
+use coffer_common::protocol::message::VersionKind;
+use coffer_common::types::{Epoch, PartitionId, RegisterKey, SlotIndex};
+
+use super::DriveStore;
+use crate::image::Entry;
+use crate::index::{IndexError, Scan};
+
+/// An item of one drive's page, with the key it is ordered by.
+#[derive(Clone, Debug)]
+pub(crate) enum DriveItem {
+    /// A register with a current version.
+    Entry(ListEntry),
+    /// Rolled-up keys, and the first live register below them.
+    CommonPrefix(Bytes, ListEntry),
+}
+
+/// One drive's page.
+#[derive(Debug, Default)]
+pub(crate) struct DriveList {
+    /// Items, ordered by their key: the encoded register, or the encoded prefix.
+    pub(crate) items: Vec<(Bytes, DriveItem)>,
+    /// Whether more may follow the last item.
+    pub(crate) truncated: bool,
+}
+
+impl DriveStore {
+    /// Reads this drive's part of a page.
+    pub(crate) async fn list(self: &Arc<Self>, request: Arc<ListRequest>) -> Result<DriveList, NodeError> {
+        self.check_health()?;
+        let list = self.run(move |store| store.list_blocking(&request)).await?;
+        let list = list.map_err(|error| {
+            self.health.read_error();
+            self.unavailable(error)
+        })?;
+        // What was read from the layers may not be durable yet.
+        let shown = self.journal.last_sequence();
+        self.journal.durable(shown).await.map_err(|error| self.unavailable(error))?;
+        Ok(list)
+    }
+
+    /// What this drive knows of one register, for a listing.
+    pub(crate) async fn list_one(
+        self: &Arc<Self>,
+        register: RegisterKey,
+    ) -> Result<Option<ListEntry>, NodeError> {
+        let key = register.encode();
+        let entry = self.run(move |store| store.index.get(&key)).await?.map_err(|e| self.unavailable(e))?;
+        let entry = match &entry {
+            Some(entry) => list_entry(register, entry),
+            None => None,
+        };
+        self.journal.durable(self.journal.last_sequence()).await.map_err(|e| self.unavailable(e))?;
+        Ok(entry)
+    }
+
+    fn list_blocking(&self, request: &ListRequest) -> Result<DriveList, IndexError> {
+        let prefix = RegisterKey::encode_prefix(request.bucket, request.kind, &request.prefix);
+        let end = after_prefix(&prefix);
+        let from = if request.after.as_ref() >= prefix.as_slice() {
+            Bound::Excluded(request.after.to_vec())
+        } else {
+            Bound::Included(prefix)
+        };
+        let mut scan = self.index.scan(from, end);
+        let mut list = DriveList::default();
+        let limit = request.limit.max(1) as usize;
+        while let Some(found) = scan.next()? {
+            let entry = found.entry()?;
+            let Some((register, listed)) = listable(&entry)? else { continue };
+            if list.items.len() == limit {
+                list.truncated = true;
+                break;
+            }
+            match rolled_up(&register, request) {
+                None => list.items.push((entry.key.clone(), DriveItem::Entry(listed))),
+                Some(common) => {
+                    let encoded = RegisterKey::encode_prefix(request.bucket, request.kind, &common);
+                    if let Some(witness) = first_live(&mut scan, &entry, listed, &encoded)? {
+                        let item = DriveItem::CommonPrefix(common, witness);
+                        list.items.push((encoded.clone().into(), item));
+                    }
+                    scan.seek(after_prefix(&encoded));
+                }
+            }
+        }
+        Ok(list)
+    }
+
+    /// Partitions whose slot on this drive is no voter, and those whose epoch is not 0.
+    pub(crate) fn partition_marks(&self) -> (Vec<PartitionId>, Vec<(PartitionId, Epoch)>) {
+        use coffer_common::protocol::register::Role;
+        let mut partitions = self.slots.partitions();
+        partitions.sort_unstable_by_key(|(partition, _)| *partition);
+        let not_voting =
+            partitions.iter().filter(|(_, state)| state.role != Role::Voter).map(|(p, _)| *p).collect();
+        let epochs = partitions
+            .iter()
+            .filter(|(_, state)| state.epoch != Epoch(0))
+            .map(|(partition, state)| (*partition, state.epoch))
+            .collect();
+        (not_voting, epochs)
+    }
+}
+
+/// The first register at or behind `entry` below the encoded prefix that is no tombstone here.
+fn first_live(
+    scan: &mut Scan<'_>,
+    entry: &Arc<Entry>,
+    listed: ListEntry,
+    encoded: &[u8],
+) -> Result<Option<ListEntry>, IndexError> {
+    if is_live(entry) {
+        return Ok(Some(listed));
+    }
+    while let Some(found) = scan.next()? {
+        let entry = found.entry()?;
+        if !entry.key.starts_with(encoded) {
+            return Ok(None);
+        }
+        if is_live(&entry) {
+            return Ok(listable(&entry)?.map(|(_, listed)| listed));
+        }
+    }
+    Ok(None)
+}
+
+fn is_live(entry: &Entry) -> bool {
+    entry.register.current().is_some_and(|current| current.version.kind != VersionKind::Tombstone)
+}
+
+fn listable(entry: &Entry) -> Result<Option<(RegisterKey, ListEntry)>, IndexError> {
+    if entry.register.current().is_none() {
+        return Ok(None);
+    }
+    let register =
+        RegisterKey::decode(&entry.key).map_err(|error| IndexError::Malformed(error.to_string()))?;
+    Ok(list_entry(register.clone(), entry).map(|listed| (register, listed)))
+}
+
+fn list_entry(register: RegisterKey, entry: &Entry) -> Option<ListEntry> {
+    let current = entry.register.current()?.clone();
+    let slots: Vec<(SlotIndex, _)> = vec![(entry.slot, current)];
+    Some(ListEntry { register, partition: entry.partition, slots })
+}
+
+/// The common prefix that a register's key is rolled up into, delimiter included.
+fn rolled_up(register: &RegisterKey, request: &ListRequest) -> Option<Bytes> {
+    let delimiter = request.delimiter.as_ref();
+    if delimiter.is_empty() {
+        return None;
+    }
+    let key = register.key.as_bytes();
+    let rest = key.get(request.prefix.len()..)?;
+    let at = rest.windows(delimiter.len()).position(|window| window == delimiter)?;
+    Some(Bytes::copy_from_slice(&key[..request.prefix.len() + at + delimiter.len()]))
+}
+
+/// The first byte string behind all that begin with the encoded prefix: UTF-8 has no 0xFF, and the one that escapes a
+/// zero never begins a unit.
+pub(crate) fn after_prefix(encoded: &[u8]) -> Vec<u8> {
+    [encoded, &[0xFF]].concat()
+}

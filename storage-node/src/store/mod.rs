@@ -1,0 +1,266 @@
+//! The slots of one drive: the protocol's register rules made durable.
+//!
+//! Owns: [`DriveStore`], which joins journal, index and shard files of a drive, and the order of their steps. Never
+//! talks to another drive or node, and never decides a register rule: `common::protocol` does.
+//!
+//! Flow of a request to a register ([`call`]):
+//! 1. Check that the caller means this slot (cluster, drive, incarnation, partition); verify a shard that came along.
+//! 2. Load the register: from the index's layers, else from redb on the drive's own threads.
+//! 3. Under the register's lock ([`mutate`]): epoch and bucket revision, the protocol's step, and, if it changed
+//!    anything, the shard's and the whole register's record to the journal and to the index's layer.
+//! 4. Without any lock: wait until the record, or, if nothing changed, the last record of the register, is durable.
+//!    Only then reply. So no reply ever shows a state that a crash could take back.
+//!
+//! Lock order: register → [`slots::Slots`] → journal tail → index layers. None is held across an await or any I/O.
+//! **Failure.** A failed write or sync poisons the drive: all waiters and all later requests are answered
+//! `DriveUnavailable`, and the state in memory, which may be ahead of the drive, is never shown again.
+
+mod background;
+mod call;
+mod compact;
+mod list;
+mod mutate;
+mod read;
+mod receive;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use bytes::Bytes;
+use coffer_common::node::{DriveInfo, DriveState, NodeError};
+use coffer_common::types::{ClusterId, DriveId, Incarnation, OpId};
+use parking_lot::Mutex;
+
+pub(crate) use background::Background;
+pub use background::Unstable;
+pub(crate) use list::{DriveItem, DriveList};
+
+use self::slots::Slots;
+use crate::drive::{Health, IoPool, OpenDrive, PoolError};
+use crate::image::{Census, StateKey, decode_entry, decode_forget};
+use crate::index::{Index, IndexError, StateRow};
+use crate::journal::{Journal, JournalError, OpenOptions, Owner, RecordKind, Replayed};
+use crate::shards::ShardFiles;
+
+/// Locks that registers are spread over.
+const REGISTER_LOCKS: usize = 1024;
+
+/// Why a drive cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its journal.
+    #[error("`{path}`: {reason}")]
+    Journal {
+        /// Where the drive is.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// One drive's slots.
+pub struct DriveStore {
+    cluster: ClusterId,
+    id: DriveId,
+    incarnation: Incarnation,
+    drive: OpenDrive,
+    pool: IoPool,
+    health: Arc<Health>,
+    journal: Journal,
+    index: Index,
+    files: ShardFiles,
+    register_locks: Box<[Mutex<()>]>,
+    slots: Slots,
+    census: LiveCensus,
+    /// Ops whose shard files are being written.
+    receiving: Mutex<HashSet<OpId>>,
+}
+
+/// Counters that follow every change.
+#[derive(Debug, Default)]
+struct LiveCensus {
+    registers: AtomicI64,
+    unstable: AtomicI64,
+    missing_shards: AtomicI64,
+}
+
+impl LiveCensus {
+    fn add(&self, before: Census, after: Census) {
+        let change = Census::default().moved(before, after);
+        self.registers.fetch_add(change.registers, Ordering::Relaxed);
+        self.unstable.fetch_add(change.unstable, Ordering::Relaxed);
+        self.missing_shards.fetch_add(change.missing_shards, Ordering::Relaxed);
+    }
+}
+
+impl DriveStore {
+    /// Opens a formatted, locked drive: index, then the journal's tail, then one BOOT record. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`] if journal or index cannot be read or a record is malformed.
+    pub(crate) fn open(drive: OpenDrive, segment_bytes: u32) -> Result<Arc<Self>, OpenError> {
+        let path = drive.io.root().display().to_string();
+        Self::open_inner(drive, segment_bytes)
+            .map_err(|error| OpenError::Journal { path, reason: error.to_string() })
+    }
+
+    fn open_inner(drive: OpenDrive, segment_bytes: u32) -> Result<Arc<Self>, JournalError> {
+        let identity = &drive.identity;
+        let (cluster, id, incarnation) = (identity.cluster, identity.drive, identity.incarnation);
+        let name = format!("{:08x}", id.0 >> 96);
+        let health = Arc::new(Health::default());
+        health.set_space(drive.io.space()?);
+        let opened = Index::open(drive.io.as_ref()).map_err(malformed)?;
+        let (index, slots, census) = (opened.index, Slots::default(), LiveCensus::default());
+        census.add(Census::default(), opened.census);
+        for (key, row) in opened.state {
+            slots.restore(key, &row).map_err(malformed)?;
+        }
+        let poison = Arc::clone(&health);
+        let options = OpenOptions {
+            owner: Owner { cluster, drive: id },
+            segment_bytes,
+            applied: opened.applied,
+            name: &name,
+            on_failure: Box::new(move |reason| poison.poison(reason)),
+        };
+        let journal = Journal::open(Arc::clone(&drive.io), options, &mut |record| {
+            replay(&index, &slots, &census, record)
+        })?;
+        let store = Arc::new(Self {
+            files: ShardFiles::open(Arc::clone(&drive.io))?,
+            pool: IoPool::start(&name)?,
+            cluster,
+            id,
+            incarnation,
+            drive,
+            health,
+            journal,
+            index,
+            register_locks: (0..REGISTER_LOCKS).map(|_| Mutex::default()).collect(),
+            slots,
+            census,
+            receiving: Mutex::default(),
+        });
+        store.record_boot()?;
+        Ok(store)
+    }
+
+    /// The drive's id.
+    pub fn id(&self) -> DriveId {
+        self.id
+    }
+
+    /// Its incarnation.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Its cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.drive.io.root()
+    }
+
+    /// What it says of itself.
+    pub fn info(&self) -> DriveInfo {
+        let (state, reason) = self.health.state(self.pool.oldest_job());
+        let space = self.health.space();
+        let count = |counter: &AtomicI64| counter.load(Ordering::Relaxed).max(0) as u64;
+        DriveInfo {
+            id: self.id,
+            incarnation: self.incarnation,
+            path: self.path().display().to_string(),
+            state,
+            reason,
+            capacity_bytes: space.capacity,
+            free_bytes: space.free,
+            registers: count(&self.census.registers),
+            unstable: count(&self.census.unstable),
+            missing_shards: count(&self.census.missing_shards),
+            boot_count: self.slots.boot_count(),
+            journal_sequence: self.journal.durable_sequence(),
+        }
+    }
+
+    /// Refuses when the drive is failed.
+    fn check_health(&self) -> Result<(), NodeError> {
+        match self.health.state(self.pool.oldest_job()) {
+            (DriveState::Failed, reason) => Err(self.unavailable(reason)),
+            _ => Ok(()),
+        }
+    }
+
+    fn unavailable(&self, reason: impl std::fmt::Display) -> NodeError {
+        NodeError::DriveUnavailable { drive: self.id, reason: reason.to_string() }
+    }
+
+    /// Runs a blocking job on the drive's threads.
+    async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, NodeError> {
+        let store = Arc::clone(self);
+        self.pool.run(move || job(&store)).await.map_err(|error| match error {
+            PoolError::Full => NodeError::Overloaded,
+            PoolError::Stopped => self.unavailable(error),
+        })
+    }
+}
+
+fn malformed(error: impl std::fmt::Display) -> JournalError {
+    JournalError::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()))
+}
+
+/// Applies one record of the journal's tail to the index's layer.
+fn replay(
+    index: &Index,
+    slots: &Slots,
+    census: &LiveCensus,
+    record: Replayed<'_>,
+) -> Result<(), JournalError> {
+    let payload = Bytes::copy_from_slice(record.payload);
+    let before = |key: &[u8]| -> Result<Census, JournalError> {
+        Ok(index.get(key).map_err(malformed)?.map(|entry| entry.census()).unwrap_or_default())
+    };
+    let state_key = match record.kind {
+        RecordKind::Register => {
+            let entry = decode_entry(payload, record.sequence, record.place).map_err(malformed)?;
+            census.add(before(&entry.key)?, entry.census());
+            index.insert(Arc::new(entry));
+            None
+        }
+        RecordKind::Forget => {
+            let key = decode_forget(payload).map_err(malformed)?;
+            census.add(before(&key)?, Census::default());
+            index.forget(key, record.sequence);
+            None
+        }
+        RecordKind::Boot | RecordKind::Partition | RecordKind::Bucket | RecordKind::Snapshot => {
+            let row = StateRow { sequence: record.sequence, place: record.place, payload };
+            let key = slots.replay(record.kind, &row).map_err(malformed)?;
+            let payload =
+                if matches!(key, StateKey::Snapshot(_)) { Bytes::new() } else { row.payload.clone() };
+            Some((key, StateRow { payload, ..row }))
+        }
+        // Reserved: a newer version may have written them and went back to this one.
+        RecordKind::Owed | RecordKind::InlineShard | RecordKind::Footer => None,
+    };
+    if let Some((key, row)) = state_key {
+        index.insert_state(key, row);
+    }
+    if index.is_due() {
+        // What is replayed has been durable all along.
+        index.apply(false, |_| Ok::<_, IndexError>(())).map_err(malformed)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! Loading a register, and changing it under its lock.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coffer_common::node::{NodeError, SlotAddress};
+use coffer_common::protocol::message::Refusal;
+use coffer_common::protocol::register::PartitionState;
+use coffer_common::time::UnixMillis;
+use coffer_common::types::{BucketId, OpId};
+use parking_lot::Mutex;
+
+use super::DriveStore;
+use crate::image::{Entry, ShardLocation, StoredShard, Waiting, encode_entry, encode_forget};
+use crate::journal::{AppendError, RecordKind};
+
+/// Most bytes that one more stored shard adds to a register's record.
+const STORED_SHARD_BYTES: usize = 64;
+
+/// A register as it was loaded, without a lock.
+#[derive(Clone)]
+pub(super) struct Loaded {
+    entry: Option<Arc<Entry>>,
+    /// The index's generation before the load: if it is still that one under the lock, `entry` is the newest.
+    generation: u64,
+}
+
+impl Loaded {
+    /// The register, if it has a record.
+    pub(super) fn entry(&self) -> Option<&Arc<Entry>> {
+        self.entry.as_ref()
+    }
+}
+
+/// A shard that a change brings.
+#[derive(Clone, Debug)]
+pub(super) enum NewShard {
+    /// To be appended to the journal.
+    Inline(OpId, Bytes),
+    /// Already durable in its file.
+    File(OpId, u64),
+}
+
+/// What a change needs besides its step.
+pub(super) struct Change<'a> {
+    /// The register.
+    pub(super) key: &'a Bytes,
+    /// The slot that is meant.
+    pub(super) address: &'a SlotAddress,
+    /// Whether the drive itself makes the change, whatever the slot's epoch and role.
+    pub(super) internal: bool,
+    /// For PREPARE and COMMIT: the caller's revision of the bucket.
+    pub(super) bucket: Option<(BucketId, u64)>,
+    /// The shard that comes along.
+    pub(super) shard: Option<NewShard>,
+}
+
+/// What came of a change.
+pub(super) enum Changed<R> {
+    /// The step's result; to be told once this sequence is durable. Files of dropped shards may go then.
+    Done { result: R, entry: Arc<Entry>, sequence: u64, dropped_files: Vec<OpId> },
+    /// Refused before the step.
+    Refused { refusal: Refusal, sequence: u64 },
+    /// The register may have changed since it was loaded: load again.
+    Stale,
+}
+
+impl DriveStore {
+    /// Loads a register.
+    pub(super) async fn load(self: &Arc<Self>, key: &Bytes) -> Result<Loaded, NodeError> {
+        let generation = self.index.generation();
+        if let Some(entry) = self.index.recent(key) {
+            return Ok(Loaded { entry, generation });
+        }
+        let key = key.clone();
+        let entry = self.run(move |store| store.index.get(&key)).await?;
+        let entry = entry.map_err(|error| {
+            self.health.read_error();
+            self.unavailable(error)
+        })?;
+        Ok(Loaded { entry, generation })
+    }
+
+    /// [`Self::load`] for threads that may block.
+    pub(super) fn load_blocking(&self, key: &Bytes) -> Result<Loaded, crate::index::IndexError> {
+        let generation = self.index.generation();
+        Ok(Loaded { entry: self.index.get(key)?, generation })
+    }
+
+    /// Changes a register under its lock. `step` gets the register and its partition and tells whether it changed
+    /// anything; if so the shard and the whole register are appended to the journal.
+    pub(super) fn mutate<R>(
+        &self,
+        loaded: Loaded,
+        change: &Change<'_>,
+        step: impl FnOnce(&mut Entry, &PartitionState) -> (R, bool),
+    ) -> Result<Changed<R>, AppendError> {
+        let _lock = self.register_lock(change.key).lock();
+        let known = match self.index.recent(change.key) {
+            Some(entry) => entry,
+            None if self.index.generation() == loaded.generation => loaded.entry,
+            None => return Ok(Changed::Stale),
+        };
+        let slots = self.slots.read();
+        let (mut partition, partition_sequence) = slots.partition(change.address.partition);
+        // Adopted before; a newer epoch may have come since.
+        if !change.internal
+            && let Err(refusal) = partition.admit(change.address.epoch)
+        {
+            return Ok(Changed::Refused { refusal, sequence: partition_sequence });
+        }
+        if let Some((bucket, revision)) = change.bucket {
+            let adopted = slots.bucket_revision(bucket);
+            if revision < adopted {
+                return Ok(Changed::Refused { refusal: Refusal::BucketChanged(adopted), sequence: 0 });
+            }
+        }
+        let old = known.unwrap_or_else(|| {
+            Arc::new(Entry::vacant(change.key.clone(), change.address.partition, change.address.slot))
+        });
+        let mut new = Entry::clone(&old);
+        if let Some(NewShard::Inline(op, _) | NewShard::File(op, _)) = &change.shard
+            && old.register.versions.iter().any(|v| v.version.op == *op && !v.shard_present)
+        {
+            // The one it had was found damaged.
+            new.shards.retain(|shard| shard.op != *op);
+        }
+        let (result, changed) = step(&mut new, &partition);
+        if !changed {
+            let sequence = old.sequence.max(partition_sequence);
+            return Ok(Changed::Done { result, entry: old, sequence, dropped_files: Vec::new() });
+        }
+        let dropped_files = settle_shards(&mut new, change.shard.as_ref());
+        settle_waiting(&mut new, UnixMillis::now());
+        let entry = self.append_entry(new, change.shard.as_ref())?;
+        self.census.add(old.census(), entry.census());
+        let sequence = entry.sequence.max(partition_sequence);
+        Ok(Changed::Done { result, entry, sequence, dropped_files })
+    }
+
+    /// The lock of a register (and of those it shares it with).
+    pub(super) fn register_lock(&self, key: &[u8]) -> &Mutex<()> {
+        let locks = &self.register_locks;
+        &locks[(xxhash_rust::xxh3::xxh3_64(key) % locks.len() as u64) as usize]
+    }
+
+    /// Appends shard and register, and puts the register into the index's layer, all in one order. A shard always lies
+    /// in the same segment as a record of its register: compaction finds it through that record.
+    fn append_entry(&self, mut entry: Entry, shard: Option<&NewShard>) -> Result<Arc<Entry>, AppendError> {
+        let mut appender = self.journal.appender();
+        if let Some(NewShard::Inline(op, bytes)) = shard
+            && entry.shard(*op).is_none()
+            && entry.refers_to(*op)
+        {
+            let image = encode_entry(&entry).len() + STORED_SHARD_BYTES;
+            appender.reserve(&[bytes.len(), image])?;
+            let (_, place) = appender.append(RecordKind::InlineShard, bytes.clone())?;
+            entry.shards.push(StoredShard { op: *op, location: ShardLocation::Inline(place) });
+        }
+        if entry.register.is_vacant() {
+            let (sequence, _) = appender.append(RecordKind::Forget, encode_forget(&entry.key).into())?;
+            entry.sequence = sequence;
+            self.index.forget(entry.key.clone(), sequence);
+            return Ok(Arc::new(entry));
+        }
+        let (sequence, place) = appender.append(RecordKind::Register, encode_entry(&entry).into())?;
+        (entry.sequence, entry.place) = (sequence, place);
+        let entry = Arc::new(entry);
+        self.index.insert(Arc::clone(&entry));
+        Ok(entry)
+    }
+}
+
+impl Entry {
+    /// Whether the register has any use for the op's shard.
+    fn refers_to(&self, op: OpId) -> bool {
+        self.register.prepared.contains(&op) || self.register.versions.iter().any(|v| v.version.op == op)
+    }
+}
+
+/// Drops the shards that the register no longer refers to, adds a file's. Returns the ops whose files may go.
+fn settle_shards(entry: &mut Entry, shard: Option<&NewShard>) -> Vec<OpId> {
+    if let Some(NewShard::File(op, len)) = shard
+        && entry.shard(*op).is_none()
+        && entry.refers_to(*op)
+    {
+        entry.shards.push(StoredShard { op: *op, location: ShardLocation::File { len: *len } });
+    }
+    let (kept, dropped): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut entry.shards).into_iter().partition(|shard| entry.refers_to(shard.op));
+    entry.shards = kept;
+    let file = |shard: &StoredShard| matches!(shard.location, ShardLocation::File { .. });
+    dropped.iter().filter(|shard| file(shard)).map(|shard| shard.op).collect()
+}
+
+/// Notes since when prepared ops and superseded versions have been waiting.
+fn settle_waiting(entry: &mut Entry, now: UnixMillis) {
+    let freeable = entry.register.freeable().map(|v| v.version.op);
+    let ops: Vec<OpId> = entry.register.prepared.iter().copied().chain(freeable).collect();
+    let since = |op: OpId| entry.waiting.iter().find(|w| w.op == op).map_or(now, |w| w.since);
+    entry.waiting = ops.into_iter().map(|op| Waiting { op, since: since(op) }).collect();
+}

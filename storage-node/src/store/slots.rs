@@ -1,0 +1,349 @@
+//! Drive state that is no register: partitions, adopted bucket revisions, copies of cluster state, the boot count.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use coffer_common::limits::PARTITION_COUNT;
+use coffer_common::node::{NodeError, Snapshot, SnapshotKind};
+use coffer_common::protocol::message::Refusal;
+use coffer_common::protocol::register::PartitionState;
+use coffer_common::types::{BucketId, Epoch, PartitionId};
+use parking_lot::{RwLock, RwLockReadGuard};
+
+use super::DriveStore;
+use crate::image::{
+    DecodeImageError, StateKey, decode_boot, decode_bucket, decode_partition, decode_snapshot, encode_boot,
+    encode_bucket, encode_partition, encode_snapshot,
+};
+use crate::index::StateRow;
+use crate::journal::{AppendError, JournalError, Place, RecordKind};
+
+/// A copy of cluster state, which lies in the journal.
+#[derive(Clone, Copy, Debug)]
+struct SnapshotAt {
+    generation: u32,
+    revision: u64,
+    place: Place,
+}
+
+/// A partition's slot and the sequence of its newest record.
+#[derive(Clone, Copy, Debug, Default)]
+struct PartitionAt {
+    state: PartitionState,
+    sequence: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct SlotsInner {
+    partitions: HashMap<PartitionId, PartitionAt>,
+    buckets: HashMap<BucketId, (u64, u64)>,
+    snapshots: HashMap<u8, SnapshotAt>,
+    boot_count: u64,
+    /// Where the newest record of each piece lies, so that compaction can carry it over.
+    places: HashMap<StateKey, Place>,
+}
+
+/// The state, under one lock. Partitions and buckets without a record have the default: epoch 0, voter, revision 0.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    inner: RwLock<SlotsInner>,
+}
+
+impl SlotsInner {
+    /// The state of a partition and the sequence of its record.
+    pub(super) fn partition(&self, partition: PartitionId) -> (PartitionState, u64) {
+        let at = self.partitions.get(&partition).copied().unwrap_or_default();
+        (at.state, at.sequence)
+    }
+
+    /// The adopted revision of a bucket.
+    pub(super) fn bucket_revision(&self, bucket: BucketId) -> u64 {
+        self.buckets.get(&bucket).map_or(0, |(revision, _)| *revision)
+    }
+}
+
+impl Slots {
+    /// The state, held still: nothing is adopted while the guard lives.
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, SlotsInner> {
+        self.inner.read()
+    }
+
+    pub(super) fn boot_count(&self) -> u64 {
+        self.inner.read().boot_count
+    }
+
+    /// All partitions with a record.
+    pub(super) fn partitions(&self) -> Vec<(PartitionId, PartitionState)> {
+        self.inner.read().partitions.iter().map(|(partition, at)| (*partition, at.state)).collect()
+    }
+
+    /// Takes over what the index kept.
+    pub(super) fn restore(&self, key: StateKey, row: &StateRow) -> Result<(), DecodeImageError> {
+        match key {
+            StateKey::Boot => self.replay(RecordKind::Boot, row).map(drop),
+            StateKey::Partition(_) => self.replay(RecordKind::Partition, row).map(drop),
+            StateKey::Bucket(_) => self.replay(RecordKind::Bucket, row).map(drop),
+            StateKey::Snapshot(kind) => {
+                // Generation and revision are read with the data when they are needed.
+                let at = SnapshotAt { generation: 0, revision: 0, place: row.place };
+                let mut inner = self.inner.write();
+                inner.snapshots.insert(kind, at);
+                inner.places.insert(key, row.place);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes over a record of the journal.
+    pub(super) fn replay(&self, kind: RecordKind, row: &StateRow) -> Result<StateKey, DecodeImageError> {
+        let mut inner = self.inner.write();
+        let key = match kind {
+            RecordKind::Partition => {
+                let (partition, state) = decode_partition(row.payload.clone())?;
+                inner.partitions.insert(partition, PartitionAt { state, sequence: row.sequence });
+                StateKey::Partition(partition)
+            }
+            RecordKind::Bucket => {
+                let (bucket, revision) = decode_bucket(row.payload.clone())?;
+                inner.buckets.insert(bucket, (revision, row.sequence));
+                StateKey::Bucket(bucket)
+            }
+            RecordKind::Snapshot => {
+                let snapshot = decode_snapshot(row.payload.clone())?;
+                let (generation, revision) = (snapshot.generation, snapshot.revision);
+                let at = SnapshotAt { generation, revision, place: row.place };
+                inner.snapshots.insert(snapshot.kind as u8, at);
+                StateKey::Snapshot(snapshot.kind as u8)
+            }
+            _ => {
+                inner.boot_count = decode_boot(row.payload.clone())?;
+                StateKey::Boot
+            }
+        };
+        inner.places.insert(key, row.place);
+        Ok(key)
+    }
+}
+
+impl DriveStore {
+    /// Appends the record of a piece of state under the slots' lock and notes its place.
+    pub(super) fn append_state(
+        &self,
+        inner: &mut SlotsInner,
+        key: StateKey,
+        payload: Vec<u8>,
+    ) -> Result<(u64, Place), AppendError> {
+        let kind = match key {
+            StateKey::Boot => RecordKind::Boot,
+            StateKey::Partition(_) => RecordKind::Partition,
+            StateKey::Bucket(_) => RecordKind::Bucket,
+            StateKey::Snapshot(_) => RecordKind::Snapshot,
+        };
+        let payload = Bytes::from(payload);
+        let mut appender = self.journal.appender();
+        let (sequence, place) = appender.append(kind, payload.clone())?;
+        let payload = if kind == RecordKind::Snapshot { Bytes::new() } else { payload };
+        self.index.insert_state(key, StateRow { sequence, place, payload });
+        drop(appender);
+        inner.places.insert(key, place);
+        Ok((sequence, place))
+    }
+
+    /// One more start.
+    pub(super) fn record_boot(&self) -> Result<(), JournalError> {
+        let sequence = {
+            let mut inner = self.slots.inner.write();
+            let count = inner.boot_count + 1;
+            let appended = self.append_state(&mut inner, StateKey::Boot, encode_boot(count));
+            let (sequence, _) = appended.map_err(|error| JournalError::Io(std::io::Error::other(error)))?;
+            inner.boot_count = count;
+            sequence
+        };
+        self.journal.durable_blocking(sequence)
+    }
+
+    /// Lets a caller's epoch in; a newer one is adopted. The answer must wait for the partition's record.
+    pub(super) fn admit_epoch(
+        &self,
+        partition: PartitionId,
+        epoch: Epoch,
+    ) -> Result<Result<(), Refusal>, AppendError> {
+        let (mut state, _) = self.slots.read().partition(partition);
+        match state.admit(epoch) {
+            Err(refusal) => return Ok(Err(refusal)),
+            Ok(false) => return Ok(Ok(())),
+            Ok(true) => {}
+        }
+        let mut inner = self.slots.inner.write();
+        let (mut state, _) = inner.partition(partition);
+        match state.admit(epoch) {
+            Err(refusal) => Ok(Err(refusal)),
+            Ok(false) => Ok(Ok(())),
+            Ok(true) => {
+                self.put_partition(&mut inner, partition, state)?;
+                Ok(Ok(()))
+            }
+        }
+    }
+
+    fn put_partition(
+        &self,
+        inner: &mut SlotsInner,
+        partition: PartitionId,
+        state: PartitionState,
+    ) -> Result<u64, AppendError> {
+        let key = StateKey::Partition(partition);
+        let (sequence, _) = self.append_state(inner, key, encode_partition(partition, &state))?;
+        inner.partitions.insert(partition, PartitionAt { state, sequence });
+        Ok(sequence)
+    }
+
+    /// A partition's state on this drive.
+    pub fn partition(&self, partition: PartitionId) -> PartitionState {
+        self.slots.read().partition(partition).0
+    }
+
+    /// Changes a partition's state (role, epochs, floor) and waits until the change is durable. `change` must only raise
+    /// epochs and floor.
+    ///
+    /// # Errors
+    /// [`NodeError::DriveUnavailable`] if the drive is full or failed.
+    ///
+    /// # Panics
+    /// If `change` lowers an epoch or the floor.
+    pub async fn set_partition(
+        &self,
+        partition: PartitionId,
+        change: impl Fn(PartitionState) -> PartitionState + Send + Sync,
+    ) -> Result<PartitionState, NodeError> {
+        assert!(partition.0 < PARTITION_COUNT, "partition {} does not exist", partition.0);
+        self.retrying(|store| {
+            let mut inner = store.slots.inner.write();
+            let (old, sequence) = inner.partition(partition);
+            let new = change(old);
+            assert!(new.epoch >= old.epoch && new.purge_epoch >= old.purge_epoch && new.floor >= old.floor);
+            if new == old {
+                return Ok((sequence, new));
+            }
+            Ok((store.put_partition(&mut inner, partition, new)?, new))
+        })
+        .await
+    }
+
+    /// Adopts a bucket's configuration revision, if it is newer. Durable before it returns.
+    ///
+    /// # Errors
+    /// [`NodeError::DriveUnavailable`] if the drive is full or failed.
+    pub async fn adopt_bucket(&self, bucket: BucketId, revision: u64) -> Result<(), NodeError> {
+        self.retrying(|store| {
+            let mut inner = store.slots.inner.write();
+            if let Some((known, sequence)) = inner.buckets.get(&bucket)
+                && *known >= revision
+            {
+                return Ok((*sequence, ()));
+            }
+            let key = StateKey::Bucket(bucket);
+            let (sequence, _) = store.append_state(&mut inner, key, encode_bucket(bucket, revision))?;
+            inner.buckets.insert(bucket, (revision, sequence));
+            Ok((sequence, ()))
+        })
+        .await
+    }
+
+    /// Keeps a copy of cluster state, unless a newer one is here. Durable before it returns.
+    ///
+    /// # Errors
+    /// [`NodeError::DriveUnavailable`] if the drive is full or failed.
+    pub async fn store_snapshot(self: &std::sync::Arc<Self>, snapshot: &Snapshot) -> Result<(), NodeError> {
+        // Makes generation and revision known if only the place was.
+        self.snapshot(snapshot.kind).await?;
+        let payload = encode_snapshot(snapshot);
+        self.retrying(|store| {
+            let mut inner = store.slots.inner.write();
+            let kind = snapshot.kind as u8;
+            let offered = (snapshot.generation, snapshot.revision);
+            if let Some(known) = inner.snapshots.get(&kind)
+                && (known.generation, known.revision) >= offered
+            {
+                return Ok((store.journal.last_sequence(), ()));
+            }
+            let (sequence, place) =
+                store.append_state(&mut inner, StateKey::Snapshot(kind), payload.clone())?;
+            let (generation, revision) = offered;
+            inner.snapshots.insert(kind, SnapshotAt { generation, revision, place });
+            Ok((sequence, ()))
+        })
+        .await
+    }
+
+    /// The copy of cluster state that is here.
+    ///
+    /// # Errors
+    /// [`NodeError::DriveUnavailable`] if the drive is failed or the copy is damaged.
+    pub async fn snapshot(
+        self: &std::sync::Arc<Self>,
+        kind: SnapshotKind,
+    ) -> Result<Option<Snapshot>, NodeError> {
+        self.check_health()?;
+        // Compaction may move it between the look and the read.
+        for attempt in 0.. {
+            let Some(at) = self.slots.read().snapshots.get(&(kind as u8)).copied() else { return Ok(None) };
+            self.journal.durable(self.journal.last_sequence()).await.map_err(|e| self.unavailable(e))?;
+            match self.run(move |store| store.journal.read_record(at.place)).await? {
+                Ok(payload) => {
+                    let snapshot = decode_snapshot(payload.into()).map_err(|e| self.unavailable(e))?;
+                    if let Some(known) = self.slots.inner.write().snapshots.get_mut(&(kind as u8))
+                        && known.place == at.place
+                    {
+                        (known.generation, known.revision) = (snapshot.generation, snapshot.revision);
+                    }
+                    return Ok(Some(snapshot));
+                }
+                Err(error) if attempt >= 2 => return Err(self.unavailable(error)),
+                Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Appends a piece of state's record again, if it still lies in `segment`.
+    pub(super) fn carry_state(&self, key: StateKey, payload: &[u8], from: Place) -> Result<(), AppendError> {
+        let mut inner = self.slots.inner.write();
+        if inner.places.get(&key) != Some(&from) {
+            return Ok(());
+        }
+        let (sequence, place) = self.append_state(&mut inner, key, payload.to_vec())?;
+        match key {
+            StateKey::Partition(partition) => {
+                inner.partitions.entry(partition).and_modify(|at| at.sequence = sequence);
+            }
+            StateKey::Bucket(bucket) => {
+                inner.buckets.entry(bucket).and_modify(|(_, at)| *at = sequence);
+            }
+            StateKey::Snapshot(kind) => {
+                inner.snapshots.entry(kind).and_modify(|at| at.place = place);
+            }
+            StateKey::Boot => {}
+        }
+        Ok(())
+    }
+
+    /// Runs an append, waiting for the next segment where it is needed, and then for durability.
+    async fn retrying<T: Send>(
+        &self,
+        append: impl Fn(&Self) -> Result<(u64, T), AppendError> + Send,
+    ) -> Result<T, NodeError> {
+        self.check_health()?;
+        let (sequence, result) = loop {
+            match append(self) {
+                Ok(appended) => break appended,
+                Err(AppendError::NotReady) => {
+                    self.journal.room().await.map_err(|error| self.unavailable(error))?;
+                }
+                Err(error) => return Err(self.unavailable(error)),
+            }
+        };
+        self.journal.durable(sequence).await.map_err(|error| self.unavailable(error))?;
+        Ok(result)
+    }
+}

@@ -5,11 +5,14 @@
 //! talks to a storage node), `cluster` (the live map built from both). This crate never imports
 //! `coffer-gateway` or `coffer-storage-node`.
 
+pub mod coordination;
 pub mod erasure;
 pub mod limits;
 pub mod meta;
 pub mod node;
+pub mod proto;
 pub mod protocol;
+pub mod rpc;
 pub mod shard;
 pub mod shutdown;
 pub mod telemetry;

@@ -10,12 +10,16 @@
 use bytes::Bytes;
 use prost::Message;
 
+use super::records::{
+    Body, DiskAttributes, DiskChecksum, DiskCoding, DiskCompletion, DiskEncryption, DiskEnvelope, DiskObject,
+    DiskObjectPart, DiskOp, DiskOwner, DiskPart, DiskPartTable, DiskRetention, DiskTag, DiskUpload,
+};
 use super::{
     Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, Coding, Encryption, ObjectMeta, ObjectPart,
     Owner, PartMeta, PartTable, Retention, RetentionMode, StorageClass, UploadMeta, UploadState,
 };
 use crate::time::UnixMillis;
-use crate::types::{OpId, UploadId};
+use crate::types::{Fence, OpId, Tag, UploadId};
 
 /// The format this code writes, and the highest it reads.
 const FORMAT: u32 = 1;
@@ -74,208 +78,6 @@ impl RegisterMeta {
     }
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct DiskEnvelope {
-    #[prost(uint32, tag = "1")]
-    format: u32,
-    #[prost(oneof = "Body", tags = "2, 3, 4")]
-    body: Option<Body>,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum Body {
-    #[prost(message, tag = "2")]
-    Object(DiskObject),
-    #[prost(message, tag = "3")]
-    Upload(DiskUpload),
-    #[prost(message, tag = "4")]
-    Part(DiskPart),
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DiskOwner {
-    #[prost(string, tag = "1")]
-    id: String,
-    #[prost(string, tag = "2")]
-    display_name: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DiskOp {
-    #[prost(fixed64, tag = "1")]
-    session: u64,
-    #[prost(uint64, tag = "2")]
-    counter: u64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DiskChecksum {
-    /// 1 CRC32, 2 CRC32C, 3 CRC64NVME, 4 SHA1, 5 SHA256.
-    #[prost(uint32, tag = "1")]
-    algorithm: u32,
-    /// 1 full object, 2 composite.
-    #[prost(uint32, tag = "2")]
-    scope: u32,
-    #[prost(bytes = "bytes", tag = "3")]
-    value: Bytes,
-}
-
-#[derive(Clone, Copy, PartialEq, Message)]
-struct DiskCoding {
-    #[prost(uint32, tag = "1")]
-    codec: u32,
-    #[prost(uint32, tag = "2")]
-    k: u32,
-    #[prost(uint32, tag = "3")]
-    m: u32,
-    #[prost(uint32, tag = "4")]
-    block_len_bytes: u32,
-}
-
-#[derive(Clone, Copy, PartialEq, Message)]
-struct DiskRetention {
-    /// 1 governance, 2 compliance.
-    #[prost(uint32, tag = "1")]
-    mode: u32,
-    #[prost(uint64, tag = "2")]
-    until_ms: u64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DiskAttributes {
-    #[prost(string, optional, tag = "1")]
-    content_type: Option<String>,
-    #[prost(string, optional, tag = "2")]
-    content_encoding: Option<String>,
-    #[prost(string, optional, tag = "3")]
-    content_language: Option<String>,
-    #[prost(string, optional, tag = "4")]
-    content_disposition: Option<String>,
-    #[prost(string, optional, tag = "5")]
-    cache_control: Option<String>,
-    #[prost(string, optional, tag = "6")]
-    expires: Option<String>,
-    #[prost(string, optional, tag = "7")]
-    website_redirect: Option<String>,
-    #[prost(btree_map = "string, string", tag = "8")]
-    user_metadata: std::collections::BTreeMap<String, String>,
-    #[prost(btree_map = "string, string", tag = "9")]
-    tags: std::collections::BTreeMap<String, String>,
-    /// 1 standard, 2 reduced redundancy.
-    #[prost(uint32, tag = "10")]
-    storage_class: u32,
-    #[prost(message, optional, tag = "11")]
-    retention: Option<DiskRetention>,
-    #[prost(bool, tag = "12")]
-    legal_hold: bool,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DiskEncryption {
-    #[prost(string, tag = "1")]
-    scheme: String,
-    #[prost(string, tag = "2")]
-    key_id: String,
-    #[prost(bytes = "bytes", tag = "3")]
-    sealed_key: Bytes,
-    #[prost(bytes = "bytes", tag = "4")]
-    customer_key_md5: Bytes,
-    #[prost(uint64, tag = "5")]
-    plain_size: u64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DiskObjectPart {
-    #[prost(uint32, tag = "1")]
-    number: u32,
-    #[prost(uint64, tag = "2")]
-    size: u64,
-    #[prost(bytes = "bytes", tag = "3")]
-    md5: Bytes,
-    #[prost(message, repeated, tag = "4")]
-    checksums: Vec<DiskChecksum>,
-    #[prost(message, optional, tag = "5")]
-    op: Option<DiskOp>,
-    #[prost(message, optional, tag = "6")]
-    coding: Option<DiskCoding>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DiskPartTable {
-    #[prost(bytes = "bytes", tag = "1")]
-    upload: Bytes,
-    #[prost(message, repeated, tag = "2")]
-    parts: Vec<DiskObjectPart>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DiskObject {
-    #[prost(uint64, tag = "1")]
-    size: u64,
-    #[prost(string, tag = "2")]
-    etag: String,
-    #[prost(uint64, tag = "3")]
-    last_modified_ms: u64,
-    #[prost(message, optional, tag = "4")]
-    owner: Option<DiskOwner>,
-    #[prost(message, optional, tag = "5")]
-    attributes: Option<DiskAttributes>,
-    #[prost(message, repeated, tag = "6")]
-    checksums: Vec<DiskChecksum>,
-    #[prost(message, optional, tag = "7")]
-    coding: Option<DiskCoding>,
-    #[prost(message, optional, tag = "8")]
-    parts: Option<DiskPartTable>,
-    #[prost(message, optional, tag = "9")]
-    version: Option<DiskOp>,
-    #[prost(bool, tag = "10")]
-    delete_marker: bool,
-    #[prost(message, optional, tag = "11")]
-    encryption: Option<DiskEncryption>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DiskCompletion {
-    #[prost(message, optional, tag = "1")]
-    op: Option<DiskOp>,
-    #[prost(message, optional, tag = "2")]
-    object: Option<DiskObject>,
-    #[prost(uint64, tag = "3")]
-    decided_ms: u64,
-    /// 16 bytes, big-endian.
-    #[prost(bytes = "bytes", tag = "4")]
-    request_digest: Bytes,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DiskUpload {
-    #[prost(uint64, tag = "1")]
-    initiated_ms: u64,
-    #[prost(message, optional, tag = "2")]
-    owner: Option<DiskOwner>,
-    #[prost(message, optional, tag = "3")]
-    attributes: Option<DiskAttributes>,
-    /// A checksum without a value: algorithm and scope.
-    #[prost(message, optional, tag = "4")]
-    checksum: Option<DiskChecksum>,
-    #[prost(message, optional, tag = "5")]
-    completion: Option<DiskCompletion>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DiskPart {
-    #[prost(uint64, tag = "1")]
-    size: u64,
-    #[prost(bytes = "bytes", tag = "2")]
-    md5: Bytes,
-    #[prost(message, repeated, tag = "3")]
-    checksums: Vec<DiskChecksum>,
-    #[prost(message, optional, tag = "4")]
-    coding: Option<DiskCoding>,
-    #[prost(uint64, tag = "5")]
-    last_modified_ms: u64,
-}
-
 fn owner_to_disk(owner: &Owner) -> DiskOwner {
     DiskOwner { id: owner.id.clone(), display_name: owner.display_name.clone() }
 }
@@ -291,6 +93,22 @@ fn op_to_disk(op: OpId) -> DiskOp {
 
 fn op_from_disk(op: DiskOp) -> OpId {
     OpId { session: op.session, counter: op.counter }
+}
+
+fn tag_to_disk(tag: Tag) -> Option<DiskTag> {
+    (tag != Tag::default()).then(|| DiskTag {
+        generation: tag.fence.generation,
+        revision: tag.fence.revision,
+        seq: tag.seq,
+        writer: Some(op_to_disk(tag.writer)),
+    })
+}
+
+fn tag_from_disk(tag: Option<DiskTag>) -> Result<Tag, DecodeError> {
+    let Some(tag) = tag else { return Ok(Tag::default()) };
+    let fence = Fence { generation: tag.generation, revision: tag.revision };
+    let writer = tag.writer.map(op_from_disk).ok_or(DecodeError::Field("tag writer"))?;
+    Ok(Tag { fence, seq: tag.seq, writer })
 }
 
 fn algorithm_number(algorithm: ChecksumAlgorithm) -> u32 {
@@ -521,12 +339,16 @@ fn upload_to_disk(upload: &UploadMeta) -> DiskUpload {
     });
     let completion = match &upload.state {
         UploadState::Open => None,
-        UploadState::Completed { op, object, decided, request_digest } => Some(DiskCompletion {
-            op: Some(op_to_disk(*op)),
-            object: Some(object_to_disk(object)),
-            decided_ms: decided.0,
-            request_digest: Bytes::copy_from_slice(&request_digest.to_be_bytes()),
-        }),
+        UploadState::Completed { op, object, decided, request_digest, before, applied } => {
+            Some(DiskCompletion {
+                op: Some(op_to_disk(*op)),
+                object: Some(object_to_disk(object)),
+                decided_ms: decided.0,
+                request_digest: Bytes::copy_from_slice(&request_digest.to_be_bytes()),
+                before: tag_to_disk(*before),
+                applied: *applied,
+            })
+        }
     };
     DiskUpload {
         initiated_ms: upload.initiated.0,
@@ -548,6 +370,8 @@ fn upload_from_disk(upload: DiskUpload) -> Result<UploadMeta, DecodeError> {
             object: Box::new(object_from_disk(done.object.ok_or(DecodeError::Field("completion object"))?)?),
             decided: UnixMillis(done.decided_ms),
             request_digest: u128::from_be_bytes(digest_16(&done.request_digest, "request digest")?),
+            before: tag_from_disk(done.before)?,
+            applied: done.applied,
         },
     };
     Ok(UploadMeta {

@@ -14,9 +14,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::time::UnixMillis;
-use crate::types::{OpId, UploadId};
+use crate::types::{OpId, Tag, UploadId};
 
 mod disk;
+mod records;
 #[cfg(test)]
 mod tests;
 
@@ -141,7 +142,7 @@ pub struct Encryption {
 /// How the bytes of one op were cut into shards; with the partition's n it says all a reader needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coding {
-    /// Codec id: 0 is the Vandermonde Reed-Solomon of `erasure`.
+    /// Codec id, see `erasure::CODEC_REED_SOLOMON`; 0 if there is no byte.
     pub codec: u32,
     /// Data shards; 0 if there is no byte.
     pub k: u8,
@@ -209,7 +210,7 @@ pub struct ObjectMeta {
 pub enum UploadState {
     /// Takes parts.
     Open,
-    /// Complete has chosen: op `op` is, or is being, committed with this metadata. Any reader may re-drive it.
+    /// Complete has chosen: op `op` is, or is being, committed with this metadata.
     Completed {
         /// The op of the object's version.
         op: OpId,
@@ -219,6 +220,11 @@ pub enum UploadState {
         decided: UnixMillis,
         /// A digest of the request, so that only the same request gets the same answer.
         request_digest: u128,
+        /// The tag of the key's current version when it was decided: the op is committed only on top of that one, so
+        /// that whoever drives it again after a crash never brings it back over a later write.
+        before: Tag,
+        /// Whether the op is known to be committed.
+        applied: bool,
     },
 }
 

@@ -60,6 +60,12 @@ fn all() -> Vec<RegisterMeta> {
         object: Box::new(object()),
         decided: UnixMillis(2),
         request_digest: 77,
+        before: Tag {
+            fence: crate::types::Fence { generation: 1, revision: 2 },
+            seq: 3,
+            writer: OpId { session: 4, counter: 5 },
+        },
+        applied: true,
     };
     vec![
         RegisterMeta::Object(Box::new(object())),

@@ -489,8 +489,31 @@ pub struct ChosenPart {
     pub checksums: Vec<Checksum>,
 }
 
-/// Completes an upload.
+/// What is combined into the digests of a multipart object.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartDigests {
+    /// Bytes.
+    pub size: u64,
+    /// MD5 of its bytes.
+    pub md5: [u8; 16],
+    /// Its checksums.
+    pub checksums: Vec<Checksum>,
+}
+
+/// The digests of a multipart object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CombinedDigests {
+    /// The entity tag, without quotes.
+    pub etag: String,
+    /// Its checksums.
+    pub checksums: Vec<Checksum>,
+}
+
+/// Combines the digests of an object's parts, in order, for the upload's checksum; the edge knows the convention.
+pub type CombineDigests =
+    Box<dyn Fn(&[PartDigests], Option<(ChecksumAlgorithm, ChecksumScope)>) -> CombinedDigests + Send + Sync>;
+
+/// Completes an upload.
 pub struct CompleteUpload {
     /// The upload.
     pub upload: UploadRef,
@@ -502,4 +525,6 @@ pub struct CompleteUpload {
     pub expected_size: Option<u64>,
     /// The object's checksum as the client knows it, if it says so.
     pub expected_checksum: Option<Checksum>,
+    /// Combines the parts' digests.
+    pub combine: CombineDigests,
 }

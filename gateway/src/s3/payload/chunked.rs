@@ -246,7 +246,9 @@ impl ChunkedDecoder {
         let malformed = PayloadError::MalformedTrailer;
         let text = std::str::from_utf8(text).map_err(|_| PayloadError::MalformedTrailer)?;
         let (name, value) = text.split_once(':').ok_or(malformed)?;
-        let (name, value) = (name.trim().to_ascii_lowercase(), value.trim().to_owned());
+        let blank = [' ', '\t'];
+        let (name, value) =
+            (name.trim_matches(blank).to_ascii_lowercase(), value.trim_matches(blank).to_owned());
         let repeated = self.trailers.iter().any(|(other, _)| *other == name);
         // Nothing may follow the signature, which covers all fields.
         if name.is_empty() || repeated || self.trailer_signature.is_some() {

@@ -73,7 +73,7 @@ impl PayloadPlan {
 
     /// Length of the object in bytes; `None` only for a plain body without `Content-Length` (S3 refuses such
     /// an upload with `MissingContentLength`; requests without a body have none either).
-    pub fn len(&self) -> Option<u64> {
+    pub fn object_len(&self) -> Option<u64> {
         self.len
     }
 
@@ -152,7 +152,7 @@ where
     }
 
     /// Length of the object in bytes, if the request says it.
-    pub fn len(&self) -> Option<u64> {
+    pub fn object_len(&self) -> Option<u64> {
         self.len
     }
 

@@ -144,3 +144,231 @@ fn plain_body_is_hashed_and_measured() {
     assert_eq!(run(PayloadMode::Unsigned, b"hell"), Err("IncompleteBody"));
     assert_eq!(run(PayloadMode::Unsigned, b"hello!"), Err("IncompleteBody"));
 }
+
+#[test]
+fn every_split_gives_the_same_bytes() {
+    let (signed, signed_headers, signed_body) = signed_example();
+    let (trailer, trailer_headers, trailer_body) = signed_trailer_example();
+    let (unsigned, unsigned_headers) = unsigned_mode("11", Some("x-amz-checksum-crc32"));
+    let unsigned_body = b"b\r\nhello world\r\n0\r\nx-amz-checksum-crc32:DUoRhQ==\r\n\r\n".to_vec();
+    for (mode, headers, body) in [
+        (signed, signed_headers, signed_body),
+        (trailer, trailer_headers, trailer_body),
+        (unsigned, unsigned_headers, unsigned_body),
+    ] {
+        let whole = decode(&mode, &headers, &[&body]).unwrap();
+        // The framing is in the first and last bytes and around the second chunk: splits there matter.
+        let near = |at: usize| at < 200 || body.len() - at < 1600 || at.abs_diff(65623) < 200;
+        for at in (0..=body.len()).filter(|&at| near(at) || at.is_multiple_of(4099)) {
+            let (left, right) = body.split_at(at);
+            assert_eq!(decode(&mode, &headers, &[left, right]).unwrap(), whole, "split at {at}");
+        }
+        let bytes: Vec<&[u8]> = body.chunks(1).collect();
+        assert_eq!(decode(&mode, &headers, &bytes).unwrap(), whole);
+    }
+}
+
+#[test]
+fn every_changed_byte_of_a_signed_body_is_refused() {
+    for (mode, headers, body) in [signed_example(), signed_trailer_example()] {
+        let near = |at: usize| {
+            at < 200 || body.len() - at < 1600 || at.abs_diff(65623) < 200 || at.is_multiple_of(997)
+        };
+        for at in (0..body.len()).filter(|&at| near(at)) {
+            // The three bits: another letter, another case, another class.
+            for bit in [1, 0x20, 0x80] {
+                let mut body = body.clone();
+                body[at] ^= bit;
+                let result = decode(&mode, &headers, &[&body]).map(|(out, trailers)| (out.len(), trailers));
+                // Names of trailer fields may be written in any case; nothing else may change.
+                let whole = (66560, vec![("x-amz-checksum-crc32c".to_owned(), "sOO8/Q==".to_owned())]);
+                let same = bit == 0x20 && result.as_ref() == Ok(&whole);
+                assert!(result.is_err() || same, "byte {at} bit {bit}: {result:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_truncated_body_is_refused() {
+    for (mode, headers, body) in [signed_example(), signed_trailer_example()] {
+        let near = |at: usize| at < 200 || body.len() - at < 1600 || at.abs_diff(65623) < 200;
+        for at in (0..body.len()).filter(|&at| near(at)) {
+            let code = decode(&mode, &headers, &[&body[..at]]).unwrap_err();
+            assert_eq!(code, "IncompleteBody", "cut at {at}");
+        }
+        let mut long = body.clone();
+        long.push(b'x');
+        assert_eq!(decode(&mode, &headers, &[&long]).unwrap_err(), "IncompleteBody");
+    }
+}
+
+fn unsigned_mode(decoded_len: &str, trailer: Option<&str>) -> (PayloadMode, HeaderMap) {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-amz-decoded-content-length", HeaderValue::from_str(decoded_len).unwrap());
+    if let Some(trailer) = trailer {
+        headers.insert("x-amz-trailer", HeaderValue::from_str(trailer).unwrap());
+    }
+    (PayloadMode::Chunked { signing: None, trailer: true }, headers)
+}
+
+/// The code with which an unsigned body is refused, or its bytes.
+fn unsigned(decoded_len: &str, trailer: Option<&str>, body: &str) -> Result<String, &'static str> {
+    let (mode, headers) = unsigned_mode(decoded_len, trailer);
+    decode(&mode, &headers, &[body.as_bytes()]).map(|(out, _)| String::from_utf8(out).unwrap())
+}
+
+#[test]
+fn unsigned_trailer_needs_no_trailer_signature() {
+    let ok = Ok("hello world".to_owned());
+    let trailer = Some("x-amz-checksum-crc32");
+    assert_eq!(unsigned("11", trailer, "b\r\nhello world\r\n0\r\nx-amz-checksum-crc32:DUoRhQ==\r\n\r\n"), ok);
+    assert_eq!(
+        unsigned("11", trailer, "B\r\nhello world\r\n0\r\nX-Amz-Checksum-Crc32: DUoRhQ== \r\n\r\n"),
+        ok
+    );
+    assert_eq!(unsigned("11", None, "b\r\nhello world\r\n0\r\n\r\n"), ok);
+    assert_eq!(unsigned("0", None, "0\r\n\r\n"), Ok(String::new()));
+    // One client ends trailer lines with LF and the trailer with two empty lines.
+    assert_eq!(
+        unsigned("11", trailer, "b\r\nhello world\r\n0\r\nx-amz-checksum-crc32:DUoRhQ==\n\r\n\r\n"),
+        ok
+    );
+    let with_signature =
+        "b\r\nhello world\r\n0\r\nx-amz-checksum-crc32:DUoRhQ==\r\nx-amz-trailer-signature:0\r\n\r\n";
+    assert_eq!(unsigned("11", trailer, with_signature), Err("MalformedTrailerError"));
+}
+
+#[test]
+fn malformed_trailers_are_named() {
+    for (declared, fields) in [
+        (Some("x-amz-checksum-crc64nvme"), ""),
+        (Some("x-amz-checksum-crc64nvme"), ":M3eFcAZSQlc=\r\n"),
+        (Some("x-amz-checksum-crc64nvme"), "invalid_trailer:M3eFcAZSQlc=\r\n"),
+        (Some("x-amz-checksum-crc64nvme"), "x-amz-checksum-crc64nvme\r\n"),
+        (Some("x-amz-checksum-crc64nvme"), "x-amz-checksum-crc64nvme:1\r\nx-amz-checksum-crc64nvme:1\r\n"),
+        (Some("x-amz-checksum-crc64nvme"), "x-amz-checksum-crc64nvme:1\r\nx-amz-meta-a:1\r\n"),
+        (None, "x-amz-checksum-crc64nvme:M3eFcAZSQlc=\r\n"),
+    ] {
+        let body = format!("5\r\nhello\r\n0\r\n{fields}\r\n");
+        assert_eq!(unsigned("5", declared, &body), Err("MalformedTrailerError"), "{fields}");
+    }
+    let long = format!("5\r\nhello\r\n0\r\nx-amz-checksum-crc32:{}\r\n\r\n", "A".repeat(MAX_TRAILER_BYTES));
+    assert_eq!(unsigned("5", Some("x-amz-checksum-crc32"), &long), Err("MalformedTrailerError"));
+}
+
+#[test]
+fn bad_framing_is_an_incomplete_body() {
+    let trailer = "x-amz-checksum-crc64nvme:dPVWc2vU1+Q=\r\n";
+    let long = format!("{}\r\n", "0".repeat(MAX_CHUNK_HEADER_BYTES));
+    for body in [
+        "",
+        "A\r\n",
+        "A\ndummy data\r\n0\r\n\r\n",
+        "A\r\ndummy data0\r\n\r\n",
+        "A\r\nXYZ\r\ndummy data\r\n0\r\n\r\n",
+        "B\r\ndummy data\r\n0\r\n\r\n",
+        "A\r\ndummy data\r\n0\r\n",
+        "A\r\nA\r\ndummy data\r\n0\r\n\r\n",
+        &format!("A\r\ndummy data\r\n0\r\n{trailer}"),
+        &format!("invalid_chunk_size\r\ndummy data\r\n0\r\n{trailer}\r\n"),
+        &format!("A\r\ndummy data\r\nJ\r\n{trailer}\r\n"),
+        &format!("A\r\ndummy data\r\n0\r\n{trailer}\r\nx"),
+        &format!("A\r\ndummy data\r\n0\r\n{trailer}\r\n\r\n\r\n"),
+        &format!("A;chunk-signature=0\r\ndummy data\r\n0\r\n{trailer}\r\n"),
+        &format!(" A\r\ndummy data\r\n0\r\n{trailer}\r\n"),
+        &format!("+A\r\ndummy data\r\n0\r\n{trailer}\r\n"),
+        &format!("0xA\r\ndummy data\r\n0\r\n{trailer}\r\n"),
+        "ffffffffffffffff\r\ndummy data",
+        "10000000000000000\r\ndummy data",
+        "\r\n",
+        &long,
+    ] {
+        assert_eq!(unsigned("10", Some("x-amz-checksum-crc64nvme"), body), Err("IncompleteBody"), "{body:?}");
+    }
+}
+
+#[test]
+fn decoded_length_is_required_and_enforced() {
+    let body = "5\r\nhello\r\n0\r\n\r\n";
+    assert_eq!(unsigned("5", None, body), Ok("hello".to_owned()));
+    assert_eq!(unsigned("4", None, body), Err("IncompleteBody"));
+    assert_eq!(unsigned("6", None, body), Err("IncompleteBody"));
+    for invalid in ["", "abc", "12x", "-5", "+5", "5.0", "99999999999999999999"] {
+        assert_eq!(unsigned(invalid, None, body), Err("MissingContentLength"), "{invalid}");
+    }
+    let (mode, mut headers) = unsigned_mode("5", None);
+    headers.remove("x-amz-decoded-content-length");
+    assert_eq!(PayloadPlan::new(&mode, &headers).unwrap_err().code(), "MissingContentLength");
+}
+
+#[test]
+fn small_chunks_are_refused_unless_last() {
+    let chunk = |size: usize| format!("{size:x}\r\n{}\r\n", "a".repeat(size));
+    let body = |sizes: &[usize]| sizes.iter().map(|&size| chunk(size)).collect::<String>() + "0\r\n\r\n";
+    assert!(unsigned("8193", None, &body(&[8192, 1])).is_ok());
+    assert!(unsigned("1", None, &body(&[1])).is_ok());
+    assert_eq!(unsigned("8192", None, &body(&[8191, 1])), Err("InvalidChunkSizeError"));
+}
+
+#[test]
+fn signed_trailer_accepts_the_known_client_that_ends_lines_with_lf() {
+    let (mode, headers, body) = signed_trailer_example();
+    let text = String::from_utf8(body).unwrap();
+    let odd = text.replace("sOO8/Q==\r\n", "sOO8/Q==\n\r\n");
+    assert_eq!(decode(&mode, &headers, &[odd.as_bytes()]).unwrap().0.len(), 66560);
+    // Without its signature the trailer is refused, whatever ends it.
+    let at = text.find("x-amz-trailer-signature").unwrap();
+    for end in ["\r\n", "\r\n\r\n", "x-amz-trailer-signature:\r\n\r\n"] {
+        let stripped = format!("{}{end}", &text[..at]);
+        assert!(decode(&mode, &headers, &[stripped.as_bytes()]).is_err(), "{end:?}");
+    }
+}
+
+#[test]
+fn a_signed_body_cannot_be_read_as_another() {
+    // Chunks of a signed body in another order, twice, or without a signature.
+    let (mode, headers, body) = signed_example();
+    let second = body.len() - 86 - 3 - 1024 - 86 + 1;
+    let text = String::from_utf8(body.clone()).unwrap();
+    let unsigned =
+        text.replace(";chunk-signature=ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648", "");
+    assert_eq!(decode(&mode, &headers, &[unsigned.as_bytes()]).unwrap_err(), "SignatureDoesNotMatch");
+    assert!(decode(&mode, &headers, &[&body[second..]]).is_err());
+    let swapped = text.replace("0055627c", "1055627c");
+    assert_eq!(decode(&mode, &headers, &[swapped.as_bytes()]).unwrap_err(), "SignatureDoesNotMatch");
+}
+
+#[test]
+fn a_failed_stream_stays_failed() {
+    let (mode, headers) = unsigned_mode("5", None);
+    let body = Full::new(Bytes::from_static(b"zz\r\n"));
+    let mut stream = PayloadStream::new(body, PayloadPlan::new(&mode, &headers).unwrap());
+    for _ in 0..3 {
+        let result = futures_util::FutureExt::now_or_never(stream.next()).unwrap();
+        assert_eq!(result.unwrap_err().code(), "IncompleteBody");
+    }
+}
+
+#[test]
+fn data_is_not_copied() {
+    let body = Bytes::from_static(b"b\r\nhello world\r\n0\r\n\r\n");
+    let mut decoder = ChunkedDecoder::new(None, Some(Vec::new()), 11);
+    let mut input = body.clone();
+    let piece = decoder.decode(&mut input).unwrap().unwrap();
+    assert_eq!(piece.as_ptr(), body[3..].as_ptr());
+    assert_eq!(decoder.decode(&mut input).unwrap(), None);
+    assert!(decoder.finish().unwrap().is_empty());
+}
+
+proptest::proptest! {
+    /// Whatever comes in, the decoder answers, and never hands out more than was announced.
+    #[test]
+    fn arbitrary_input_never_panics(pieces in proptest::collection::vec("[0-9a-f;\r\n:x-]{0,12}|8\r\nabcdefgh\r\n|0\r\n|\r\n|\\PC{0,4}", 0..12)) {
+        let (mode, headers) = unsigned_mode("16", Some("x-amz-checksum-crc32"));
+        let pieces: Vec<&[u8]> = pieces.iter().map(|piece| piece.as_bytes()).collect();
+        if let Ok((out, _)) = decode(&mode, &headers, &pieces) {
+            proptest::prop_assert_eq!(out.len(), 16);
+        }
+    }
+}

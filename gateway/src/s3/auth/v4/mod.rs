@@ -28,6 +28,9 @@ const CONTENT_SHA256: &str = "x-amz-content-sha256";
 const DATE: &str = "x-amz-date";
 const SECURITY_TOKEN: &str = "x-amz-security-token";
 
+/// Headers that say who asks and whether the answer shows a checksum, unsigned in presigned URLs.
+const NEVER_SIGNED: [&str; 2] = ["x-amz-user-agent", "x-amz-checksum-mode"];
+
 /// Stands in for the secret of an unknown key, so that both cases do the same work.
 const DECOY_SECRET: &str = "a decoy secret of usual length..........";
 
@@ -82,7 +85,7 @@ pub(super) fn verify_header(
         .map_err(|_| AuthError::InvalidContentSha256)?
         .ok_or(AuthError::MissingContentSha256)?;
     let token = request.headers.get(SECURITY_TOKEN).map(HeaderValue::as_bytes);
-    check_signed_headers(request, signed_headers, payload)?;
+    check_signed_headers(request, signed_headers, payload, false)?;
     let claim = Claim { scope, signed_headers, signature, date, payload, presigned: false, token };
     finish(request, claim, credentials, now)
 }
@@ -117,7 +120,7 @@ pub(super) fn verify_query(
     let payload = query_payload(request.headers, query, signed_headers)?;
     let token = query.iter().find(|(name, _)| name.eq_ignore_ascii_case(SECURITY_TOKEN.as_bytes()));
     let token = token.map(|(_, value)| value.as_slice());
-    check_signed_headers(request, signed_headers, payload)?;
+    check_signed_headers(request, signed_headers, payload, true)?;
     let date = date.to_owned();
     let claim = Claim { scope, signed_headers, signature, date, payload, presigned: true, token };
     let mut verified = finish(request, claim, credentials, now)?;
@@ -281,9 +284,15 @@ fn query_payload<'a>(
     Ok(UNSIGNED_PAYLOAD)
 }
 
-/// `host` and every `x-amz-*` header must be signed. `x-amz-content-sha256` is bound in another way: its
-/// value ends the canonical request, so it is exempt as long as it is that value.
-fn check_signed_headers(request: &RequestParts<'_>, signed: &str, payload: &str) -> Result<(), AuthError> {
+/// `host` and every `x-amz-*` header must be signed, with three exceptions. `x-amz-content-sha256` is bound
+/// in another way: its value ends the canonical request, so it is exempt as long as it is that value. The
+/// AWS SDKs never sign the two of [`NEVER_SIGNED`] into a presigned URL, and neither changes what is done.
+fn check_signed_headers(
+    request: &RequestParts<'_>,
+    signed: &str,
+    payload: &str,
+    presigned: bool,
+) -> Result<(), AuthError> {
     let is_signed = |name: &str| signed.split(';').any(|other| other == name);
     let refuse = |name: &str| Err(AuthError::HeaderNotSigned { header: name.to_owned() });
     if !is_signed("host") {
@@ -292,7 +301,8 @@ fn check_signed_headers(request: &RequestParts<'_>, signed: &str, payload: &str)
     for (name, value) in request.headers {
         let name = name.as_str();
         let bound = name == CONTENT_SHA256 && value.as_bytes() == payload.as_bytes();
-        if name.starts_with("x-amz-") && !bound && !is_signed(name) {
+        let exempt = bound || (presigned && NEVER_SIGNED.contains(&name));
+        if name.starts_with("x-amz-") && !exempt && !is_signed(name) {
             return refuse(name);
         }
     }

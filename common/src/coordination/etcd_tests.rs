@@ -1,0 +1,138 @@
+//! The conformance suite and the outage tests on a real etcd, started on free loopback ports with its own data folder.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Coordinator, CoordinatorError, EtcdCoordinator, EtcdOptions, Expected, WatchEvent, conformance};
+
+struct Etcd {
+    process: Option<Child>,
+    ports: [u16; 2],
+    folder: tempfile::TempDir,
+}
+
+impl Etcd {
+    /// `None`, with a line on standard error, where etcd is not installed; in CI (`CI` is set) that is a failure.
+    #[expect(clippy::disallowed_methods, reason = "whether a missing etcd is a failure is CI's to say")]
+    fn start() -> Option<Self> {
+        if Command::new("etcd").arg("--version").output().is_err() {
+            assert!(std::env::var("CI").is_err(), "etcd is not installed: apt-get install etcd-server");
+            eprintln!("SKIPPED: etcd is not installed; `apt-get install etcd-server` to run this test");
+            return None;
+        }
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut etcd = Self { process: None, ports: [free(), free()], folder: tempfile::tempdir().unwrap() };
+        etcd.run();
+        Some(etcd)
+    }
+
+    fn run(&mut self) {
+        let [client, peer] = self.ports.map(|port| format!("http://127.0.0.1:{port}"));
+        let child = Command::new("etcd")
+            .args(["--data-dir", &self.folder.path().join("data").display().to_string()])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--name", "one", "--initial-cluster", &format!("one={peer}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.process = Some(child);
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    async fn connect(&self) -> Arc<EtcdCoordinator> {
+        let endpoints = vec![format!("http://127.0.0.1:{}", self.ports[0])];
+        let options = EtcdOptions { endpoints, prefix: "coffer/test".to_owned(), ..EtcdOptions::default() };
+        let coordinator = EtcdCoordinator::connect(options).unwrap();
+        coordinator.ready(Duration::from_secs(20)).await.unwrap();
+        coordinator
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_coordinator_conforms() {
+    let Some(etcd) = Etcd::start() else { return };
+    let coordinator = etcd.connect().await;
+    conformance::check(coordinator).await;
+    let other = etcd.connect().await;
+    assert_eq!(other.get("live/a").await.unwrap(), None, "a closed session gives its leased keys back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_exclude_between_processes() {
+    let Some(etcd) = Etcd::start() else { return };
+    let (one, two) = (etcd.connect().await, etcd.connect().await);
+    let held = one.lock("k", Duration::ZERO).await.unwrap();
+    assert!(matches!(two.lock("k", Duration::from_millis(200)).await, Err(CoordinatorError::Locked { .. })));
+    let waiter = {
+        let two = two.clone();
+        tokio::spawn(async move { two.lock("k", Duration::from_secs(10)).await.unwrap().fence() })
+    };
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let before = held.fence();
+    drop(held);
+    assert!(waiter.await.unwrap() > before);
+    let held = one.lock("k", Duration::from_secs(5)).await.unwrap();
+    one.close().await;
+    assert!(!held.held());
+    assert!(two.lock("k", Duration::from_secs(5)).await.unwrap().fence() > held.fence());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outage_ends_the_session_and_everything_returns_with_etcd() {
+    let Some(mut etcd) = Etcd::start() else { return };
+    let (one, two) = (etcd.connect().await, etcd.connect().await);
+    one.put("live/one", Bytes::from_static(b"1"), Expected::Any, true).await.unwrap();
+    let mut events = two.watch("live/");
+    let Some(WatchEvent::Reset(start)) = events.recv().await else { panic!("a watch begins with a reset") };
+    assert_eq!(start.entries.len(), 1);
+    let held = one.lock("k", Duration::ZERO).await.unwrap();
+
+    etcd.kill();
+    let refused = one.put("a", Bytes::new(), Expected::Any, false).await.unwrap_err();
+    assert!(refused.retryable(), "{refused}");
+    eventually("the session ends", async || !one.session_alive() && !two.session_alive()).await;
+    assert!(!held.held());
+    assert!(matches!(one.lock("k", Duration::ZERO).await, Err(CoordinatorError::SessionLost)));
+
+    etcd.run();
+    one.ready(Duration::from_secs(30)).await.unwrap();
+    two.ready(Duration::from_secs(30)).await.unwrap();
+    let reset = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            if let Some(WatchEvent::Reset(listing)) = events.recv().await {
+                return listing;
+            }
+        }
+    });
+    reset.await.expect("the watch starts over with a reset");
+    eventually("the leased key is written again", async || matches!(two.get("live/one").await, Ok(Some(_))))
+        .await;
+    let later = two.lock("k", Duration::from_secs(20)).await.unwrap();
+    assert!(later.fence() > held.fence());
+}

@@ -1,0 +1,135 @@
+//! A node's own state and the snapshots it keeps.
+
+use super::{Malformed, optional, required};
+use crate::node::{DriveInfo, DriveState, NodeInfo, Snapshot, SnapshotKind};
+use crate::proto::storage_v1 as wire;
+use crate::types::{Incarnation, NodeId};
+
+impl From<DriveInfo> for wire::DriveInfo {
+    fn from(drive: DriveInfo) -> Self {
+        let state = match drive.state {
+            DriveState::Online => wire::DriveState::Online,
+            DriveState::Suspect => wire::DriveState::Suspect,
+            DriveState::ReadOnly => wire::DriveState::ReadOnly,
+            DriveState::Failed => wire::DriveState::Failed,
+            DriveState::Offline => wire::DriveState::Offline,
+        };
+        Self {
+            id: Some(drive.id.into()),
+            incarnation: drive.incarnation.0,
+            path: drive.path,
+            state: state.into(),
+            reason: drive.reason,
+            capacity_bytes: drive.capacity_bytes,
+            free_bytes: drive.free_bytes,
+            registers: drive.registers,
+            unstable: drive.unstable,
+            missing_shards: drive.missing_shards,
+            boot_count: drive.boot_count,
+            journal_sequence: drive.journal_sequence,
+        }
+    }
+}
+
+impl TryFrom<wire::DriveInfo> for DriveInfo {
+    type Error = Malformed;
+
+    fn try_from(drive: wire::DriveInfo) -> Result<Self, Malformed> {
+        let state = match wire::DriveState::try_from(drive.state) {
+            Ok(wire::DriveState::Online) => DriveState::Online,
+            Ok(wire::DriveState::Suspect) => DriveState::Suspect,
+            Ok(wire::DriveState::ReadOnly) => DriveState::ReadOnly,
+            Ok(wire::DriveState::Failed) => DriveState::Failed,
+            Ok(wire::DriveState::Offline) => DriveState::Offline,
+            Ok(wire::DriveState::Unspecified) | Err(_) => return Err(Malformed("drive.state")),
+        };
+        Ok(Self {
+            id: required(drive.id, "drive.id")?,
+            incarnation: Incarnation(drive.incarnation),
+            path: drive.path,
+            state,
+            reason: drive.reason,
+            capacity_bytes: drive.capacity_bytes,
+            free_bytes: drive.free_bytes,
+            registers: drive.registers,
+            unstable: drive.unstable,
+            missing_shards: drive.missing_shards,
+            boot_count: drive.boot_count,
+            journal_sequence: drive.journal_sequence,
+        })
+    }
+}
+
+impl From<NodeInfo> for wire::InfoResponse {
+    fn from(info: NodeInfo) -> Self {
+        let NodeInfo { id, cluster, version, protocol, clock_ms, drives } = info;
+        Self {
+            id: id.0,
+            cluster: cluster.map(Into::into),
+            version,
+            protocol,
+            clock_ms,
+            drives: drives.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::InfoResponse> for NodeInfo {
+    type Error = Malformed;
+
+    fn try_from(info: wire::InfoResponse) -> Result<Self, Malformed> {
+        Ok(Self {
+            id: NodeId(info.id),
+            cluster: optional(info.cluster)?,
+            version: info.version,
+            protocol: info.protocol,
+            clock_ms: info.clock_ms,
+            drives: info.drives.into_iter().map(DriveInfo::try_from).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// The wire form of a snapshot's kind.
+pub fn snapshot_kind_to_wire(kind: SnapshotKind) -> i32 {
+    let kind = match kind {
+        SnapshotKind::Layout => wire::SnapshotKind::Layout,
+        SnapshotKind::Buckets => wire::SnapshotKind::Buckets,
+        SnapshotKind::Coordinator => wire::SnapshotKind::Coordinator,
+        SnapshotKind::Identity => wire::SnapshotKind::Identity,
+    };
+    kind.into()
+}
+
+/// The inverse of [`snapshot_kind_to_wire`].
+///
+/// # Errors
+/// [`Malformed`] if this build does not know the kind.
+pub fn snapshot_kind_from_wire(kind: i32) -> Result<SnapshotKind, Malformed> {
+    match wire::SnapshotKind::try_from(kind) {
+        Ok(wire::SnapshotKind::Layout) => Ok(SnapshotKind::Layout),
+        Ok(wire::SnapshotKind::Buckets) => Ok(SnapshotKind::Buckets),
+        Ok(wire::SnapshotKind::Coordinator) => Ok(SnapshotKind::Coordinator),
+        Ok(wire::SnapshotKind::Identity) => Ok(SnapshotKind::Identity),
+        Ok(wire::SnapshotKind::Unspecified) | Err(_) => Err(Malformed("snapshot.kind")),
+    }
+}
+
+impl From<Snapshot> for wire::Snapshot {
+    fn from(snapshot: Snapshot) -> Self {
+        let Snapshot { kind, generation, revision, data } = snapshot;
+        Self { kind: snapshot_kind_to_wire(kind), generation, revision, data }
+    }
+}
+
+impl TryFrom<wire::Snapshot> for Snapshot {
+    type Error = Malformed;
+
+    fn try_from(snapshot: wire::Snapshot) -> Result<Self, Malformed> {
+        Ok(Self {
+            kind: snapshot_kind_from_wire(snapshot.kind)?,
+            generation: snapshot.generation,
+            revision: snapshot.revision,
+            data: snapshot.data,
+        })
+    }
+}

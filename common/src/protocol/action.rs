@@ -61,8 +61,11 @@ pub enum Action<O> {
         /// The request.
         request: SlotRequest,
     },
-    /// Tell all slots, lazily and batched, that the version is STABLE; `acknowledged` says who need not be told more.
+    /// Tell all slots, lazily and batched, that the version is STABLE, under this epoch and no newer one: a purge may come
+    /// in between, and a late STABLE would bring back what it dropped. Refused or lost, a settler makes up for it.
     Stable {
+        /// The epoch to address the slots with.
+        epoch: Epoch,
         /// The version.
         version: Version,
         /// Its tag.
@@ -161,7 +164,9 @@ pub(super) fn relay<A, B>(actions: Actions<A>, outcome: impl Fn(A) -> B) -> Acti
         Action::Prepare { round, epoch, slots } => Action::Prepare { round, epoch, slots },
         Action::Send { round, epoch, slots, request } => Action::Send { round, epoch, slots, request },
         Action::Notify { epoch, slots, request } => Action::Notify { epoch, slots, request },
-        Action::Stable { version, tag, acknowledged } => Action::Stable { version, tag, acknowledged },
+        Action::Stable { epoch, version, tag, acknowledged } => {
+            Action::Stable { epoch, version, tag, acknowledged }
+        }
         Action::SetTimer(timer) => Action::SetTimer(timer),
         Action::TakeLock => Action::TakeLock,
         Action::RefreshMap(epoch) => Action::RefreshMap(epoch),

@@ -290,12 +290,11 @@ impl<D: Decide> FencedWriter<D> {
         let acknowledged = self.round.which(|a| *a == Answer::Committed);
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Committing(version, tag) => {
-                out.push(Action::Stable { version: version.clone(), tag, acknowledged });
+                self.round.tell_stable(&version, tag, acknowledged, out);
                 out.push(Action::Done(WriteOutcome::Committed { version, tag, acknowledged }));
             }
             Stage::Restamping(current) => {
-                let (version, tag) = (current.version.clone(), current.tag);
-                out.push(Action::Stable { version, tag, acknowledged });
+                self.round.tell_stable(&current.version, current.tag, acknowledged, out);
                 self.end(WriteOutcome::Rejected(Some(current)), out);
             }
             Stage::Reading | Stage::Preparing | Stage::Locking | Stage::Fencing | Stage::Done => {}

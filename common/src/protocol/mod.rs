@@ -22,5 +22,7 @@ pub mod reader;
 pub mod register;
 mod round;
 pub mod settler;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 pub mod tally;
 pub mod writer;

@@ -113,7 +113,7 @@ impl Reader {
             if self.announces
                 && let Some(current) = &current
             {
-                announce(current, agreeing, out);
+                self.round.tell_stable(&current.version, current.tag, agreeing, out);
             }
             self.end(ReadOutcome::Decided(current), out);
             return;
@@ -135,7 +135,7 @@ impl Reader {
             Progress::Enough => {
                 let acknowledged = self.round.which(|a| *a == Answer::Committed);
                 if let Stage::WritingBack(current) = std::mem::replace(&mut self.stage, Stage::Done) {
-                    announce(&current, acknowledged, out);
+                    self.round.tell_stable(&current.version, current.tag, acknowledged, out);
                     self.end(ReadOutcome::Decided(Some(current)), out);
                 }
             }
@@ -178,10 +178,6 @@ impl Reader {
             Stage::Asking | Stage::WritingBack(_) | Stage::Done => None,
         }
     }
-}
-
-fn announce(current: &Current, acknowledged: SlotSet, out: &mut Out) {
-    out.push(Action::Stable { version: current.version.clone(), tag: current.tag, acknowledged });
 }
 
 /// What the locked stage has found out, as a read tells it.

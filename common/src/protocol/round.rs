@@ -7,11 +7,11 @@
 //! Retries: a round is sent again to those that are silent or lost when its `Resend` timer fires, and sooner when
 //! losses alone have made the quorum impossible; after [`RESENDS`] times what is silent counts as lost.
 
-use crate::types::{SlotIndex, SlotSet};
+use crate::types::{SlotIndex, SlotSet, Tag};
 
 use super::action::{Action, Actions, Lost, MapEpochs, RoundNumber, Timer, TimerKind};
 use super::flaw::Flaw;
-use super::message::{Refusal, RegisterView, SlotReply, SlotRequest};
+use super::message::{Refusal, RegisterView, SlotReply, SlotRequest, Version};
 use super::quorum::Geometry;
 
 /// How often a round is sent again.
@@ -128,6 +128,18 @@ impl Round {
     /// Sends something to all slots without a round.
     pub(super) fn notify<O>(&self, request: SlotRequest, out: &mut Actions<O>) {
         out.push(Action::Notify { epoch: self.map.epoch, slots: self.geometry.all(), request });
+    }
+
+    /// Has all slots told that the version is STABLE.
+    pub(super) fn tell_stable<O>(
+        &self,
+        version: &Version,
+        tag: Tag,
+        acknowledged: SlotSet,
+        out: &mut Actions<O>,
+    ) {
+        let (epoch, version) = (self.map.epoch, version.clone());
+        out.push(Action::Stable { epoch, version, tag, acknowledged });
     }
 
     pub(super) fn set_timer<O>(&self, kind: TimerKind, out: &mut Actions<O>) {

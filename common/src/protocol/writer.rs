@@ -181,8 +181,7 @@ impl<M: Make> PlainWriter<M> {
             && !self.round.which(|a| *a == Answer::Committed).is_empty()
             && !std::mem::replace(&mut self.stable_told, true)
         {
-            let acknowledged = SlotSet::default();
-            out.push(Action::Stable { version: version.clone(), tag: *tag, acknowledged });
+            self.round.tell_stable(version, *tag, SlotSet::default(), out);
         }
         match self.round.progress(self.write_quorum(), |a| *a == Answer::Committed, out) {
             Progress::Enough if self.round.lingers(out) => {}
@@ -198,7 +197,7 @@ impl<M: Make> PlainWriter<M> {
     fn committed(&mut self, out: &mut Out) {
         let acknowledged = self.round.which(|a| *a == Answer::Committed);
         if let Stage::Committing(version, tag) = std::mem::replace(&mut self.stage, Stage::Done) {
-            out.push(Action::Stable { version: version.clone(), tag, acknowledged });
+            self.round.tell_stable(&version, tag, acknowledged, out);
             out.push(Action::Done(WriteOutcome::Committed { version, tag, acknowledged }));
         }
     }

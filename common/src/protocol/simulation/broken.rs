@@ -1,0 +1,87 @@
+//! The rules that the simulation can break, one at a time, and in which schedules each must be noticed.
+
+use super::super::flaw::Flaw;
+use super::scenario::Scenario;
+
+/// A rule of the client machines, of the slots, or of what surrounds them, that is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// A client machine's.
+    Client(Flaw),
+    /// FENCE makes nobody exclusive.
+    NoExclusivity,
+    /// COMMIT does not look at fences.
+    NoFenceCheck,
+    /// A COMMIT below the floor of a slot without a record is called superseded.
+    FloorSupersedes,
+    /// Versions that arrive by hand-over count as COMMITTED.
+    LearnedVotes,
+    /// Versions that arrive by INSTALL count as COMMITTED.
+    InstalledVotes,
+    /// Slots do not look at epochs.
+    NoEpochs,
+    /// STABLE is accepted whatever its epoch.
+    StableInAnyEpoch,
+    /// Tombstones are dropped without an epoch.
+    PurgesWithoutEpoch,
+    /// One slot need not adopt the purge epoch.
+    PurgesPartlyAdopted,
+    /// Tombstones are dropped although one slot does not hold them.
+    PurgesOnTooFew,
+    /// A drop does not raise the floor.
+    NoFloor,
+    /// A slot that has lost its state votes after one voter's hand-over.
+    RejoinsFromOne,
+    /// A slot that is learning votes.
+    JoiningVotes,
+    /// A moved slot votes after one other's hand-over.
+    MovesWithoutAdopters,
+}
+
+/// A broken rule, its name, and the kind of schedule in which it shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// The name on the command line.
+    pub name: &'static str,
+    pub(super) broken: Broken,
+    /// The schedules.
+    pub scenario: Scenario,
+}
+
+const fn client(name: &'static str, flaw: Flaw, scenario: Scenario) -> Case {
+    Case { name, broken: Broken::Client(flaw), scenario }
+}
+
+const fn case(name: &'static str, broken: Broken, scenario: Scenario) -> Case {
+    Case { name, broken, scenario }
+}
+
+/// Every broken rule.
+pub const CASES: &[Case] = &[
+    client("no-write-back", Flaw::NoWriteBack, Scenario::BASE),
+    client("reads-on-too-few", Flaw::ReadsOnTooFew, Scenario::BASE),
+    client("decides-on-too-few", Flaw::DecidesOnTooFew, Scenario::BASE),
+    client("writes-on-too-few", Flaw::WritesOnTooFew, Scenario::BASE),
+    client("stable-too-early", Flaw::StableTooEarly, Scenario::BASE),
+    client("tags-on-too-few", Flaw::TagsOnTooFew, Scenario::BASE),
+    client("fences-on-too-few", Flaw::FencesOnTooFew, Scenario::BASE),
+    client("retags", Flaw::Retags, Scenario::BASE),
+    client("no-restamp", Flaw::NoRestamp, Scenario::BASE),
+    client("adds-up-epochs", Flaw::AddsUpEpochs, Scenario::REJOIN),
+    client("resends-over-purge", Flaw::ResendsOverPurge, Scenario::COLLECT),
+    client("ignores-floor", Flaw::IgnoresFloor, Scenario::COLLECT),
+    case("no-exclusivity", Broken::NoExclusivity, Scenario::BASE),
+    case("no-fence-check", Broken::NoFenceCheck, Scenario::BASE),
+    case("floor-supersedes", Broken::FloorSupersedes, Scenario::COLLECT),
+    case("learned-votes", Broken::LearnedVotes, Scenario::SEEDED_REJOIN),
+    case("installed-votes", Broken::InstalledVotes, Scenario::SEEDED_INSTALL),
+    case("no-epochs", Broken::NoEpochs, Scenario::MOVE),
+    case("stable-in-any-epoch", Broken::StableInAnyEpoch, Scenario::COLLECT),
+    case("purges-without-epoch", Broken::PurgesWithoutEpoch, Scenario::COLLECT),
+    case("purges-partly-adopted", Broken::PurgesPartlyAdopted, Scenario::COLLECT),
+    case("purges-on-too-few", Broken::PurgesOnTooFew, Scenario::COLLECT),
+    case("no-floor", Broken::NoFloor, Scenario::COLLECT),
+    case("rejoins-from-one", Broken::RejoinsFromOne, Scenario::REJOIN),
+    case("joining-votes", Broken::JoiningVotes, Scenario::REJOIN),
+    case("moves-without-adopters", Broken::MovesWithoutAdopters, Scenario::MOVE),
+];

@@ -1,0 +1,454 @@
+//! One schedule: random operations on one key of one partition, run to the end, and the verdict on what they returned.
+//!
+//! 1. Four to eight operations start at random moments, up to four at once; everything else happens in between.
+//! 2. What has not ended is unknown. The network heals; two more reads are run one after the other.
+//! 3. The history must be linearizable, no promise may have gone back, and the newest version must still have k shards.
+
+use super::super::message::{SlotRequest, Version, VersionState};
+use super::super::quorum::Geometry;
+use super::super::tally::Tally;
+use super::broken::Broken;
+use super::client::{Choices, Client, Ended, version};
+use super::faults::Faults;
+use super::history::{Call, Operation, Return, is_linearizable};
+use super::random::Random;
+use super::report::Report;
+use super::scenario::Scenario;
+use super::world::{Slot, World};
+use crate::types::{Epoch, Fence, OpId, SlotIndex, SlotSet, Tag};
+
+/// What is run, apart from the seed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setting {
+    pub(super) n: u8,
+    pub(super) scenario: Scenario,
+    pub(super) broken: Option<Broken>,
+    pub(super) trace: bool,
+}
+
+/// How much goes wrong in this schedule.
+#[derive(Clone, Copy, Debug)]
+struct Weather {
+    loss_per_mille: u32,
+    crash_rate: u32,
+    give_up_rate: u32,
+    resend_rate: u32,
+    concurrent: usize,
+    /// Data shards of the storage class; versions have fewer when slots are away.
+    class_k: u8,
+}
+
+/// Runs the schedule of this seed; adds to the report. Says whether all held.
+pub(super) fn run(seed: u64, setting: Setting, report: &mut Report) -> bool {
+    let mut schedule = Schedule::new(seed, setting);
+    schedule.run_operations();
+    schedule.run_final_reads();
+    schedule.conclude(seed, report)
+}
+
+struct Schedule {
+    setting: Setting,
+    world: World,
+    faults: Faults,
+    weather: Weather,
+    calls: Vec<Call>,
+    /// Operations begun so far; the rest of `calls` waits.
+    started: usize,
+    /// Operations whose gateway died.
+    crashed: u32,
+}
+
+impl Schedule {
+    fn new(seed: u64, setting: Setting) -> Self {
+        let mut random = Random::new(seed);
+        let mut geometry = Geometry::new(setting.n);
+        if let Some(Broken::Client(flaw)) = setting.broken {
+            geometry = geometry.with_flaw(flaw);
+        }
+        let scenario = setting.scenario;
+        let weather = weather(&mut random, setting);
+        let calls = calls(&mut random, scenario);
+        let stable = random.pick(&[0, 500, 1000, 1000]);
+        let n = usize::from(setting.n);
+        let mut world = World {
+            geometry,
+            slots: vec![Slot::default(); n],
+            left: vec![None; n],
+            clients: Vec::with_capacity(10),
+            network: Vec::with_capacity(256),
+            maps: vec![Default::default()],
+            random,
+            now: 0,
+            revision: 0,
+            broken: setting.broken,
+            stable_per_mille: if scenario.collects && stable == 0 { 1000 } else { stable },
+            trace: setting.trace,
+            breach: None,
+        };
+        let faults = Faults::new(scenario, &mut world);
+        let mut schedule = Self { setting, world, faults, weather, calls, started: 0, crashed: 0 };
+        if scenario.seeded {
+            schedule.seed_start();
+        }
+        schedule
+    }
+
+    /// The next operation, with its random choices, begins.
+    fn begin(&mut self, call: Call) {
+        let world = &mut self.world;
+        let geometry = world.geometry;
+        let lag = if world.random.chance(300) { world.random.below(3) } else { 0 };
+        let map = world.maps[world.maps.len() - 1 - lag.min(world.maps.len() - 1)];
+        let least = (geometry.n() / 2).max(1);
+        let k = least + world.random.below(usize::from(self.weather.class_k) - least + 1);
+        let mut first = geometry.all();
+        if world.random.chance(500) {
+            while first.len() > geometry.r0() {
+                first.0 &= !(1 << world.random.below(geometry.n()));
+            }
+        }
+        let choices = Choices {
+            k: k as u8,
+            reads_first: world.random.chance(500),
+            first,
+            settles: world.random.chance(250),
+        };
+        let client = self.started;
+        self.started += 1;
+        world.clients.push(Client::new(call, client, geometry, map, choices));
+        world.start(client);
+    }
+
+    fn active(&self) -> impl Iterator<Item = usize> {
+        let ended = |at: &usize| self.world.clients[*at].ended.is_some() || self.crashed >> at & 1 == 1;
+        (0..self.world.clients.len()).filter(move |at| !ended(at))
+    }
+
+    fn run_operations(&mut self) {
+        let n = self.world.n();
+        let scale = (n / 4).max(1) * 1000;
+        for _ in 0..500 * n + 500 {
+            self.faults.step(&mut self.world);
+            let mut active = [0_usize; 16];
+            let mut count = 0;
+            for at in self.active() {
+                active[count] = at;
+                count += 1;
+            }
+            if count == 0 && self.started == self.calls.len() {
+                break;
+            }
+            let starts = self.started < self.calls.len() && count < self.weather.concurrent;
+            if starts && self.world.random.odds(100, scale) {
+                self.begin(self.calls[self.started]);
+            } else if count > 0 {
+                let client = self.world.random.pick(&active[..count]);
+                if !self.trouble(client, scale) && !self.tend(client) {
+                    self.deliver_one();
+                }
+            } else {
+                self.deliver_one();
+            }
+        }
+    }
+
+    /// The gateway of this operation dies, or gives up.
+    fn trouble(&mut self, client: usize, scale: usize) -> bool {
+        let world = &mut self.world;
+        if world.random.odds(self.weather.crash_rate, scale) {
+            self.crashed |= 1 << client;
+            world.clients[client].timers.clear();
+            if world.trace {
+                println!("  {} op{} dies", world.now, client + 1);
+            }
+            return true;
+        }
+        if world.random.odds(self.weather.give_up_rate, scale) {
+            let actions = world.clients[client].give_up();
+            world.act(client, actions);
+            return true;
+        }
+        false
+    }
+
+    /// Gives the operation what it waits for besides replies: a lock, a map, a timer.
+    fn tend(&mut self, client: usize) -> bool {
+        let idle = self.world.network.is_empty();
+        let World { clients, random, revision, maps, .. } = &mut self.world;
+        let waiting = &mut clients[client];
+        let actions = if waiting.wants_lock && random.chance(200) {
+            if !self.setting.scenario.calm && random.chance(20) {
+                waiting.lock(Err(super::super::action::NoLock))
+            } else {
+                *revision += 1;
+                waiting.lock(Ok(Fence { generation: 0, revision: *revision }))
+            }
+        } else if waiting.wants_map && random.chance(200) {
+            waiting.map(maps.last().copied().unwrap_or_default())
+        } else if !waiting.timers.is_empty() {
+            let at = random.below(waiting.timers.len());
+            let resends = matches!(waiting.timers[at].kind, super::super::action::TimerKind::Resend);
+            let rate = match (resends, idle) {
+                (true, true) => 300,
+                (true, false) => self.weather.resend_rate,
+                (false, _) => 60,
+            };
+            if !random.chance(rate) {
+                return false;
+            }
+            waiting.fire(at)
+        } else {
+            return false;
+        };
+        self.world.act(client, actions);
+        true
+    }
+
+    fn deliver_one(&mut self) {
+        let world = &mut self.world;
+        if world.network.is_empty() {
+            return;
+        }
+        let at = world.random.below(world.network.len());
+        if self.faults.slow[world.network[at].slot()] && !world.random.chance(30) {
+            return;
+        }
+        let duplicate = !self.setting.scenario.calm && world.random.chance(20);
+        let lose = world.random.chance(self.weather.loss_per_mille);
+        if let super::world::Envelope::Reply { client, .. } = &world.network[at]
+            && self.crashed >> client & 1 == 1
+        {
+            world.network.swap_remove(at);
+            return;
+        }
+        world.deliver(at, duplicate, lose);
+    }
+
+    /// Strict reads after everything has calmed down; what was under way may still arrive.
+    fn run_final_reads(&mut self) {
+        for client in 0..self.world.clients.len() {
+            if self.world.clients[client].ended.is_none() {
+                self.crashed |= 1 << client;
+            }
+        }
+        if self.world.random.chance(300) {
+            self.world.network.clear();
+        }
+        self.faults.slow = [false; 16];
+        self.weather.loss_per_mille = 0;
+        for _ in 0..2 {
+            let client = self.started;
+            self.begin(Call::Read);
+            for _ in 0..80 * self.world.n() {
+                if self.world.clients[client].ended.is_some() {
+                    break;
+                }
+                if !self.tend(client) {
+                    self.deliver_one();
+                }
+            }
+            if self.world.clients[client].ended.is_none() {
+                self.crashed |= 1 << client;
+            }
+        }
+    }
+
+    /// A plain write is COMMITTED on the slots that a fenced create has not met, and the create on some that it has; both
+    /// gateways are dead and their COMMITs under way. Most of what follows reads.
+    fn seed_start(&mut self) {
+        let geometry = self.world.geometry;
+        let k = (geometry.n() / 2).max(1) as u8;
+        for call in &mut self.calls[2..] {
+            if self.world.random.chance(700) {
+                *call = Call::Read;
+            }
+        }
+        (self.calls[0], self.calls[1]) = (Call::Write(1), Call::Replace(0, 2));
+        for (client, call) in [self.calls[0], self.calls[1]].into_iter().enumerate() {
+            let choices = Choices { k, reads_first: false, first: geometry.all(), settles: false };
+            let map = self.world.map();
+            let mut dead = Client::new(call, client, geometry, map, choices);
+            dead.begin = 1;
+            self.world.clients.push(dead);
+        }
+        (self.started, self.crashed) = (2, 0b11);
+        self.world.now = 2;
+        self.world.revision = 1;
+        let fence = Fence { generation: 0, revision: 1 };
+        let commit = |number: u64, fence: Fence| {
+            let op = OpId { session: number, counter: 0 };
+            SlotRequest::Commit { version: version(op, k, 0), tag: Tag { fence, seq: 1, writer: op } }
+        };
+        let plain = commit(1, Fence::default());
+        let fenced = commit(2, fence);
+        let mut unmet = SlotSet::default();
+        while unmet.len() < geometry.n() - geometry.m() {
+            unmet.insert(SlotIndex(self.world.random.below(geometry.n()) as u8));
+        }
+        let mut commits = 0;
+        for at in 0..geometry.n() {
+            for number in [1, 2] {
+                let op = OpId { session: number, counter: 0 };
+                let shard = bytes::Bytes::from_static(b"s");
+                self.world.serve(at, Epoch(0), &SlotRequest::Prepare { op, shard });
+            }
+            if unmet.contains(SlotIndex(at as u8)) {
+                self.world.serve(at, Epoch(0), &plain);
+            } else {
+                let op = OpId { session: 2, counter: 0 };
+                self.world.serve(at, Epoch(0), &SlotRequest::Fence { fence, op });
+                if commits + 1 < geometry.m() && self.world.random.chance(300) {
+                    commits += 1;
+                    self.world.serve(at, Epoch(0), &fenced);
+                }
+            }
+            for (client, request) in [(0, &plain), (1, &fenced)] {
+                if self.world.random.chance(500) {
+                    let request = request.clone();
+                    let slot = at as u8;
+                    let epoch = Epoch(0);
+                    let message =
+                        super::world::Envelope::Request { slot, client, round: None, epoch, request };
+                    self.world.network.push(message);
+                }
+            }
+        }
+    }
+
+    fn history(&self) -> Vec<Operation> {
+        let mut history = Vec::with_capacity(self.world.clients.len());
+        for client in &self.world.clients {
+            let returned = match client.ended {
+                Some(Ended::Returned(returned)) => returned,
+                Some(Ended::NoEffect) => continue,
+                None if client.call == Call::Read => continue,
+                None => Return::Unknown,
+            };
+            history.push(Operation { call: client.call, returned, begin: client.begin, end: client.end });
+        }
+        history
+    }
+
+    /// Whether the newest version still has its k shards. Not asked where slots lose shards by losing their state.
+    fn is_durable(&self) -> bool {
+        if self.setting.scenario.wipes || self.setting.scenario.moves {
+            return true;
+        }
+        let Some(newest) = self.world.newest() else { return true };
+        let Version { op, k, .. } = newest.version;
+        let holds = |slot: &&Slot| {
+            let register = &slot.register;
+            register.prepared.contains(&op)
+                || register.versions.iter().any(|v| v.version.op == op && v.shard_present)
+        };
+        self.world.slots.iter().filter(holds).count() >= usize::from(k)
+    }
+
+    /// At rest, with everything STABLE everywhere, any R0 answers must decide.
+    fn rests_well(&mut self) -> Option<bool> {
+        let newest = self.world.newest().cloned()?;
+        let at_rest = |slot: &Slot| {
+            let current = slot.register.current();
+            slot.is_voter() && current.is_some_and(|v| v.tag == newest.tag && v.state == VersionState::Stable)
+        };
+        if !self.world.slots.iter().all(at_rest) {
+            return None;
+        }
+        let geometry = self.world.geometry;
+        let mut asked = geometry.all();
+        while asked.len() > geometry.r0() {
+            asked.0 &= !(1 << self.world.random.below(geometry.n()));
+        }
+        let epoch = self.world.map().epoch;
+        let query = SlotRequest::Query { inline_data: false };
+        let mut round = super::super::round::Round::new(geometry, self.world.map());
+        round.send::<Ended>(geometry.all(), query.clone(), &mut Vec::new());
+        for slot in asked.iter() {
+            let reply = self.world.serve(usize::from(slot.0), epoch, &query);
+            round.accept(1, slot, Ok(reply));
+        }
+        let tally = Tally::of(round.answers());
+        let decides = tally.views == geometry.r0() && tally.decided(geometry);
+        Some(decides && tally.top.map(|top| top.tag) == Some(newest.tag))
+    }
+
+    fn conclude(mut self, seed: u64, report: &mut Report) -> bool {
+        let rests = self.rests_well();
+        let history = self.history();
+        let linearizable = is_linearizable(&history);
+        let held = if !linearizable {
+            Err("not linearizable")
+        } else if let Some(breach) = self.world.breach {
+            Err(breach)
+        } else if !self.is_durable() {
+            Err("the newest version has lost its shards")
+        } else if rests == Some(false) {
+            Err("a read at rest was not decided by R0 answers")
+        } else {
+            Ok(())
+        };
+        if self.setting.trace {
+            for (at, client) in self.world.clients.iter().enumerate() {
+                let died = self.crashed >> at & 1 == 1;
+                println!(
+                    "op{} {:?} {}-{} {:?} died {died}",
+                    at + 1,
+                    client.call,
+                    client.begin,
+                    client.end,
+                    client.ended
+                );
+            }
+            for (at, slot) in self.world.slots.iter().enumerate() {
+                println!("slot{at} {slot:?}");
+            }
+            println!("seed {seed}: {held:?}");
+        }
+        report.schedules += 1;
+        report.drops += self.faults.drops;
+        report.joins += self.faults.joins;
+        report.at_rest += u64::from(rests.is_some());
+        for client in &self.world.clients {
+            report.count(client.call, client.ended);
+        }
+        if let Err(why) = held {
+            report.violation(seed, why);
+        }
+        held.is_ok()
+    }
+}
+
+fn weather(random: &mut Random, setting: Setting) -> Weather {
+    let calm = setting.scenario.calm;
+    let losses: &[u32] = if setting.scenario.collects { &[0, 10, 20, 100] } else { &[0, 20, 100, 250] };
+    let n = setting.n;
+    let least = (n / 2).max(1);
+    let weather = Weather {
+        loss_per_mille: random.pick(losses),
+        crash_rate: random.pick(&[0, 2, 8]),
+        give_up_rate: random.pick(&[0, 0, 3]),
+        resend_rate: random.pick(&[2, 10]),
+        concurrent: 1 + random.below(4),
+        class_k: random.pick(&[least, least, (n - 2).max(least), (n - 1).max(1)]),
+    };
+    if calm { Weather { loss_per_mille: 0, crash_rate: 0, give_up_rate: 0, ..weather } } else { weather }
+}
+
+fn calls(random: &mut Random, scenario: Scenario) -> Vec<Call> {
+    let count = 4 + random.below(5);
+    let mut one = |number: usize| {
+        let value = number as u8 + 1;
+        let other = random.below(count) as u8;
+        let deletes = if scenario.collects { 4 } else { 1 };
+        match random.below(13 + deletes) {
+            0..4 => Call::Write(value),
+            4 | 5 => Call::Replace(0, value),
+            6 => Call::Replace(other, value),
+            7 => Call::Swap(value),
+            8 => Call::Replace(other, 0),
+            9..13 => Call::Read,
+            _ => Call::Write(0),
+        }
+    };
+    (0..count).map(&mut one).collect()
+}

@@ -1,0 +1,239 @@
+//! The simulated partition: slots that run the real rules, a network, operations, maps.
+//!
+//! Everything random comes from the schedule's own generator. The world delivers, duplicates and loses messages; what
+//! happens to slots besides is in [`super::faults`].
+
+use bytes::Bytes;
+
+use super::super::action::{Action, Actions, Lost, MapEpochs, RoundNumber};
+use super::super::message::{SlotReply, SlotRequest, SlotVersion, VersionState};
+use super::super::quorum::Geometry;
+use super::super::register::{PartitionState, Register, Role, serve};
+use super::broken::Broken;
+use super::client::{Client, Ended};
+use super::random::Random;
+use crate::types::{Epoch, Fence, OpId, SlotIndex};
+
+/// A slot: one partition, one register.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slot {
+    pub(super) partition: PartitionState,
+    pub(super) register: Register,
+}
+
+impl Slot {
+    pub(super) fn is_voter(&self) -> bool {
+        self.partition.role == Role::Voter
+    }
+
+    /// The fence that is promised, with or without a record.
+    fn promised(&self) -> Fence {
+        if self.register.learn.is_some() { self.register.fence } else { self.partition.floor.fence }
+    }
+}
+
+/// A message under way.
+#[derive(Clone, Debug)]
+pub(super) enum Envelope {
+    /// To a slot; without a round nobody waits for the reply.
+    Request { slot: u8, client: u8, round: Option<RoundNumber>, epoch: Epoch, request: SlotRequest },
+    /// Back to the operation.
+    Reply { slot: u8, client: u8, round: RoundNumber, reply: Result<SlotReply, Lost> },
+}
+
+impl Envelope {
+    pub(super) fn slot(&self) -> usize {
+        match self {
+            Self::Request { slot, .. } | Self::Reply { slot, .. } => usize::from(*slot),
+        }
+    }
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) geometry: Geometry,
+    pub(super) slots: Vec<Slot>,
+    /// The old drive of a moved slot, and the epoch from which callers no longer address it.
+    pub(super) left: Vec<Option<(Epoch, Box<Slot>)>>,
+    pub(super) clients: Vec<Client>,
+    pub(super) network: Vec<Envelope>,
+    /// Every map there was; the last one is current.
+    pub(super) maps: Vec<MapEpochs>,
+    pub(super) random: Random,
+    pub(super) now: u64,
+    /// The coordinator's revision: locks are granted to whoever asks, without exclusion.
+    pub(super) revision: u64,
+    pub(super) broken: Option<Broken>,
+    /// How often, in 1,000, STABLE is sent at all.
+    pub(super) stable_per_mille: u32,
+    pub(super) trace: bool,
+    /// An invariant that did not hold.
+    pub(super) breach: Option<&'static str>,
+}
+
+impl World {
+    pub(super) fn n(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn map(&self) -> MapEpochs {
+        self.maps.last().copied().unwrap_or_default()
+    }
+
+    /// Publishes a map with a higher epoch.
+    pub(super) fn raise_epoch(&mut self, purge: bool) -> Epoch {
+        let map = self.map();
+        let epoch = Epoch(map.epoch.0 + 1);
+        let purge = if purge { epoch } else { map.purge };
+        self.maps.push(MapEpochs { epoch, purge });
+        epoch
+    }
+
+    pub(super) fn is_broken(&self, broken: Broken) -> bool {
+        self.broken == Some(broken)
+    }
+
+    pub(super) fn act(&mut self, client: usize, actions: Actions<Ended>) {
+        for action in actions {
+            if self.trace && !matches!(action, Action::Send { .. } | Action::Notify { .. }) {
+                println!("  {} op{} {action:?}", self.now, client + 1);
+            }
+            match action {
+                Action::Prepare { round, epoch, slots } => {
+                    let op = OpId { session: client as u64 + 1, counter: 0 };
+                    let request = SlotRequest::Prepare { op, shard: Bytes::from_static(b"s") };
+                    self.send(client, Some(round), epoch, slots.iter(), &request);
+                }
+                Action::Send { round, epoch, slots, request } => {
+                    self.send(client, Some(round), epoch, slots.iter(), &request);
+                }
+                Action::Notify { epoch, slots, request } => {
+                    self.send(client, None, epoch, slots.iter(), &request);
+                }
+                Action::Stable { epoch, version, tag, acknowledged } => {
+                    if self.random.chance(self.stable_per_mille) {
+                        let request = SlotRequest::Stable { version, tag, acknowledged };
+                        self.send(client, None, epoch, self.geometry.all().iter(), &request);
+                    }
+                }
+                Action::SetTimer(_) | Action::TakeLock | Action::RefreshMap(_) => {}
+                Action::Done(_) => {
+                    self.now += 1;
+                    self.clients[client].end = self.now;
+                }
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        client: usize,
+        round: Option<RoundNumber>,
+        epoch: Epoch,
+        slots: impl Iterator<Item = SlotIndex>,
+        request: &SlotRequest,
+    ) {
+        for SlotIndex(slot) in slots {
+            let request = request.clone();
+            self.network.push(Envelope::Request { slot, client: client as u8, round, epoch, request });
+        }
+    }
+
+    pub(super) fn start(&mut self, client: usize) {
+        self.now += 1;
+        self.clients[client].begin = self.now;
+        let actions = self.clients[client].start();
+        self.act(client, actions);
+    }
+
+    /// Delivers (or loses) one message; a duplicate stays under way.
+    pub(super) fn deliver(&mut self, at: usize, duplicate: bool, lose: bool) {
+        let envelope = if duplicate { self.network[at].clone() } else { self.network.swap_remove(at) };
+        match envelope {
+            Envelope::Request { slot, client, round: Some(round), .. } if lose => {
+                // Sometimes the sender is told that its message is lost, sometimes it is left waiting.
+                if !duplicate && self.random.chance(300) {
+                    self.network.push(Envelope::Reply { slot, client, round, reply: Err(Lost) });
+                }
+            }
+            _ if lose => {}
+            Envelope::Request { slot, client, round, epoch, request } => {
+                let reply = self.serve(usize::from(slot), epoch, &request);
+                if self.trace {
+                    println!("  {} slot{slot} op{} {epoch:?} {request:?} -> {reply:?}", self.now, client + 1);
+                }
+                if let Some(round) = round {
+                    self.network.push(Envelope::Reply { slot, client, round, reply: Ok(reply) });
+                }
+            }
+            Envelope::Reply { slot, client, round, reply } => {
+                let client = usize::from(client);
+                if self.clients[client].ended.is_none() {
+                    let actions = self.clients[client].reply(round, SlotIndex(slot), reply);
+                    self.act(client, actions);
+                }
+            }
+        }
+    }
+
+    /// Serves a request at the drive that a caller of this epoch addresses.
+    pub(super) fn serve(&mut self, at: usize, epoch: Epoch, request: &SlotRequest) -> SlotReply {
+        let broken = self.broken;
+        let slot = match &mut self.left[at] {
+            Some((moved, old)) if epoch < *moved => old.as_mut(),
+            _ => &mut self.slots[at],
+        };
+        let stable = matches!(request, SlotRequest::Stable { .. });
+        let ignores_epoch =
+            broken == Some(Broken::NoEpochs) || stable && broken == Some(Broken::StableInAnyEpoch);
+        let epoch = if ignores_epoch { slot.partition.epoch } else { epoch };
+        let promised = slot.promised();
+        if let SlotRequest::Commit { tag, .. } = request {
+            let vacant = slot.register.current().is_none();
+            let floor = slot.register.learn.unwrap_or(slot.partition.floor);
+            if broken == Some(Broken::FloorSupersedes) && vacant && *tag <= floor {
+                return SlotReply::Committed { superseded: true };
+            }
+            if broken == Some(Broken::NoFenceCheck) {
+                slot.register.learn = slot.register.learn.or(Some(slot.partition.floor));
+                slot.register.fence = Fence::default();
+                slot.register.exclusive = None;
+            }
+        }
+        let served = serve(&mut slot.partition, &mut slot.register, epoch, request);
+        match broken {
+            Some(Broken::NoFenceCheck) => slot.register.fence = slot.register.fence.max(promised),
+            Some(Broken::NoExclusivity) => slot.register.exclusive = None,
+            Some(Broken::InstalledVotes) if matches!(request, SlotRequest::Install { .. }) => {
+                count_learned(&mut slot.register);
+            }
+            _ => {}
+        }
+        if slot.promised() < promised {
+            self.breach = Some("a fence went back");
+        }
+        served.reply
+    }
+
+    /// Frees what a slot may free; shards of versions that are not STABLE anywhere must survive this.
+    pub(super) fn free(&mut self, at: usize) {
+        let register = &mut self.slots[at].register;
+        let freeable = register.freeable().next().map(|v| v.version.op);
+        if let Some(op) = freeable {
+            register.free(op);
+        }
+    }
+
+    /// The version with the highest tag at any slot.
+    pub(super) fn newest(&self) -> Option<&SlotVersion> {
+        self.slots.iter().filter_map(|slot| slot.register.current()).max_by_key(|v| v.tag)
+    }
+}
+
+/// Breaks the rule that LEARNED has no vote.
+pub(super) fn count_learned(register: &mut Register) {
+    for version in &mut register.versions {
+        version.state = version.state.max(VersionState::Committed);
+    }
+}

@@ -16,9 +16,9 @@ pub(crate) enum Flaw {
     DecidesOnTooFew,
     /// W = k.
     WritesOnTooFew,
-    /// STABLE is told after the first acknowledgement.
+    /// STABLE is told before COMMIT is acknowledged.
     StableTooEarly,
-    /// Tags rest on too few answers.
+    /// Tags rest on R0 − 1 answers.
     TagsOnTooFew,
     /// FENCE is enough on R0 − 1 slots.
     FencesOnTooFew,

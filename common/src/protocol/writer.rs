@@ -68,7 +68,6 @@ pub struct PlainWriter<M> {
     backoffs: u8,
     /// The epoch in which the tag was chosen.
     tagged_in: MapEpochs,
-    stable_told: bool,
 }
 
 type Out = Actions<WriteOutcome>;
@@ -84,7 +83,6 @@ impl<M: Make> PlainWriter<M> {
             stage: Stage::Preparing,
             backoffs: 0,
             tagged_in: map,
-            stable_told: false,
         }
     }
 
@@ -102,7 +100,9 @@ impl<M: Make> PlainWriter<M> {
     }
 
     fn advance_preparing(&mut self, out: &mut Out) {
-        match self.round.progress(self.write_quorum(), Answer::is_prepared, out) {
+        let hasty = self.round.geometry.breaks(Flaw::TagsOnTooFew);
+        let need = if hasty { self.round.geometry.tag_quorum() } else { self.write_quorum() };
+        match self.round.progress(need, Answer::is_prepared, out) {
             Progress::Enough if self.round.lingers(out) => {}
             Progress::Enough => {
                 let views = self.round.which(|a| matches!(a, Answer::View(_))).len();
@@ -172,17 +172,13 @@ impl<M: Make> PlainWriter<M> {
         if let Stage::Committing(version, tag) = &self.stage {
             let request = SlotRequest::Commit { version: version.clone(), tag: *tag };
             self.round.commit_again(request, out);
+            if self.round.geometry.breaks(Flaw::StableTooEarly) {
+                self.round.tell_stable(version, *tag, SlotSet::default(), out);
+            }
         }
     }
 
     fn advance_committing(&mut self, out: &mut Out) {
-        if self.round.geometry.breaks(Flaw::StableTooEarly)
-            && let Stage::Committing(version, tag) = &self.stage
-            && !self.round.which(|a| *a == Answer::Committed).is_empty()
-            && !std::mem::replace(&mut self.stable_told, true)
-        {
-            self.round.tell_stable(version, *tag, SlotSet::default(), out);
-        }
         match self.round.progress(self.write_quorum(), |a| *a == Answer::Committed, out) {
             Progress::Enough if self.round.lingers(out) => {}
             Progress::Enough => self.committed(out),

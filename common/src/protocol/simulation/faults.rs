@@ -65,7 +65,7 @@ impl Faults {
             slow: [false; 16],
             scale,
             slow_rate: 3 + random.below(10) as u32,
-            purge_rate: 30 + random.below(180) as u32,
+            purge_rate: 50 + random.below(400) as u32,
             loss_rate: random.pick(&[4, 10, 25]),
             join_rate: random.pick(&[10, 30, 100]),
             drops: 0,

@@ -33,6 +33,8 @@ struct Weather {
     crash_rate: u32,
     give_up_rate: u32,
     resend_rate: u32,
+    /// How soon the next operation begins; seldom enough that purges find a key at rest.
+    start_rate: u32,
     concurrent: usize,
     /// Data shards of the storage class; versions have fewer when slots are away.
     class_k: u8,
@@ -139,7 +141,7 @@ impl Schedule {
                 break;
             }
             let starts = self.started < self.calls.len() && count < self.weather.concurrent;
-            if starts && self.world.random.odds(100, scale) {
+            if starts && self.world.random.odds(self.weather.start_rate, scale) {
                 self.begin(self.calls[self.started]);
             } else if count > 0 {
                 let client = self.world.random.pick(&active[..count]);
@@ -428,6 +430,7 @@ fn weather(random: &mut Random, setting: Setting) -> Weather {
         crash_rate: random.pick(&[0, 2, 8]),
         give_up_rate: random.pick(&[0, 0, 3]),
         resend_rate: random.pick(&[2, 10]),
+        start_rate: random.pick(if setting.scenario.collects { &[100, 30, 15, 8] } else { &[100] }),
         concurrent: 1 + random.below(4),
         class_k: random.pick(&[least, least, (n - 2).max(least), (n - 1).max(1)]),
     };
@@ -439,7 +442,7 @@ fn calls(random: &mut Random, scenario: Scenario) -> Vec<Call> {
     let mut one = |number: usize| {
         let value = number as u8 + 1;
         let other = random.below(count) as u8;
-        let deletes = if scenario.collects { 4 } else { 1 };
+        let deletes = if scenario.collects { 6 } else { 1 };
         match random.below(13 + deletes) {
             0..4 => Call::Write(value),
             4 | 5 => Call::Replace(0, value),

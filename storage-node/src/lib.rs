@@ -13,6 +13,7 @@ mod image;
 mod index;
 mod journal;
 mod node;
+pub mod rpc;
 mod shards;
 mod store;
 

@@ -24,7 +24,8 @@ use wire::write_shard_request::Part;
 const PIECES_WAITING: usize = 2;
 
 /// What the trait wants of a block stream.
-pub(super) type Blocks = std::pin::Pin<Box<dyn Stream<Item = Result<wire::ReadShardResponse, Status>> + Send>>;
+pub(super) type Blocks =
+    std::pin::Pin<Box<dyn Stream<Item = Result<wire::ReadShardResponse, Status>> + Send>>;
 
 /// Receives a shard.
 pub(super) async fn write(
@@ -40,9 +41,8 @@ pub(super) async fn write(
     let (pieces, receiver) = mpsc::channel(PIECES_WAITING);
     let prepare = tokio::spawn(async move { node.prepare_shard(header, receiver).await });
     let passed = pass_on(&mut inbound, pieces).await;
-    let prepared = prepare
-        .await
-        .unwrap_or_else(|error| Err(NodeError::Invalid(format!("the prepare broke: {error}"))));
+    let prepared =
+        prepare.await.unwrap_or_else(|error| Err(NodeError::Invalid(format!("the prepare broke: {error}"))));
     match passed {
         Ok(()) => prepared,
         // What the node says is more than that the stream broke off; that it succeeded is not possible.
@@ -122,4 +122,3 @@ pub(super) fn read(mut blocks: ShardBlocks) -> Blocks {
         if message.blocks.is_empty() { Poll::Ready(None) } else { Poll::Ready(Some(Ok(message))) }
     }))
 }
-

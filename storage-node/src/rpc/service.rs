@@ -45,8 +45,7 @@ impl wire::storage_node_server::StorageNode for Service {
         &self,
         request: Request<Streaming<wire::WriteShardRequest>>,
     ) -> Result<Response<wire::WriteShardResponse>, Status> {
-        let reply =
-            bulk::write(self.node.clone(), request.into_inner()).await.map_err(error_to_status)?;
+        let reply = bulk::write(self.node.clone(), request.into_inner()).await.map_err(error_to_status)?;
         Ok(Response::new(wire::WriteShardResponse { reply: Some(reply.into()) }))
     }
 
@@ -68,10 +67,7 @@ impl wire::storage_node_server::StorageNode for Service {
         Ok(Response::new(page.into()))
     }
 
-    async fn info(
-        &self,
-        _: Request<wire::InfoRequest>,
-    ) -> Result<Response<wire::InfoResponse>, Status> {
+    async fn info(&self, _: Request<wire::InfoRequest>) -> Result<Response<wire::InfoResponse>, Status> {
         let info = self.node.info().await.map_err(error_to_status)?;
         Ok(Response::new(info.into()))
     }

@@ -7,6 +7,7 @@
 
 pub mod coordination;
 pub mod erasure;
+pub mod layout;
 pub mod limits;
 pub mod meta;
 pub mod node;

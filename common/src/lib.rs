@@ -5,6 +5,7 @@
 //! talks to a storage node), `cluster` (the live map built from both). This crate never imports
 //! `coffer-gateway` or `coffer-storage-node`.
 
+pub mod cluster;
 pub mod coordination;
 pub mod erasure;
 pub mod layout;

@@ -1,4 +1,5 @@
 //! Coffer's stateless gateway.
 
+pub mod config;
 pub mod object;
 pub mod s3;

@@ -21,22 +21,22 @@ impl Backend {
 
 impl StorageBackend for Backend {
     fn len(&self) -> Result<u64, io::Error> {
-        self.file.len()
+        Ok(self.file.len()?)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        self.file.read_at(out, offset)
+        Ok(self.file.read_at(out, offset)?)
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.file.set_len(len)
+        Ok(self.file.set_len(len)?)
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.file.sync_data()
+        Ok(self.file.sync_data()?)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.file.write_at(data, offset)
+        Ok(self.file.write_at(data, offset)?)
     }
 }

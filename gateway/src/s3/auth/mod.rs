@@ -26,6 +26,9 @@ mod error;
 mod v2;
 mod v4;
 
+#[cfg(test)]
+mod tests;
+
 pub use credentials::{Credential, Credentials};
 pub use encoding::{decode_query, percent_decode};
 pub use error::AuthError;
@@ -218,6 +221,3 @@ impl<'a> Mechanism<'a> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

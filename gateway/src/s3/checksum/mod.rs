@@ -17,6 +17,9 @@ mod error;
 mod multipart;
 mod request;
 
+#[cfg(test)]
+mod tests;
+
 pub use digest::{DigestSet, Digests};
 pub use error::ChecksumError;
 pub use multipart::{FullObject, composite, multipart_etag, upload_checksum};
@@ -182,6 +185,3 @@ impl fmt::Debug for Checksum {
         write!(f, "{} {}", self.algorithm.name(), self.to_base64())
     }
 }
-
-#[cfg(test)]
-mod tests;

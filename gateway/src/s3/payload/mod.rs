@@ -17,6 +17,9 @@
 mod chunked;
 mod error;
 
+#[cfg(test)]
+mod tests;
+
 pub use chunked::{ChunkedDecoder, MAX_CHUNK_HEADER_BYTES, MAX_TRAILER_BYTES, MIN_CHUNK_BYTES};
 pub use error::{BoxError, PayloadError};
 
@@ -226,6 +229,3 @@ where
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,254 @@
+//! Settings of a gateway: arguments, their environment forms, and the root credentials.
+//!
+//! Owns: parsing and defaults, and the names that users of MinIO have in their environment. Never opens a socket.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use clap::Args;
+
+use crate::s3::auth::Credentials;
+
+/// Shortest secret key that is accepted, in characters.
+const MIN_SECRET_CHARS: usize = 8;
+/// Shortest access key that is accepted, in characters.
+const MIN_ACCESS_CHARS: usize = 3;
+
+/// Settings that do not let a gateway start.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// No root credentials.
+    #[error(
+        "no credentials: set COFFER_ACCESS_KEY and COFFER_SECRET_KEY (or COFFER_ACCESS_KEY_FILE and \
+         COFFER_SECRET_KEY_FILE), for example\n  \
+         export COFFER_ACCESS_KEY=coffer COFFER_SECRET_KEY=$(head -c 20 /dev/urandom | od -An -tx1 | tr -d ' \\n')"
+    )]
+    NoCredentials,
+    /// Half of a key pair.
+    #[error("`{set}` is set, but `{missing}` is not: both are needed")]
+    HalfOfPair {
+        /// The one that is there.
+        set: String,
+        /// The one that is not.
+        missing: String,
+    },
+    /// Too short to be safe, or not what a header can carry.
+    #[error("`{name}` is not usable: {reason}")]
+    BadKey {
+        /// The setting.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A file named by a `_FILE` setting cannot be read.
+    #[error("`{name}` names `{path}`, which cannot be read: {reason}")]
+    File {
+        /// The setting.
+        name: String,
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// A base domain that cannot be one.
+    #[error("`{0}` is not a domain name: give names such as s3.example.com, separated by commas")]
+    BadDomain(String),
+}
+
+/// Arguments of a gateway, for its own binary, `coffer gateway` and `coffer server`.
+#[derive(Args, Clone, Debug)]
+pub struct GatewayArgs {
+    /// Where S3 is served.
+    #[arg(long, env = "COFFER_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9000")]
+    pub address: SocketAddr,
+
+    /// Where the admin API, health and metrics are served.
+    #[arg(long, env = "COFFER_CONSOLE_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9001")]
+    pub console_address: SocketAddr,
+
+    /// Base domains for addresses such as http://bucket.s3.example.com, separated by commas.
+    #[arg(long, env = "COFFER_DOMAIN", value_name = "DOMAINS", value_delimiter = ',')]
+    pub domain: Vec<String>,
+
+    /// The only region that requests may name [default: any; new buckets are in us-east-1].
+    #[arg(long, env = "COFFER_REGION", value_name = "REGION")]
+    pub region: Option<String>,
+
+    /// Whether Signature Version 2 is accepted, which old clients and presigned URLs of boto3 use.
+    #[arg(long, env = "COFFER_SIGV2", value_name = "on|off", default_value = "on")]
+    pub sigv2: Switch,
+}
+
+/// A setting that is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// Settings of a gateway.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Where S3 is served.
+    pub s3_address: SocketAddr,
+    /// Where the admin API, health and metrics are served.
+    pub admin_address: SocketAddr,
+    /// The root key pair.
+    pub credentials: Credentials,
+    /// Base domains for virtual-host style addresses, lower case.
+    pub domains: Vec<String>,
+    /// Whether Signature Version 2 is accepted.
+    pub sigv2: bool,
+    /// The only region that is accepted; `None` for any.
+    pub region: Option<String>,
+}
+
+impl GatewayArgs {
+    /// The gateway's settings, with credentials and fallbacks from the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if they do not let a gateway start.
+    #[expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
+    pub fn gateway_config(&self) -> Result<GatewayConfig, ConfigError> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let mut domains = self.domain.clone();
+        if domains.is_empty() {
+            let old = variable("MINIO_DOMAIN").unwrap_or_default();
+            domains = old.split(',').map(str::to_owned).collect();
+        }
+        Ok(GatewayConfig {
+            s3_address: self.address,
+            admin_address: self.console_address,
+            credentials: credentials(&variable, &read_file)?,
+            domains: parse_domains(&domains)?,
+            sigv2: self.sigv2 == Switch::On,
+            region: self.region.clone().filter(|region| !region.is_empty()),
+        })
+    }
+}
+
+/// Names of a key pair, the first that is set wins: ours, and those that people have from MinIO.
+const PAIRS: [(&str, &str); 3] = [
+    ("COFFER_ACCESS_KEY", "COFFER_SECRET_KEY"),
+    ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"),
+    ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"),
+];
+
+type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+type ReadFile<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
+
+fn credentials(variable: Lookup<'_>, file: ReadFile<'_>) -> Result<Credentials, ConfigError> {
+    for (access_name, secret_name) in PAIRS {
+        let access = setting(access_name, variable, file)?;
+        let secret = setting(secret_name, variable, file)?;
+        let half =
+            |set: &str, missing: &str| ConfigError::HalfOfPair { set: set.into(), missing: missing.into() };
+        match (access, secret) {
+            (None, None) => {}
+            (Some(_), None) => return Err(half(access_name, secret_name)),
+            (None, Some(_)) => return Err(half(secret_name, access_name)),
+            (Some(access), Some(secret)) => {
+                check_key(access_name, &access, MIN_ACCESS_CHARS)?;
+                check_key(secret_name, &secret, MIN_SECRET_CHARS)?;
+                return Ok(Credentials::root(access, secret));
+            }
+        }
+    }
+    Err(ConfigError::NoCredentials)
+}
+
+/// `NAME`, or the first line of the file that `NAME_FILE` names.
+fn setting(name: &str, variable: Lookup<'_>, file: ReadFile<'_>) -> Result<Option<String>, ConfigError> {
+    if let Some(value) = variable(name).filter(|value| !value.is_empty()) {
+        return Ok(Some(value));
+    }
+    let name = format!("{name}_FILE");
+    let Some(path) = variable(&name).filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    match file(Path::new(&path)) {
+        Ok(text) => Ok(Some(text.lines().next().unwrap_or_default().trim().to_owned())),
+        Err(reason) => Err(ConfigError::File { name, path, reason }),
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+fn check_key(name: &str, value: &str, shortest: usize) -> Result<(), ConfigError> {
+    let reason = if value.chars().count() < shortest {
+        format!("it needs at least {shortest} characters")
+    } else if value.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        "it holds white space".to_owned()
+    } else if shortest == MIN_ACCESS_CHARS && value.contains(['/', ',', '=', ':']) {
+        "it holds one of / , = :, which signatures use".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(ConfigError::BadKey { name: name.to_owned(), reason })
+}
+
+fn parse_domains(names: &[String]) -> Result<Vec<String>, ConfigError> {
+    let mut domains = Vec::new();
+    for name in names.iter().map(|name| name.trim().trim_matches('.').to_ascii_lowercase()) {
+        if name.is_empty() {
+            continue;
+        }
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        if !name.bytes().all(known) || name.parse::<std::net::IpAddr>().is_ok() {
+            return Err(ConfigError::BadDomain(name));
+        }
+        domains.push(name);
+    }
+    Ok(domains)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(pairs: &[(&str, &str)]) -> Result<Credentials, ConfigError> {
+        let variable =
+            |name: &str| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let file = |path: &Path| match path.to_str() {
+            Some("/good") => Ok(" from-the-file \nmore".to_owned()),
+            _ => Err("no such file".to_owned()),
+        };
+        credentials(&variable, &file)
+    }
+
+    #[test]
+    fn credentials_come_from_the_first_pair_that_is_set() {
+        let ours = [
+            ("COFFER_ACCESS_KEY", "ours"),
+            ("COFFER_SECRET_KEY_FILE", "/good"),
+            ("MINIO_ROOT_USER", "theirs"),
+        ];
+        assert!(from(&ours).unwrap().find("ours").is_some());
+        let theirs = [("MINIO_ROOT_USER", "theirs"), ("MINIO_ROOT_PASSWORD", "long enough".trim_end())];
+        assert!(matches!(from(&theirs), Err(ConfigError::BadKey { .. })), "white space");
+        let theirs = [("MINIO_ACCESS_KEY", "theirs"), ("MINIO_SECRET_KEY", "long-enough")];
+        assert!(from(&theirs).unwrap().find("theirs").is_some());
+    }
+
+    #[test]
+    fn a_start_without_credentials_says_what_to_type() {
+        assert!(from(&[]).unwrap_err().to_string().contains("export COFFER_ACCESS_KEY="));
+        let half = from(&[("COFFER_ACCESS_KEY", "abc")]).unwrap_err();
+        assert!(half.to_string().contains("`COFFER_SECRET_KEY` is not"), "{half}");
+        let file = from(&[("COFFER_ACCESS_KEY", "abc"), ("COFFER_SECRET_KEY_FILE", "/bad")]).unwrap_err();
+        assert!(file.to_string().contains("`/bad`"), "{file}");
+        assert!(from(&[("COFFER_ACCESS_KEY", "abc"), ("COFFER_SECRET_KEY", "short")]).is_err());
+    }
+
+    #[test]
+    fn domains_are_names() {
+        let parse = |text: &str| parse_domains(&text.split(',').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(parse("S3.Example.com, .b.org,").unwrap(), ["s3.example.com", "b.org"]);
+        assert!(parse("http://x").is_err());
+        assert!(parse("127.0.0.1").is_err());
+    }
+}

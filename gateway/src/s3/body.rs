@@ -1,0 +1,254 @@
+//! From an HTTP body to what the object layer stores: bytes and their digests.
+//!
+//! Owns: joining the payload decoder and the checksums of a request. Never: does the hashing itself on the connection's
+//! task; the object layer calls [`Digester::update`] where computing is allowed.
+//!
+//! 1. [`upload`] reads what the headers say about length, framing and checksums, and refuses contradictions.
+//! 2. [`Source`] hands out the bytes; at the end it leaves the trailer fields for the digester.
+//! 3. [`BodyDigester::finish`] compares all digests; only then may the object layer commit.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use super::auth::Verified;
+use super::checksum::{self, DigestSet, RequestChecksums};
+use super::convert::{algorithm_to_s3, to_object};
+use super::error::{Code, S3Error};
+use super::payload::{PayloadError, PayloadPlan, PayloadStream, Trailers};
+use super::response;
+use crate::object::{self, BodyError, ByteSource, ChecksumScope, Digester, Digests, MakeDigester};
+
+/// A client that sends no byte for this long has gone.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What is left of a refused body is still taken, up to this much, so that the client reads the answer instead of
+/// failing to write.
+const DRAIN_BYTES: u64 = 8 * 1024 * 1024;
+
+/// For at most this long.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// A request's body.
+pub(crate) struct RequestBody {
+    incoming: Option<Incoming>,
+    /// A client that waits for `100 Continue` sends nothing after a refusal.
+    waits: bool,
+}
+
+impl RequestBody {
+    /// The body of a request with these headers.
+    pub(crate) fn new(incoming: Incoming, headers: &HeaderMap) -> Self {
+        Self { incoming: Some(incoming), waits: headers.contains_key(http::header::EXPECT) }
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.waits = false;
+        match &mut self.incoming {
+            Some(incoming) => Pin::new(incoming).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let Some(mut incoming) = self.incoming.take() else {
+            return;
+        };
+        let small = incoming.size_hint().upper().is_some_and(|left| left <= DRAIN_BYTES);
+        if incoming.is_end_stream() || self.waits || !small {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(DRAIN_LIMIT, async move {
+                while let Some(Ok(_)) = incoming.frame().await {}
+            }));
+        }
+    }
+}
+
+/// Why the edge refused a body; the object layer carries it through.
+#[derive(Debug, thiserror::Error)]
+#[error("{} {}", .0.code().name(), .0.message())]
+pub(crate) struct Refusal(pub(crate) S3Error);
+
+/// Largest body of one PutObject or UploadPart, in bytes (S3).
+pub(crate) const MAX_PUT_BYTES: u64 = 5 * 1024 * 1024 * 1024;
+
+/// A body that is stored: of known length, hashed with MD5, with the request's checksum and with `also`.
+///
+/// # Errors
+/// 411 without a length, `EntityTooLarge`, or what is wrong with the checksums announced.
+pub(crate) fn upload(
+    verified: &Verified,
+    headers: &HeaderMap,
+    body: RequestBody,
+    also: Option<checksum::ChecksumAlgorithm>,
+) -> Result<object::Body, S3Error> {
+    let checksums = RequestChecksums::parse(headers)?;
+    let mut plan = PayloadPlan::new(verified.payload(), headers)?;
+    let length = plan.object_len().ok_or(S3Error::new(Code::MissingContentLength))?;
+    if length > MAX_PUT_BYTES {
+        let error = S3Error::new(Code::EntityTooLarge).detail("ProposedSize", length.to_string());
+        return Err(error.detail("MaxSizeAllowed", MAX_PUT_BYTES.to_string()));
+    }
+    let sha256 = plan.take_sha256();
+    let trailers = Arc::new(Mutex::new(Trailers::new()));
+    let digester = BodyDigester {
+        set: DigestSet::new(true, checksums.algorithms().chain(also)),
+        checksums,
+        also,
+        sha256: sha256.map(|expected| (expected, Sha256::new())),
+        trailers: trailers.clone(),
+    };
+    let source = Source { stream: PayloadStream::new(body, plan), trailers };
+    Ok(object::Body { length, source: Box::new(source), digester: Box::new(digester) })
+}
+
+/// Reads a small body whole and checks everything that protects it.
+///
+/// # Errors
+/// `MaxMessageLengthExceeded` over `limit` bytes, or what is wrong with the body or its checksums.
+pub(crate) async fn read_small(
+    verified: &Verified,
+    headers: &HeaderMap,
+    body: RequestBody,
+    limit: usize,
+) -> Result<Bytes, S3Error> {
+    let checksums = RequestChecksums::parse(headers)?;
+    let plan = PayloadPlan::new(verified.payload(), headers)?;
+    let too_long = || S3Error::new(Code::MaxMessageLengthExceeded);
+    if plan.object_len().is_some_and(|len| len > limit as u64) {
+        return Err(too_long());
+    }
+    let mut stream = PayloadStream::new(body, plan);
+    let mut set = DigestSet::new(checksums.has_content_md5(), checksums.algorithms());
+    let mut data = BytesMut::new();
+    while let Some(piece) = next_in_time(&mut stream).await? {
+        if data.len() + piece.len() > limit {
+            return Err(too_long());
+        }
+        set.update(&piece);
+        data.extend_from_slice(&piece);
+    }
+    checksums.verify(&set.finish(), stream.trailers())?;
+    Ok(data.freeze())
+}
+
+async fn next_in_time(stream: &mut PayloadStream<RequestBody>) -> Result<Option<Bytes>, S3Error> {
+    match tokio::time::timeout(IDLE_LIMIT, stream.next()).await {
+        Ok(piece) => piece.map_err(S3Error::from),
+        Err(_) => Err(response::timeout(IDLE_LIMIT)),
+    }
+}
+
+struct Source {
+    stream: PayloadStream<RequestBody>,
+    trailers: Arc<Mutex<Trailers>>,
+}
+
+#[async_trait]
+impl ByteSource for Source {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let piece = match tokio::time::timeout(IDLE_LIMIT, self.stream.next()).await {
+            Ok(Ok(piece)) => piece,
+            Ok(Err(PayloadError::Transport(error))) => return Err(BodyError::Broken(error.to_string())),
+            Ok(Err(error)) => return Err(refused(error.into())),
+            Err(_) => return Err(refused(response::timeout(IDLE_LIMIT))),
+        };
+        if piece.is_none() {
+            self.trailers.lock().clone_from(self.stream.trailers());
+        }
+        Ok(piece)
+    }
+}
+
+struct BodyDigester {
+    set: DigestSet,
+    checksums: RequestChecksums,
+    also: Option<checksum::ChecksumAlgorithm>,
+    sha256: Option<([u8; 32], Sha256)>,
+    trailers: Arc<Mutex<Trailers>>,
+}
+
+impl Digester for BodyDigester {
+    fn update(&mut self, data: &[u8]) {
+        self.set.update(data);
+        if let Some((_, hash)) = &mut self.sha256 {
+            hash.update(data);
+        }
+    }
+
+    fn finish(self: Box<Self>) -> Result<Digests, BodyError> {
+        if let Some((expected, hash)) = self.sha256
+            && <[u8; 32]>::from(hash.finalize()) != expected
+        {
+            return Err(refused(PayloadError::Sha256Mismatch.into()));
+        }
+        let computed = self.set.finish();
+        let proven =
+            self.checksums.verify(&computed, &self.trailers.lock()).map_err(|error| refused(error.into()))?;
+        let also = self.also.and_then(|algorithm| computed.get(algorithm));
+        let mut checksums: Vec<_> = proven.into_iter().chain(also).collect();
+        checksums.dedup();
+        Ok(Digests {
+            md5: computed.md5().unwrap_or_default(),
+            checksums: checksums.iter().map(|value| to_object(value, ChecksumScope::FullObject)).collect(),
+        })
+    }
+}
+
+fn refused(error: S3Error) -> BodyError {
+    BodyError::Refused(Box::new(Refusal(error)))
+}
+
+/// Hashes bytes that are in the store already (a copy).
+fn store_digester(algorithm: Option<checksum::ChecksumAlgorithm>) -> Box<dyn Digester> {
+    Box::new(BodyDigester {
+        set: DigestSet::new(true, algorithm),
+        checksums: RequestChecksums::default(),
+        also: algorithm,
+        sha256: None,
+        trailers: Arc::default(),
+    })
+}
+
+/// Hashes a copied object: with `asked`, else with what the source has.
+pub(crate) fn copy_digester(asked: Option<checksum::ChecksumAlgorithm>) -> MakeDigester {
+    Box::new(move |source, _| {
+        let kept = source.checksums.first().map(|value| algorithm_to_s3(value.algorithm));
+        store_digester(asked.or(kept))
+    })
+}
+
+/// Hashes a copied part with what its upload keeps.
+pub(crate) fn copy_part_digester() -> MakeDigester {
+    Box::new(|_, upload| store_digester(upload.map(|(algorithm, _)| algorithm_to_s3(algorithm))))
+}

@@ -1,0 +1,62 @@
+//! CreateMultipartUpload.
+
+use coffer_common::types::{BucketName, ObjectKey};
+use http::{HeaderName, StatusCode};
+use serde::Serialize;
+
+use super::super::attributes;
+use super::super::checksum::upload_checksum;
+use super::super::convert::{algorithm_to_object, scope_to_object};
+use super::super::error::S3Error;
+use super::super::request::S3Request;
+use super::super::response::{self, S3Response};
+use super::super::xml;
+use crate::object::{CreateUpload, ObjectStore};
+
+#[derive(Serialize)]
+struct InitiateMultipartUploadResult {
+    #[serde(rename = "@xmlns")]
+    xmlns: &'static str,
+    #[serde(rename = "Bucket")]
+    bucket: String,
+    #[serde(rename = "Key")]
+    key: String,
+    #[serde(rename = "UploadId")]
+    upload: String,
+}
+
+/// Begins an upload.
+///
+/// # Errors
+/// What is wrong with the headers, `NoSuchBucket`.
+pub(crate) async fn create(
+    store: &ObjectStore,
+    bucket: BucketName,
+    key: ObjectKey,
+    request: S3Request,
+) -> Result<S3Response, S3Error> {
+    let attributes = attributes::from_headers(&request.headers)?;
+    let checksum = upload_checksum(&request.headers)?;
+    let upload = CreateUpload {
+        bucket: bucket.clone(),
+        key: key.clone(),
+        attributes,
+        owner: request.owner(),
+        checksum: checksum.map(|(algorithm, kind)| (algorithm_to_object(algorithm), scope_to_object(kind))),
+    };
+    let upload = store.create_upload(upload).await?;
+    let document = InitiateMultipartUploadResult {
+        xmlns: xml::NAMESPACE,
+        bucket: bucket.as_str().to_owned(),
+        key: key.as_str().to_owned(),
+        upload: upload.to_string(),
+    };
+    let body = xml::document("InitiateMultipartUploadResult", &document)?;
+    let mut response = response::xml(StatusCode::OK, body);
+    if let Some((algorithm, kind)) = checksum {
+        let headers = response.headers_mut();
+        response::set(headers, HeaderName::from_static("x-amz-checksum-algorithm"), algorithm.name());
+        response::set(headers, HeaderName::from_static("x-amz-checksum-type"), kind.name());
+    }
+    Ok(response)
+}

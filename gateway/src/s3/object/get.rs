@@ -1,0 +1,81 @@
+//! GetObject: the bytes stream through; when they stop early the connection is broken off, so that no client takes a
+//! part for the whole.
+
+use coffer_common::types::{BucketName, ObjectKey};
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+
+use super::super::attributes;
+use super::super::error::S3Error;
+use super::super::request::S3Request;
+use super::super::response::{self, BoxError, ResponseBody, S3Response};
+use crate::object::{ObjectBytes, ObjectInfo, ObjectStore, Select, Selected};
+
+/// Reads an object.
+///
+/// # Errors
+/// `NoSuchBucket`, `NoSuchKey`, `InvalidRange`, 304, `PreconditionFailed` and so on.
+pub(crate) async fn get(
+    store: &ObjectStore,
+    bucket: BucketName,
+    key: ObjectKey,
+    request: S3Request,
+) -> Result<S3Response, S3Error> {
+    let read = super::read_request(bucket, key, &request)?;
+    let select = read.select;
+    let object = store.get_object(read).await?;
+    let mut response = response::empty(StatusCode::OK);
+    *response.status_mut() =
+        describe(&object.info, select, object.selected, &request, response.headers_mut());
+    if object.selected.length > 0 {
+        *response.body_mut() = body(object.bytes);
+    }
+    Ok(response)
+}
+
+/// Writes the headers of a read; answers its status.
+pub(super) fn describe(
+    info: &ObjectInfo,
+    select: Select,
+    selected: Selected,
+    request: &S3Request,
+    headers: &mut HeaderMap,
+) -> StatusCode {
+    attributes::to_headers(info, headers);
+    attributes::apply_overrides(&request.query, headers);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(selected.length));
+    if request.wants_checksums() {
+        attributes::read_checksums(info, select, selected, headers);
+    }
+    if matches!(select, Select::Part(_)) && !info.parts.is_empty() {
+        headers.insert(HeaderName::from_static("x-amz-mp-parts-count"), HeaderValue::from(info.parts.len()));
+    }
+    if !selected.partial {
+        return StatusCode::OK;
+    }
+    if selected.length > 0 {
+        let last = selected.first + selected.length - 1;
+        let range = format!("bytes {}-{last}/{}", selected.first, info.size);
+        response::set(headers, header::CONTENT_RANGE, &range);
+    }
+    StatusCode::PARTIAL_CONTENT
+}
+
+fn body(bytes: Box<dyn ObjectBytes>) -> ResponseBody {
+    let pieces = stream::try_unfold(bytes, |mut bytes| async move {
+        match bytes.next().await {
+            Ok(Some(piece)) => Ok(Some((Frame::data(piece), bytes))),
+            Ok(None) => Ok(None),
+            Err(error) => {
+                tracing::warn!(
+                    reason = error.reason,
+                    "an object's bytes stop early: the connection is broken off"
+                );
+                Err(BoxError::from(error))
+            }
+        }
+    });
+    StreamBody::new(pieces).boxed_unsync()
+}

@@ -1,0 +1,26 @@
+//! Handlers of objects, one file per operation.
+
+pub(crate) mod copy;
+pub(crate) mod delete;
+pub(crate) mod delete_many;
+pub(crate) mod describe;
+pub(crate) mod get;
+pub(crate) mod head;
+pub(crate) mod put;
+
+use super::error::S3Error;
+use super::request::S3Request;
+use super::{attributes, condition, range};
+use crate::object::GetObject;
+use coffer_common::types::{BucketName, ObjectKey};
+
+/// The object layer's request for GetObject and HeadObject.
+fn read_request(bucket: BucketName, key: ObjectKey, request: &S3Request) -> Result<GetObject, S3Error> {
+    Ok(GetObject {
+        bucket,
+        key,
+        version: attributes::parse_version(request.query.get("versionId"))?,
+        select: range::select(request.text("range"), request.query.get("partNumber"))?,
+        condition: condition::of_read(&request.headers),
+    })
+}

@@ -1,0 +1,34 @@
+//! PutObject.
+
+use coffer_common::types::{BucketName, ObjectKey};
+use http::{StatusCode, header};
+
+use super::super::attributes;
+use super::super::condition;
+use super::super::error::S3Error;
+use super::super::request::S3Request;
+use super::super::response::{self, S3Response};
+use crate::object::{ObjectStore, PutObject};
+
+/// Writes an object.
+///
+/// # Errors
+/// What is wrong with headers or body, `NoSuchBucket`, `PreconditionFailed`, `ConditionalRequestConflict`.
+pub(crate) async fn put(
+    store: &ObjectStore,
+    bucket: BucketName,
+    key: ObjectKey,
+    mut request: S3Request,
+) -> Result<S3Response, S3Error> {
+    let attributes = attributes::from_headers(&request.headers)?;
+    let condition = condition::of_write(&request.headers)?;
+    let owner = request.owner();
+    let body = request.upload_body(None)?;
+    let info = store.put_object(PutObject { bucket, key, attributes, owner, condition, body }).await?;
+    let mut response = response::empty(StatusCode::OK);
+    let headers = response.headers_mut();
+    response::set(headers, header::ETAG, &response::quoted(&info.etag));
+    attributes::version_to_headers(info.version, headers);
+    attributes::checksums_to_headers(&info.checksums, info.parts.len(), headers);
+    Ok(response)
+}

@@ -6,6 +6,7 @@
 //! `coffer-gateway` or `coffer-storage-node`.
 
 pub mod coordination;
+pub mod endpoints;
 pub mod erasure;
 pub mod limits;
 pub mod meta;

@@ -26,3 +26,6 @@ pub mod settler;
 pub mod simulation;
 pub mod tally;
 pub mod writer;
+
+#[cfg(test)]
+mod tests;

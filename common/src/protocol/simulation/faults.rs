@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::super::message::{SlotRequest, VersionKind, VersionState};
 use super::super::register::Role;
 use super::broken::Broken;
-use super::scenario::Scenario;
+use super::scenario::{Scenario, Start};
 use super::world::{Envelope, Slot, World, count_learned};
 use crate::types::{Epoch, Fence, OpId, Tag};
 
@@ -56,6 +56,8 @@ impl Faults {
     pub(super) fn new(scenario: Scenario, world: &mut World) -> Self {
         let scale = (world.n() / 4).max(1) * 1000;
         let random = &mut world.random;
+        let hurried = scenario.start == Start::Deleted;
+        let seeded = scenario.start != Start::Fresh;
         Self {
             scenario,
             purge: Purge::Idle,
@@ -65,8 +67,8 @@ impl Faults {
             slow: [false; 16],
             scale,
             slow_rate: 3 + random.below(10) as u32,
-            purge_rate: 50 + random.below(400) as u32,
-            loss_rate: random.pick(&[4, 10, 25]),
+            purge_rate: if hurried { 300 } else { 50 } + random.below(400) as u32,
+            loss_rate: random.pick(if seeded { &[10, 30, 60] } else { &[4, 10, 25] }),
             join_rate: random.pick(&[10, 30, 100]),
             drops: 0,
             joins: 0,
@@ -105,7 +107,8 @@ impl Faults {
             && self.losses < LOSSES
             && world.random.odds(self.loss_rate, self.scale)
         {
-            self.lose_slot(world);
+            let slot = world.random.below(world.n());
+            self.lose_slot(world, slot);
         }
         if self.join.is_some() && world.random.chance(self.join_rate) {
             self.join_step(world);
@@ -201,8 +204,7 @@ impl Faults {
     }
 
     /// A slot loses its state, or moves away from a drive that nobody can reach but that still serves old callers.
-    fn lose_slot(&mut self, world: &mut World) {
-        let slot = world.random.below(world.n());
+    pub(super) fn lose_slot(&mut self, world: &mut World, slot: usize) {
         let moves = self.scenario.moves && (!self.scenario.wipes || world.random.chance(500));
         if moves && world.left[slot].is_some() {
             return;

@@ -16,12 +16,13 @@ mod random;
 mod report;
 mod scenario;
 mod schedule;
+mod start;
 mod world;
 
 pub use broken::{CASES, Case};
 pub use history::{Call, Operation, Return, is_linearizable};
 pub use report::Report;
-pub use scenario::Scenario;
+pub use scenario::{Scenario, Start};
 
 use schedule::Setting;
 

@@ -1,6 +1,20 @@
 //! What may happen in a schedule besides concurrent operations, loss, duplication, reordering, slow slots and dying
 //! gateways, which happen in all of them.
 
+/// Where a schedule begins. The seeded ones are states that random schedules reach too seldom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing was ever here.
+    Fresh,
+    /// A plain write and a fenced create have met disjoint slots and died, COMMITs still under way.
+    Disjoint,
+    /// A write has been committed, read, and deleted for good; all its acknowledgements were lost, and its gateway may
+    /// still be waiting for them.
+    Deleted,
+    /// A write has been acknowledged by one slot, and that slot loses its state at once.
+    Acknowledged,
+}
+
 /// A kind of schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scenario {
@@ -16,8 +30,8 @@ pub struct Scenario {
     pub retires: bool,
     /// Catch-up installs versions (§3.6).
     pub installs: bool,
-    /// Begins where a plain write and a fenced create have met disjoint slots and died, COMMITs still under way.
-    pub seeded: bool,
+    /// Where it begins.
+    pub start: Start,
     /// Nothing is lost, no slot is slow, no gateway dies: only contention.
     pub calm: bool,
 }
@@ -31,7 +45,7 @@ impl Scenario {
             moves: false,
             retires: false,
             installs: false,
-            seeded: false,
+            start: Start::Fresh,
             calm: false,
         }
     }
@@ -47,13 +61,29 @@ impl Scenario {
     /// Slots move, the old drive retired.
     pub const RETIRE: Self = Self { retires: true, collects: true, ..Self::named("retire") };
     /// The seeded start alone.
-    pub const SEEDED: Self = Self { seeded: true, ..Self::named("seeded") };
+    pub const SEEDED: Self = Self { start: Start::Disjoint, ..Self::named("seeded") };
     /// The seeded start, and slots that lose their state.
-    pub const SEEDED_REJOIN: Self = Self { seeded: true, wipes: true, ..Self::named("seeded-rejoin") };
+    pub const SEEDED_REJOIN: Self =
+        Self { start: Start::Disjoint, wipes: true, ..Self::named("seeded-rejoin") };
     /// The seeded start, and slots that move.
-    pub const SEEDED_MOVE: Self = Self { seeded: true, moves: true, ..Self::named("seeded-move") };
+    pub const SEEDED_MOVE: Self = Self { start: Start::Disjoint, moves: true, ..Self::named("seeded-move") };
     /// The seeded start, and catch-up.
-    pub const SEEDED_INSTALL: Self = Self { seeded: true, installs: true, ..Self::named("seeded-install") };
+    pub const SEEDED_INSTALL: Self =
+        Self { start: Start::Disjoint, installs: true, ..Self::named("seeded-install") };
+    /// The start after a delete, and purges.
+    pub const SEEDED_PURGE: Self =
+        Self { start: Start::Deleted, collects: true, ..Self::named("seeded-purge") };
+    /// The same, while slots lose their state and catch up.
+    pub const SEEDED_PURGE_REJOIN: Self = Self {
+        start: Start::Deleted,
+        collects: true,
+        wipes: true,
+        installs: true,
+        ..Self::named("seeded-purge-rejoin")
+    };
+    /// The start where an acknowledgement is lost with its slot.
+    pub const SEEDED_EPOCH: Self =
+        Self { start: Start::Acknowledged, wipes: true, ..Self::named("seeded-epoch") };
     /// Catch-up besides all that can go together.
     pub const INSTALL: Self =
         Self { installs: true, wipes: true, collects: true, ..Self::named("install-rejoin") };
@@ -74,6 +104,9 @@ impl Scenario {
         Self::SEEDED_REJOIN,
         Self::SEEDED_MOVE,
         Self::SEEDED_INSTALL,
+        Self::SEEDED_PURGE,
+        Self::SEEDED_PURGE_REJOIN,
+        Self::SEEDED_EPOCH,
         Self::INSTALL,
         Self::INSTALL_MOVE,
         Self::CALM,

@@ -4,18 +4,19 @@
 //! 2. What has not ended is unknown. The network heals; two more reads are run one after the other.
 //! 3. The history must be linearizable, no promise may have gone back, and the newest version must still have k shards.
 
+use super::super::action::{NoLock, TimerKind};
 use super::super::message::{SlotRequest, Version, VersionState};
 use super::super::quorum::Geometry;
 use super::super::tally::Tally;
 use super::broken::Broken;
-use super::client::{Choices, Client, Ended, version};
+use super::client::{Choices, Client, Ended};
 use super::faults::Faults;
 use super::history::{Call, Operation, Return, is_linearizable};
 use super::random::Random;
 use super::report::Report;
-use super::scenario::Scenario;
-use super::world::{Slot, World};
-use crate::types::{Epoch, Fence, OpId, SlotIndex, SlotSet, Tag};
+use super::scenario::{Scenario, Start};
+use super::world::{Envelope, Slot, World};
+use crate::types::Fence;
 
 /// What is run, apart from the seed.
 #[derive(Clone, Copy, Debug)]
@@ -48,16 +49,16 @@ pub(super) fn run(seed: u64, setting: Setting, report: &mut Report) -> bool {
     schedule.conclude(seed, report)
 }
 
-struct Schedule {
-    setting: Setting,
-    world: World,
-    faults: Faults,
+pub(super) struct Schedule {
+    pub(super) setting: Setting,
+    pub(super) world: World,
+    pub(super) faults: Faults,
     weather: Weather,
-    calls: Vec<Call>,
+    pub(super) calls: Vec<Call>,
     /// Operations begun so far; the rest of `calls` waits.
-    started: usize,
+    pub(super) started: usize,
     /// Operations whose gateway died.
-    crashed: u32,
+    pub(super) crashed: u32,
 }
 
 impl Schedule {
@@ -89,14 +90,12 @@ impl Schedule {
         };
         let faults = Faults::new(scenario, &mut world);
         let mut schedule = Self { setting, world, faults, weather, calls, started: 0, crashed: 0 };
-        if scenario.seeded {
-            schedule.seed_start();
-        }
+        schedule.seed();
         schedule
     }
 
     /// The next operation, with its random choices, begins.
-    fn begin(&mut self, call: Call) {
+    pub(super) fn begin(&mut self, call: Call) {
         let world = &mut self.world;
         let geometry = world.geometry;
         let lag = if world.random.chance(300) { world.random.below(3) } else { 0 };
@@ -180,7 +179,7 @@ impl Schedule {
         let waiting = &mut clients[client];
         let actions = if waiting.wants_lock && random.chance(200) {
             if !self.setting.scenario.calm && random.chance(20) {
-                waiting.lock(Err(super::super::action::NoLock))
+                waiting.lock(Err(NoLock))
             } else {
                 *revision += 1;
                 waiting.lock(Ok(Fence { generation: 0, revision: *revision }))
@@ -189,7 +188,7 @@ impl Schedule {
             waiting.map(maps.last().copied().unwrap_or_default())
         } else if !waiting.timers.is_empty() {
             let at = random.below(waiting.timers.len());
-            let resends = matches!(waiting.timers[at].kind, super::super::action::TimerKind::Resend);
+            let resends = matches!(waiting.timers[at].kind, TimerKind::Resend);
             let rate = match (resends, idle) {
                 (true, true) => 300,
                 (true, false) => self.weather.resend_rate,
@@ -217,7 +216,7 @@ impl Schedule {
         }
         let duplicate = !self.setting.scenario.calm && world.random.chance(20);
         let lose = world.random.chance(self.weather.loss_per_mille);
-        if let super::world::Envelope::Reply { client, .. } = &world.network[at]
+        if let Envelope::Reply { client, .. } = &world.network[at]
             && self.crashed >> client & 1 == 1
         {
             world.network.swap_remove(at);
@@ -251,68 +250,6 @@ impl Schedule {
             }
             if self.world.clients[client].ended.is_none() {
                 self.crashed |= 1 << client;
-            }
-        }
-    }
-
-    /// A plain write is COMMITTED on the slots that a fenced create has not met, and the create on some that it has; both
-    /// gateways are dead and their COMMITs under way. Most of what follows reads.
-    fn seed_start(&mut self) {
-        let geometry = self.world.geometry;
-        let k = (geometry.n() / 2).max(1) as u8;
-        for call in &mut self.calls[2..] {
-            if self.world.random.chance(700) {
-                *call = Call::Read;
-            }
-        }
-        (self.calls[0], self.calls[1]) = (Call::Write(1), Call::Replace(0, 2));
-        for (client, call) in [self.calls[0], self.calls[1]].into_iter().enumerate() {
-            let choices = Choices { k, reads_first: false, first: geometry.all(), settles: false };
-            let map = self.world.map();
-            let mut dead = Client::new(call, client, geometry, map, choices);
-            dead.begin = 1;
-            self.world.clients.push(dead);
-        }
-        (self.started, self.crashed) = (2, 0b11);
-        self.world.now = 2;
-        self.world.revision = 1;
-        let fence = Fence { generation: 0, revision: 1 };
-        let commit = |number: u64, fence: Fence| {
-            let op = OpId { session: number, counter: 0 };
-            SlotRequest::Commit { version: version(op, k, 0), tag: Tag { fence, seq: 1, writer: op } }
-        };
-        let plain = commit(1, Fence::default());
-        let fenced = commit(2, fence);
-        let mut unmet = SlotSet::default();
-        while unmet.len() < geometry.n() - geometry.m() {
-            unmet.insert(SlotIndex(self.world.random.below(geometry.n()) as u8));
-        }
-        let mut commits = 0;
-        for at in 0..geometry.n() {
-            for number in [1, 2] {
-                let op = OpId { session: number, counter: 0 };
-                let shard = bytes::Bytes::from_static(b"s");
-                self.world.serve(at, Epoch(0), &SlotRequest::Prepare { op, shard });
-            }
-            if unmet.contains(SlotIndex(at as u8)) {
-                self.world.serve(at, Epoch(0), &plain);
-            } else {
-                let op = OpId { session: 2, counter: 0 };
-                self.world.serve(at, Epoch(0), &SlotRequest::Fence { fence, op });
-                if commits + 1 < geometry.m() && self.world.random.chance(300) {
-                    commits += 1;
-                    self.world.serve(at, Epoch(0), &fenced);
-                }
-            }
-            for (client, request) in [(0, &plain), (1, &fenced)] {
-                if self.world.random.chance(500) {
-                    let request = request.clone();
-                    let slot = at as u8;
-                    let epoch = Epoch(0);
-                    let message =
-                        super::world::Envelope::Request { slot, client, round: None, epoch, request };
-                    self.world.network.push(message);
-                }
             }
         }
     }
@@ -425,14 +362,15 @@ fn weather(random: &mut Random, setting: Setting) -> Weather {
     let losses: &[u32] = if setting.scenario.collects { &[0, 10, 20, 100] } else { &[0, 20, 100, 250] };
     let n = setting.n;
     let least = (n / 2).max(1);
+    let resends = setting.scenario.start == Start::Acknowledged;
     let weather = Weather {
         loss_per_mille: random.pick(losses),
         crash_rate: random.pick(&[0, 2, 8]),
         give_up_rate: random.pick(&[0, 0, 3]),
-        resend_rate: random.pick(&[2, 10]),
+        resend_rate: random.pick(if resends { &[10, 30] } else { &[2, 10] }),
         start_rate: random.pick(if setting.scenario.collects { &[100, 30, 15, 8] } else { &[100] }),
         concurrent: 1 + random.below(4),
-        class_k: random.pick(&[least, least, (n - 2).max(least), (n - 1).max(1)]),
+        class_k: random.pick(&[least, least, n.saturating_sub(2).max(least), (n - 1).max(least)]),
     };
     if calm { Weather { loss_per_mille: 0, crash_rate: 0, give_up_rate: 0, ..weather } } else { weather }
 }

@@ -5,9 +5,11 @@
 //! talks to a storage node), `cluster` (the live map built from both). This crate never imports
 //! `coffer-gateway` or `coffer-storage-node`.
 
+pub mod cluster;
 pub mod coordination;
 pub mod endpoints;
 pub mod erasure;
+pub mod layout;
 pub mod limits;
 pub mod meta;
 pub mod node;

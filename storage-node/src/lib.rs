@@ -5,11 +5,15 @@
 //! ```
 //! Never imports the gateway, never talks S3, and never decides what an object is: metadata is opaque here.
 
+pub mod admin;
+pub mod app;
+pub mod config;
 mod drive;
 mod image;
 mod index;
 mod journal;
 mod node;
+pub mod rpc;
 mod shards;
 mod store;
 

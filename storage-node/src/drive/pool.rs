@@ -131,23 +131,24 @@ mod tests {
     async fn a_hung_drive_turns_callers_away_and_leaves_others_alone() {
         let hung = IoPool::start("hung").unwrap();
         let other = IoPool::start("other").unwrap();
-        let gate = Arc::new(Mutex::new(()));
-        let guard = gate.lock();
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let mut waiting = Vec::new();
         for _ in 0..THREADS + QUEUE_LIMIT {
             let gate = Arc::clone(&gate);
-            let mut job = Box::pin(hung.run(move || drop(gate.lock())));
+            let mut job = Box::pin(hung.run(move || {
+                let mut open = gate.0.lock();
+                gate.1.wait_while(&mut open, |open| !*open);
+            }));
             assert!(futures_util::poll!(&mut job).is_pending());
             waiting.push(job);
-            if waiting.len() <= THREADS {
-                while hung.shared.queue.lock().jobs.len() + waiting.len() > waiting.len() {
-                    std::thread::yield_now();
-                }
+            while waiting.len() <= THREADS && !hung.shared.queue.lock().jobs.is_empty() {
+                std::thread::yield_now();
             }
         }
         assert_eq!(hung.run(|| ()).await, Err(PoolError::Full));
         assert_eq!(other.run(|| 7).await, Ok(7));
-        drop(guard);
+        *gate.0.lock() = true;
+        gate.1.notify_all();
         for job in waiting {
             job.await.unwrap();
         }

@@ -21,22 +21,22 @@ impl Backend {
 
 impl StorageBackend for Backend {
     fn len(&self) -> Result<u64, io::Error> {
-        Ok(self.file.len()?)
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        Ok(self.file.read_at(out, offset)?)
+        self.file.read_at(out, offset)
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        Ok(self.file.set_len(len)?)
+        self.file.set_len(len)
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        Ok(self.file.sync_data()?)
+        self.file.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        Ok(self.file.write_at(data, offset)?)
+        self.file.write_at(data, offset)
     }
 }

@@ -109,12 +109,13 @@ fn join(merged: &mut Merged, key: Bytes, item: DriveItem, drive: DriveId) {
         Entry::Vacant(vacant) => drop(vacant.insert((item, drive))),
         Entry::Occupied(mut held) => match (&mut held.get_mut().0, item) {
             (DriveItem::Entry(held), DriveItem::Entry(other)) => held.slots.extend(other.slots),
-            (DriveItem::CommonPrefix(_, witness), DriveItem::CommonPrefix(prefix, other)) => {
-                if other.register < witness.register {
-                    held.insert((DriveItem::CommonPrefix(prefix, other), drive));
-                }
+            (DriveItem::CommonPrefix(_, witness), DriveItem::CommonPrefix(prefix, other))
+                if other.register < witness.register =>
+            {
+                held.insert((DriveItem::CommonPrefix(prefix, other), drive));
             }
-            // A register's encoded key ends behind its terminator, a prefix before one: they are never equal.
+            // The witness that is held is the smaller one. (A register's encoded key ends behind its terminator, a prefix
+            // before one: they are never equal.)
             _ => {}
         },
     }

@@ -122,7 +122,12 @@ mod tests {
         assert!(lower.starts_with(&upper));
         std::fs::write(dir.path().join(&lower).join("readme"), "not ours").unwrap();
         let mut found = Vec::new();
-        files.visit(|file| Ok(found.push((file.op, file.slot)))).unwrap();
+        files
+            .visit(|file| {
+                found.push((file.op, file.slot));
+                Ok(())
+            })
+            .unwrap();
         found.sort();
         assert_eq!(found, ops.iter().map(|op| (*op, SlotIndex(3))).collect::<Vec<_>>());
         files.remove(ops[0], SlotIndex(3)).unwrap();

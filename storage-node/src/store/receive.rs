@@ -139,7 +139,7 @@ impl DriveStore {
                 (step.reply, step.changed)
             })
             .await?;
-        receiving.created = wrote && !entry.is_some_and(|entry| entry.shard(op).is_some());
+        receiving.created = wrote && entry.is_none_or(|entry| entry.shard(op).is_none());
         Ok(reply)
     }
 

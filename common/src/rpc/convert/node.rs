@@ -3,7 +3,7 @@
 use super::{Malformed, optional, required};
 use crate::node::{DriveInfo, DriveState, NodeInfo, Snapshot, SnapshotKind};
 use crate::proto::storage_v1 as wire;
-use crate::types::{Incarnation, NodeId};
+use crate::types::{DriveId, Incarnation, NodeId};
 
 impl From<DriveInfo> for wire::DriveInfo {
     fn from(drive: DriveInfo) -> Self {
@@ -131,5 +131,29 @@ impl TryFrom<wire::Snapshot> for Snapshot {
             revision: snapshot.revision,
             data: snapshot.data,
         })
+    }
+}
+
+impl TryFrom<wire::GetSnapshotResponse> for Option<Snapshot> {
+    type Error = Malformed;
+
+    fn try_from(reply: wire::GetSnapshotResponse) -> Result<Self, Malformed> {
+        optional(reply.snapshot)
+    }
+}
+
+impl TryFrom<wire::StoreSnapshotResponse> for () {
+    type Error = Malformed;
+
+    fn try_from(wire::StoreSnapshotResponse {}: wire::StoreSnapshotResponse) -> Result<Self, Malformed> {
+        Ok(())
+    }
+}
+
+impl TryFrom<wire::AdoptBucketResponse> for Vec<DriveId> {
+    type Error = Malformed;
+
+    fn try_from(reply: wire::AdoptBucketResponse) -> Result<Self, Malformed> {
+        reply.drives.into_iter().map(DriveId::try_from).collect()
     }
 }

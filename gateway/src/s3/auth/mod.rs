@@ -26,9 +26,6 @@ mod error;
 mod v2;
 mod v4;
 
-#[cfg(test)]
-mod tests;
-
 pub use credentials::{Credential, Credentials};
 pub use encoding::{decode_query, percent_decode};
 pub use error::AuthError;
@@ -221,3 +218,6 @@ impl<'a> Mechanism<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,9 @@ use sha1::Sha1;
 use std::collections::BTreeMap;
 use subtle::ConstantTimeEq;
 
-/// Query parameters that are part of the signed resource.
+/// Query parameters that are part of the signed resource. Some clients do not sign the newer ones of them
+/// (botocore: `encryption`, `legal-hold`, `retention`, `attributes`, `publicAccessBlock`); those requests
+/// are refused, since a signature that does not cover them could be used for another operation.
 const SUB_RESOURCES: [&str; 44] = [
     "accelerate",
     "acl",
@@ -243,8 +245,9 @@ fn string_head(method: &str, date_line: &str, fields: &Fields) -> Vec<u8> {
     out
 }
 
-/// The canonicalised resource; signers disagree on whether an empty sub-resource keeps its `=`, so there
-/// can be two forms. Both name the same resource.
+/// The canonicalised resource. Signers disagree on two points, so there can be several forms, which all
+/// name the same resource: whether an empty sub-resource keeps its `=`, and whether a bucket in the path
+/// ends with `/` (botocore signs `/bucket/` and sends `/bucket`).
 fn resources(request: &RequestParts<'_>) -> Vec<Vec<u8>> {
     let mut base = Vec::new();
     if let Some(bucket) = request.host_bucket {
@@ -252,17 +255,22 @@ fn resources(request: &RequestParts<'_>) -> Vec<Vec<u8>> {
         base.extend(bucket.as_bytes());
     }
     base.extend(request.raw_path.as_bytes());
+    let mut bases = vec![base];
+    let name = request.raw_path.strip_prefix('/').unwrap_or_default();
+    let bare_bucket = !name.is_empty() && !name.contains('/');
+    if request.host_bucket.is_none() && bare_bucket {
+        bases.push(format!("{}/", request.raw_path).into_bytes());
+    }
     let raw = request.raw_query.unwrap_or_default();
     let mut parts: Vec<(&str, Vec<u8>)> = pairs(raw)
         .filter(|(name, _)| SUB_RESOURCES.contains(&&*String::from_utf8_lossy(&percent_decode(name))))
         .map(|(name, value)| (name, percent_decode(value).into_owned()))
         .collect();
     parts.sort_unstable();
-    let mut forms = vec![with_query(&base, &parts, false)];
-    if parts.iter().any(|(_, value)| value.is_empty()) {
-        forms.push(with_query(&base, &parts, true));
-    }
-    forms
+    let equals: &[bool] =
+        if parts.iter().any(|(_, value)| value.is_empty()) { &[false, true] } else { &[false] };
+    let form = |base: &[u8], keep: bool| with_query(base, &parts, keep);
+    bases.iter().flat_map(|base| equals.iter().map(|&keep| form(base, keep)).collect::<Vec<_>>()).collect()
 }
 
 fn with_query(base: &[u8], parts: &[(&str, Vec<u8>)], keep_equals: bool) -> Vec<u8> {

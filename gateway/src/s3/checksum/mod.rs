@@ -17,9 +17,6 @@ mod error;
 mod multipart;
 mod request;
 
-#[cfg(test)]
-mod tests;
-
 pub use digest::{DigestSet, Digests};
 pub use error::ChecksumError;
 pub use multipart::{FullObject, composite, multipart_etag, upload_checksum};
@@ -185,3 +182,6 @@ impl fmt::Debug for Checksum {
         write!(f, "{} {}", self.algorithm.name(), self.to_base64())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,9 +17,6 @@
 mod chunked;
 mod error;
 
-#[cfg(test)]
-mod tests;
-
 pub use chunked::{ChunkedDecoder, MAX_CHUNK_HEADER_BYTES, MAX_TRAILER_BYTES, MIN_CHUNK_BYTES};
 pub use error::{BoxError, PayloadError};
 
@@ -229,3 +226,6 @@ where
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -209,14 +209,32 @@ fn version_2_can_be_switched_off_and_is_strict() {
     }
 }
 
-#[test]
-fn version_2_takes_botocore_presigned_fields_from_the_query() {
+/// The Version 2 signature of a string.
+fn sign_v2(text: &str) -> String {
     use base64::Engine;
     use hmac::{Hmac, KeyInit, Mac};
-    let text = "PUT\n\nimage/png\n9999999999\nx-amz-acl:private\n/b/k";
     let mut mac = Hmac::<sha1::Sha1>::new_from_slice(SECRET_KEY.as_bytes()).unwrap();
     mac.update(text.as_bytes());
-    let signature = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
+    base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes())
+}
+
+#[test]
+fn version_2_takes_a_bucket_signed_with_a_slash() {
+    let date = "Fri, 24 May 2013 00:00:00 GMT";
+    for resource in ["/buck/?location", "/buck?location", "/buck/?location="] {
+        let signature = sign_v2(&format!("GET\n\n\n{date}\n{resource}"));
+        let authorization = format!("AWS {ACCESS_KEY}:{signature}");
+        let headers = [("date", date), ("authorization", authorization.as_str())];
+        let request = |target: &str| TestRequest::new("GET", target, &headers).code_at(MAY_24);
+        assert_eq!(request("/buck?location"), "accepted", "{resource}");
+        assert_eq!(request("/other?location"), "SignatureDoesNotMatch");
+        assert_eq!(request("/buck/key?location"), "SignatureDoesNotMatch");
+    }
+}
+
+#[test]
+fn version_2_takes_botocore_presigned_fields_from_the_query() {
+    let signature = sign_v2("PUT\n\nimage/png\n9999999999\nx-amz-acl:private\n/b/k");
     let signature = signature.replace('+', "%2B").replace('/', "%2F");
     let target = format!(
         "/b/k?AWSAccessKeyId={ACCESS_KEY}&Expires=9999999999&Signature={signature}\

@@ -1,0 +1,239 @@
+//! Copies of coordinator entries on the nodes' drives: what lets gateways go on, and start, while etcd is away.
+//!
+//! 1. A process with a node mirrors four groups of keys to that node's drives, each after a change, one after the other.
+//! 2. Without a coordinator a caller asks the nodes it knows for their copies and takes the highest, provided that at
+//!    least R0 = N − ⌊N/2⌋ of the map's N nodes answered.
+//!
+//! A copy may be a little old, and so may what R0 nodes say: slots refuse old epochs and old bucket revisions, so that
+//! an old map costs an error, never a wrong answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::map::{ClusterMap, MapError};
+use super::record::{LAYOUT_KEY, NODES_PREFIX, PARTITIONS_PREFIX};
+use super::{Cluster, Inner};
+use crate::coordination::{CLUSTER_KEY, Entry, WatchEvent};
+use crate::node::{NodeClient, Snapshot, SnapshotKind};
+
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+/// Changes that come together are stored together.
+const SETTLE: Duration = Duration::from_millis(200);
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The groups of keys that drives keep.
+const MIRRORED: [(SnapshotKind, &[&str]); 3] = [
+    (SnapshotKind::Layout, &[CLUSTER_KEY, LAYOUT_KEY, NODES_PREFIX, PARTITIONS_PREFIX]),
+    (SnapshotKind::Buckets, &["buckets/"]),
+    (SnapshotKind::Identity, &["iam/"]),
+];
+
+/// Too few nodes answered to trust their copies, or they hold none.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SnapshotDisagreement {
+    /// Below R0.
+    #[error("{answered} nodes answered for their copy of the cluster state, {needed} are needed")]
+    TooFew {
+        /// How many answered.
+        answered: usize,
+        /// R0.
+        needed: usize,
+    },
+    /// No drive has one.
+    #[error("no node holds a copy of the cluster state")]
+    None,
+    /// Damaged or of a newer version.
+    #[error("the nodes' copy of the cluster state is not readable: {0}")]
+    Unreadable(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredEntries {
+    format: u32,
+    entries: Vec<StoredEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredEntry {
+    key: String,
+    /// Hexadecimal.
+    value: String,
+    revision: u64,
+    create_revision: u64,
+}
+
+/// The stored form of entries: JSON, so that it can be read with common tools when everything else is lost.
+pub fn encode_entries<'a>(entries: impl Iterator<Item = &'a Entry>) -> Bytes {
+    let entries = entries
+        .map(|entry| StoredEntry {
+            key: entry.key.clone(),
+            value: hex::encode(&entry.value),
+            revision: entry.revision,
+            create_revision: entry.create_revision,
+        })
+        .collect();
+    serde_json::to_vec(&StoredEntries { format: 1, entries }).expect("plain data is always JSON").into()
+}
+
+/// The inverse of [`encode_entries`].
+///
+/// # Errors
+/// [`SnapshotDisagreement::Unreadable`].
+pub fn decode_entries(data: &[u8]) -> Result<Vec<Entry>, SnapshotDisagreement> {
+    let unreadable = |reason: String| SnapshotDisagreement::Unreadable(reason);
+    let stored: StoredEntries =
+        serde_json::from_slice(data).map_err(|error| unreadable(error.to_string()))?;
+    if stored.format != 1 {
+        return Err(unreadable(format!("format {} is newer than this version", stored.format)));
+    }
+    let decode = |entry: StoredEntry| {
+        let value = hex::decode(&entry.value).map_err(|error| unreadable(error.to_string()))?;
+        let (revision, create_revision) = (entry.revision, entry.create_revision);
+        Ok(Entry { key: entry.key, value: value.into(), revision, create_revision })
+    };
+    stored.entries.into_iter().map(decode).collect()
+}
+
+/// The highest copy among the answers of nodes, if enough of the `known` nodes answered.
+///
+/// # Errors
+/// [`SnapshotDisagreement`].
+pub fn agreed_entries(
+    answers: Vec<Option<Snapshot>>,
+    known: usize,
+) -> Result<Vec<Entry>, SnapshotDisagreement> {
+    let (answered, needed) = (answers.len(), (known - known / 2).max(1));
+    if answered < needed {
+        return Err(SnapshotDisagreement::TooFew { answered, needed });
+    }
+    let highest = answers.into_iter().flatten().max_by_key(|copy| (copy.generation, copy.revision));
+    decode_entries(&highest.ok_or(SnapshotDisagreement::None)?.data)
+}
+
+async fn ask(nodes: Vec<Arc<dyn NodeClient>>, kind: SnapshotKind) -> Vec<Option<Snapshot>> {
+    let answers = join_all(nodes.into_iter().map(|node| async move {
+        timeout(ASK_TIMEOUT, node.snapshot(kind)).await.ok().and_then(Result::ok)
+    }));
+    answers.await.into_iter().flatten().collect()
+}
+
+/// The map by the nodes' copies.
+pub(super) async fn map_from_nodes(
+    nodes: Vec<Arc<dyn NodeClient>>,
+) -> Result<(ClusterMap, Vec<Entry>), SnapshotDisagreement> {
+    let answers = ask(nodes, SnapshotKind::Layout).await;
+    let answered = answers.len();
+    let entries = agreed_entries(answers, 1)?;
+    let unreadable = |error: MapError| SnapshotDisagreement::Unreadable(error.to_string());
+    let map = ClusterMap::from_entries(entries.iter()).map_err(unreadable)?;
+    let map = map.ok_or(SnapshotDisagreement::None)?;
+    let needed = map.nodes.len() - map.nodes.len() / 2;
+    if answered < needed {
+        return Err(SnapshotDisagreement::TooFew { answered, needed });
+    }
+    Ok((map, entries))
+}
+
+/// The bucket entries by the nodes' copies, for gateways that meet a bucket for the first time while the coordinator is
+/// away.
+///
+/// # Errors
+/// [`SnapshotDisagreement`].
+pub async fn bucket_entries(cluster: &Cluster) -> Result<Vec<Entry>, SnapshotDisagreement> {
+    let nodes: Vec<_> = cluster.inner.clients.load().values().cloned().collect();
+    let known = nodes.len();
+    agreed_entries(ask(nodes, SnapshotKind::Buckets).await, known)
+}
+
+/// Starts the mirrors to the process's own node.
+pub(super) fn start_mirrors(inner: &Arc<Inner>) {
+    let Some(local) = &inner.local else { return };
+    for (kind, prefixes) in MIRRORED {
+        let (inner, local) = (inner.clone(), local.clone());
+        let stop = inner.stop.clone();
+        tokio::spawn(stop.run_until_cancelled_owned(mirror(inner, local, kind, prefixes)));
+    }
+}
+
+async fn mirror(
+    inner: Arc<Inner>,
+    local: Arc<dyn NodeClient>,
+    kind: SnapshotKind,
+    prefixes: &'static [&'static str],
+) {
+    let mut events = super::follow::watch_all(&*inner.coordinator, prefixes);
+    let mut table = Table::default();
+    let mut stored: Option<Bytes> = None;
+    while let Some(event) = events.recv().await {
+        table.apply(event);
+        tokio::time::sleep(SETTLE).await;
+        while let Ok(event) = events.try_recv() {
+            table.apply(event);
+        }
+        if !table.complete(prefixes) {
+            continue;
+        }
+        let data = encode_entries(table.entries());
+        if stored.as_ref() == Some(&data) {
+            continue;
+        }
+        let generation = inner.map.load().generation;
+        let copy = Snapshot { kind, generation, revision: table.revision, data: data.clone() };
+        match local.store_snapshot(copy).await {
+            Ok(()) => stored = Some(data),
+            Err(error) => {
+                tracing::warn!(%error, ?kind, "cluster state was not copied to this node's drives");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// The entries below several prefixes, kept up to date by watch events.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    groups: BTreeMap<&'static str, BTreeMap<String, Entry>>,
+    pub(super) revision: u64,
+}
+
+impl Table {
+    /// Applies one event of the watch on a prefix.
+    pub(super) fn apply(&mut self, (prefix, event): (&'static str, WatchEvent)) {
+        let group = self.groups.entry(prefix).or_default();
+        let revision = match event {
+            WatchEvent::Reset(listing) => {
+                *group = listing.entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
+                listing.revision
+            }
+            WatchEvent::Put(entry) => {
+                let revision = entry.revision;
+                group.insert(entry.key.clone(), entry);
+                revision
+            }
+            WatchEvent::Delete { key, revision } => {
+                group.remove(&key);
+                revision
+            }
+        };
+        self.revision = self.revision.max(revision);
+    }
+
+    /// Whether each prefix was listed once.
+    pub(super) fn complete(&self, prefixes: &[&'static str]) -> bool {
+        prefixes.iter().all(|prefix| self.groups.contains_key(prefix))
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.groups.values().flat_map(BTreeMap::values)
+    }
+
+    pub(super) fn below(&self, prefix: &str) -> impl Iterator<Item = &Entry> {
+        self.groups.get(prefix).into_iter().flat_map(BTreeMap::values)
+    }
+}

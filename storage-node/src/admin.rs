@@ -1,0 +1,83 @@
+//! The node's admin server: health and metrics.
+//!
+//! Owns: `/health/live` (the process answers), `/health/ready` (at least one drive serves; else 503 and why not, drive by
+//! drive) and `/metrics` (Prometheus). Never changes anything.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use coffer_common::node::{DriveInfo, DriveState};
+use coffer_common::shutdown::Shutdown;
+use coffer_common::telemetry::Metrics;
+use metrics::{counter, gauge};
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::node::StorageNode;
+
+#[derive(Clone)]
+struct Admin {
+    node: Arc<StorageNode>,
+    metrics: Metrics,
+}
+
+/// The body of `/health/ready`.
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    drives: Vec<DriveInfo>,
+}
+
+/// Serves until the shutdown is told.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    node: Arc<StorageNode>,
+    metrics: Metrics,
+    shutdown: Shutdown,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/health/live", get(|| async { "ok\n" }))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(render))
+        .with_state(Admin { node, metrics });
+    axum::serve(listener, router).with_graceful_shutdown(shutdown.told_owned()).await
+}
+
+async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
+    let drives = admin.node.drive_infos();
+    let serves = |drive: &DriveInfo| {
+        matches!(drive.state, DriveState::Online | DriveState::Suspect | DriveState::ReadOnly)
+    };
+    let ready = drives.iter().any(serves);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, drives }))
+}
+
+async fn render(State(admin): State<Admin>) -> impl IntoResponse {
+    record(&admin.node);
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render())
+}
+
+/// Records what is only known when somebody asks.
+pub fn record(node: &StorageNode) {
+    for drive in node.drive_infos() {
+        let labels = [("node", node.id().0.clone()), ("drive", drive.id.to_string()), ("path", drive.path)];
+        let up = matches!(drive.state, DriveState::Online | DriveState::ReadOnly);
+        gauge!("coffer_drive_up", &labels).set(if up { 1.0 } else { 0.0 });
+        gauge!("coffer_drive_capacity_bytes", &labels).set(drive.capacity_bytes as f64);
+        gauge!("coffer_drive_free_bytes", &labels).set(drive.free_bytes as f64);
+        gauge!("coffer_drive_registers", &labels).set(drive.registers as f64);
+        gauge!("coffer_drive_unstable_versions", &labels).set(drive.unstable as f64);
+        gauge!("coffer_drive_missing_shards", &labels).set(drive.missing_shards as f64);
+        counter!("coffer_drive_journal_records_total", &labels).absolute(drive.journal_sequence);
+        counter!("coffer_drive_boots_total", &labels).absolute(drive.boot_count);
+    }
+}

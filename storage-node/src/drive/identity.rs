@@ -7,7 +7,7 @@
 //! mounted) is refused instead of being taken for a fresh one.
 //!
 //! ```json
-//! { "format": 1, "cluster": "<32 hex>", "drive": "<32 hex>", "incarnation": 0,
+//! { "format": 1, "cluster": "<32 hex>", "drive": "<32 hex>", "incarnation": 0, "segment_bytes": 67108864,
 //!   "known_paths": [{ "path": "/data1", "drive": "<32 hex>" }] }
 //! ```
 //! It is written as `coffer.json.new`, synced, renamed, and the folder is synced.
@@ -30,6 +30,20 @@ const NEW_IDENTITY_FILE: &str = "coffer.json.new";
 /// The drive format that this program writes and the newest it understands.
 const FORMAT: u32 = 1;
 
+/// The segment size of drives that are large enough.
+const SEGMENT_BYTES: u32 = 64 << 20;
+const MIN_SEGMENT_BYTES: u32 = 2 << 20;
+
+fn default_segment_bytes() -> u32 {
+    SEGMENT_BYTES
+}
+
+/// Small drives get small segments: two of them always lie there, one in use and one spare.
+fn segment_bytes_for(capacity: u64) -> u32 {
+    let share = u32::try_from((capacity / 64) >> 20).unwrap_or(u32::MAX);
+    share.saturating_mul(1 << 20).clamp(MIN_SEGMENT_BYTES, SEGMENT_BYTES)
+}
+
 /// Where a drive of this node was when it last started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownPath {
@@ -50,6 +64,9 @@ pub struct DriveIdentity {
     pub drive: DriveId,
     /// How often it has lost and re-learned its state.
     pub incarnation: Incarnation,
+    /// Bytes of a journal segment, fixed when the drive is formatted.
+    #[serde(default = "default_segment_bytes")]
+    pub segment_bytes: u32,
     /// The paths of the node's drives at the last start.
     #[serde(default)]
     pub known_paths: Vec<KnownPath>,
@@ -226,14 +243,16 @@ pub fn format(path: &Path, cluster: ClusterId, drive: DriveId) -> Result<DriveId
     }
     let failed = |error| DriveRefusal::Io { path: path.to_owned(), error };
     std::fs::create_dir_all(path).map_err(failed)?;
+    let io = FileIo::new(path);
     let identity = DriveIdentity {
         format: FORMAT,
         cluster,
         drive,
         incarnation: Incarnation(0),
+        segment_bytes: segment_bytes_for(io.space().map_err(failed)?.capacity),
         known_paths: Vec::new(),
     };
-    write(&FileIo::new(path), &identity).map_err(failed)?;
+    write(&io, &identity).map_err(failed)?;
     // The new folder's own entry.
     if let Some(parent) = path.canonicalize().map_err(failed)?.parent() {
         File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;

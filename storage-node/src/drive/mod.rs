@@ -8,6 +8,8 @@
 //!                              └──► IoPool (own threads, bounded queue): a hung drive holds only its own callers
 //! ```
 
+#[cfg(test)]
+pub(crate) mod faulty;
 mod health;
 mod identity;
 mod io;

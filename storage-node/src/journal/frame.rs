@@ -177,6 +177,12 @@ impl<'a> Frame<'a> {
         (RECORD_HEADER_BYTES + payload_len).next_multiple_of(ALIGN)
     }
 
+    /// Bytes up to the end of the payload that a record at the beginning of `bytes` claims to have.
+    pub(super) fn len_at(bytes: &[u8]) -> usize {
+        let len = bytes.first_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len) as usize);
+        RECORD_HEADER_BYTES.saturating_add(len)
+    }
+
     /// Appends the record, padded.
     pub(super) fn encode_into(&self, out: &mut Vec<u8>, seed: u64) {
         let mut header = [0; RECORD_HEADER_BYTES];

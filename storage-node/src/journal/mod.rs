@@ -34,8 +34,8 @@ pub(crate) use writer::Journal;
 
 use crate::drive::{DriveFile, DriveIo};
 
-/// Bytes of a segment on a drive.
-pub(crate) const SEGMENT_BYTES: u32 = 64 << 20;
+/// Segment files kept open.
+const MAX_OPEN: usize = 128;
 
 const FOLDER: &str = "journal";
 const SPARE: &str = "journal/spare";
@@ -127,7 +127,13 @@ impl Segments {
             return Ok(Arc::clone(file));
         }
         let file = self.io.open(&Self::path(number))?;
-        self.open.write().insert(number, Arc::clone(&file));
+        let mut open = self.open.write();
+        if open.len() >= MAX_OPEN {
+            // Any of them: one that is in use lives on with its user, and is opened again when needed.
+            let victim = open.keys().next().copied();
+            victim.map(|victim| open.remove(&victim));
+        }
+        open.insert(number, Arc::clone(&file));
         Ok(file)
     }
 

@@ -237,8 +237,7 @@ fn recover_last(
     visit: &mut Visit<'_>,
 ) -> Result<Recovered, JournalError> {
     let file = segments.file(number)?;
-    let mut bytes = vec![0; segments.bytes as usize];
-    file.read_at(&mut bytes, 0)?;
+    let mut bytes = read_used(&file, segments.bytes as usize)?;
     let seed = segments.owner.seed(number);
     let first_sequence = segments.first.lock().get(&number).copied().unwrap_or(1);
     let mut recovered = Recovered {
@@ -247,7 +246,13 @@ fn recover_last(
         next_sequence: first_sequence,
         extents: Vec::new(),
     };
-    while let Some(frame) = Frame::decode(&bytes[recovered.offset as usize..], seed) {
+    loop {
+        // Trailing zeros were not read; a payload may end in some.
+        let end = recovered.offset as usize + Frame::len_at(&bytes[recovered.offset as usize..]);
+        if end > bytes.len() && end <= segments.bytes as usize {
+            bytes.resize(end, 0);
+        }
+        let Some(frame) = Frame::decode(&bytes[recovered.offset as usize..], seed) else { break };
         if frame.sequence != recovered.next_sequence {
             break;
         }
@@ -275,6 +280,22 @@ fn recover_last(
     }
     clear_rest(&file, &bytes, recovered.offset as usize)?;
     Ok(recovered)
+}
+
+/// The segment up to its last piece that is not zero: most of a segment may not have been written yet.
+fn read_used(file: &Arc<dyn DriveFile>, len: usize) -> io::Result<Vec<u8>> {
+    const PIECE: usize = 1 << 20;
+    let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
+    let mut piece = vec![0; PIECE.min(len)];
+    for at in (0..len).step_by(PIECE) {
+        let piece = &mut piece[..PIECE.min(len - at)];
+        file.read_at(piece, at as u64)?;
+        if piece.iter().any(|byte| *byte != 0) {
+            bytes.resize(at, 0);
+            bytes.extend_from_slice(piece);
+        }
+    }
+    Ok(bytes)
 }
 
 /// Whether a record of a batch that began after the first missing sequence lies behind the end.

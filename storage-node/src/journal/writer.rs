@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -22,6 +23,8 @@ use crate::drive::{DriveFile, is_full};
 const BUFFER_BYTES: usize = 4 << 20;
 /// Zeros are written in pieces of this size.
 const ZERO_BYTES: usize = 1 << 20;
+
+const WRITER_STOPPED: &str = "the writer has stopped";
 
 /// A record that waits for the writer.
 struct Pending {
@@ -56,17 +59,37 @@ struct Tail {
     stopping: bool,
 }
 
+/// Somebody who waits for a sequence.
+enum Waiter {
+    Task(oneshot::Sender<Result<(), String>>),
+    Thread(std::sync::mpsc::SyncSender<Result<(), String>>),
+}
+
+impl Waiter {
+    fn tell(self, result: Result<(), String>) {
+        // Whoever waited may have gone away.
+        match self {
+            Self::Task(sender) => drop(sender.send(result)),
+            Self::Thread(sender) => drop(sender.send(result)),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Waiters {
     failed: Option<String>,
-    by_sequence: BTreeMap<u64, Vec<oneshot::Sender<Result<(), String>>>>,
+    by_sequence: BTreeMap<u64, Vec<Waiter>>,
 }
 
 struct Shared {
     segments: Arc<Segments>,
     tail: Mutex<Tail>,
-    /// Wakes the writer and the preparing thread.
+    /// Wakes the writer.
     work: Condvar,
+    /// Wakes the preparing thread.
+    prepare: Condvar,
+    /// When the batch that is being written began.
+    writing_since: Mutex<Option<Instant>>,
     /// Tells that the spare's state changed.
     room: Notify,
     durable: AtomicU64,
@@ -109,6 +132,8 @@ impl Journal {
             durable: AtomicU64::new(tail.next_sequence - 1),
             tail: Mutex::new(tail),
             work: Condvar::new(),
+            prepare: Condvar::new(),
+            writing_since: Mutex::default(),
             room: Notify::new(),
             waiters: Mutex::default(),
             on_failure,
@@ -150,8 +175,13 @@ impl Journal {
         let mut tail = self.shared.tail.lock();
         if tail.spare == Spare::NoRoom {
             tail.spare = Spare::Wanted;
-            self.shared.work.notify_all();
+            self.shared.prepare.notify_all();
         }
+    }
+
+    /// How long the batch that is being written has been under way.
+    pub(crate) fn stalled(&self) -> Duration {
+        self.shared.writing_since.lock().map(|since| since.elapsed()).unwrap_or_default()
     }
 
     /// Waits until the record of this sequence, and all before it, are durable.
@@ -159,29 +189,28 @@ impl Journal {
     /// # Errors
     /// The reason, if the writer has failed.
     pub(crate) async fn durable(&self, sequence: u64) -> Result<(), JournalError> {
-        match self.wait(sequence)? {
-            None => Ok(()),
-            Some(receiver) => match receiver.await {
-                Ok(result) => result.map_err(JournalError::Poisoned),
-                Err(_) => Err(JournalError::Poisoned("the writer has stopped".to_owned())),
-            },
+        let (sender, receiver) = oneshot::channel();
+        if self.wait(sequence, Waiter::Task(sender))? {
+            let result = receiver.await.unwrap_or_else(|_| Err(WRITER_STOPPED.to_owned()));
+            return result.map_err(JournalError::Poisoned);
         }
+        Ok(())
     }
 
     /// [`Self::durable`] for threads that may block.
     pub(crate) fn durable_blocking(&self, sequence: u64) -> Result<(), JournalError> {
-        match self.wait(sequence)? {
-            None => Ok(()),
-            Some(receiver) => match receiver.blocking_recv() {
-                Ok(result) => result.map_err(JournalError::Poisoned),
-                Err(_) => Err(JournalError::Poisoned("the writer has stopped".to_owned())),
-            },
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        if self.wait(sequence, Waiter::Thread(sender))? {
+            let result = receiver.recv().unwrap_or_else(|_| Err(WRITER_STOPPED.to_owned()));
+            return result.map_err(JournalError::Poisoned);
         }
+        Ok(())
     }
 
-    fn wait(&self, sequence: u64) -> Result<Option<oneshot::Receiver<Result<(), String>>>, JournalError> {
+    /// Leaves the waiter with the writer; false if the sequence is durable already.
+    fn wait(&self, sequence: u64, waiter: Waiter) -> Result<bool, JournalError> {
         if self.durable_sequence() >= sequence {
-            return Ok(None);
+            return Ok(false);
         }
         let mut waiters = self.shared.waiters.lock();
         if let Some(reason) = &waiters.failed {
@@ -189,11 +218,10 @@ impl Journal {
         }
         // Again under the lock: the writer raises it before it takes the waiters.
         if self.durable_sequence() >= sequence {
-            return Ok(None);
+            return Ok(false);
         }
-        let (sender, receiver) = oneshot::channel();
-        waiters.by_sequence.entry(sequence).or_default().push(sender);
-        Ok(Some(receiver))
+        waiters.by_sequence.entry(sequence).or_default().push(waiter);
+        Ok(true)
     }
 
     fn failed(&self) -> Option<String> {
@@ -229,6 +257,7 @@ impl Drop for Journal {
     fn drop(&mut self) {
         self.shared.tail.lock().stopping = true;
         self.shared.work.notify_all();
+        self.shared.prepare.notify_all();
         for thread in self.threads.drain(..) {
             // A panic there has already failed all waiters.
             let _ = thread.join();
@@ -237,7 +266,8 @@ impl Drop for Journal {
 }
 
 impl Appender<'_> {
-    /// Makes sure that records of these payload lengths will lie in one segment.
+    /// Makes sure that records of these payload lengths, among them an inline shard, will lie in one segment. While the
+    /// drive has no room for another segment, the last quarter of this one is kept for commits and deletes.
     ///
     /// # Errors
     /// [`AppendError`]; nothing has changed.
@@ -245,6 +275,10 @@ impl Appender<'_> {
         let room: usize = payloads.iter().map(|len| Frame::room(*len)).sum();
         if room > self.shared.segments.bytes as usize / 2 {
             return Err(AppendError::TooLong(room));
+        }
+        let kept = self.shared.segments.bytes / 4 * 3;
+        if self.tail.spare == Spare::NoRoom && self.tail.offset as usize + room > kept as usize {
+            return Err(AppendError::Full);
         }
         if self.fits(room) { Ok(()) } else { self.roll() }
     }
@@ -329,11 +363,13 @@ fn write_batches(shared: &Shared) {
             std::mem::take(&mut tail.queue)
         };
         let last = batch.last().map_or(0, |pending| pending.sequence);
+        *shared.writing_since.lock() = Some(Instant::now());
         for run in batch.chunk_by(|a, b| a.segment == b.segment) {
             if let Err(error) = write_run(shared, run, &mut buffer, &mut current) {
                 return fail(shared, format!("writing the journal failed: {error}"));
             }
         }
+        *shared.writing_since.lock() = None;
         shared.durable.store(last, Ordering::Release);
         let woken = {
             let mut waiters = shared.waiters.lock();
@@ -341,8 +377,7 @@ fn write_batches(shared: &Shared) {
             std::mem::replace(&mut waiters.by_sequence, later)
         };
         for waiter in woken.into_values().flatten() {
-            // The caller may have gone away.
-            let _ = waiter.send(Ok(()));
+            waiter.tell(Ok(()));
         }
     }
 }
@@ -409,20 +444,21 @@ fn enter(shared: &Shared, first: &Pending) -> io::Result<Arc<dyn DriveFile>> {
     segments.open.write().insert(first.segment, Arc::clone(&file));
     segments.first.lock().insert(first.segment, first.sequence);
     shared.tail.lock().spare = Spare::Wanted;
-    shared.work.notify_all();
+    shared.prepare.notify_all();
     Ok(file)
 }
 
 fn fail(shared: &Shared, reason: String) {
+    // First of all: whoever is told of the failure finds the drive failed.
+    (shared.on_failure)(reason.clone());
     let waiting = {
         let mut waiters = shared.waiters.lock();
         waiters.failed = Some(reason.clone());
         std::mem::take(&mut waiters.by_sequence)
     };
     for waiter in waiting.into_values().flatten() {
-        let _ = waiter.send(Err(reason.clone()));
+        waiter.tell(Err(reason.clone()));
     }
-    (shared.on_failure)(reason);
     shared.room.notify_waiters();
 }
 
@@ -435,7 +471,7 @@ fn prepare_segments(shared: &Shared) {
                 if tail.stopping {
                     return;
                 }
-                shared.work.wait(&mut tail);
+                shared.prepare.wait(&mut tail);
             }
             if tail.stopping {
                 return;

@@ -8,7 +8,6 @@ use coffer_common::types::{ClusterId, DriveId, Incarnation};
 
 use super::{NodeConfig, StorageNode};
 use crate::drive::{DriveProbe, DriveRefusal, KnownPath, OpenDrive, remember_paths, survey};
-use crate::journal::SEGMENT_BYTES;
 use crate::store::{Background, DriveStore};
 
 /// Why a node does not start.
@@ -37,14 +36,14 @@ impl StorageNode {
     /// # Errors
     /// [`NodeOpenError`].
     pub async fn open(config: NodeConfig) -> Result<Arc<Self>, NodeOpenError> {
-        tokio::task::spawn_blocking(move || open_with(&config, SEGMENT_BYTES))
+        tokio::task::spawn_blocking(move || open_blocking(&config))
             .await
             .map_err(|error| NodeOpenError::Io(std::io::Error::other(error)))?
     }
 }
 
-/// Opens a node whose journals have segments of this size.
-pub(super) fn open_with(config: &NodeConfig, segment_bytes: u32) -> Result<Arc<StorageNode>, NodeOpenError> {
+/// [`StorageNode::open`] for threads that may block.
+pub(super) fn open_blocking(config: &NodeConfig) -> Result<Arc<StorageNode>, NodeOpenError> {
     let probes = survey(&config.drives, &config.replace)?;
     let cluster = config.cluster.or_else(|| probes.iter().find_map(|(_, probe)| cluster_of(probe)));
     let mut broken = Vec::new();
@@ -62,7 +61,7 @@ pub(super) fn open_with(config: &NodeConfig, segment_bytes: u32) -> Result<Arc<S
         .collect();
     let mut order = Vec::new();
     let mut stores = std::collections::HashMap::new();
-    for (path, id, result) in open_stores(opened, &known, (&config.drives, segment_bytes)) {
+    for (path, id, result) in open_stores(opened, &known, &config.drives) {
         match result {
             Ok(store) => {
                 order.push(id);
@@ -100,7 +99,7 @@ type OpenResult = (PathBuf, DriveId, Result<Arc<DriveStore>, String>);
 fn open_stores(
     drives: Vec<(PathBuf, OpenDrive)>,
     known: &[KnownPath],
-    (configured, segment_bytes): (&[PathBuf], u32),
+    configured: &[PathBuf],
 ) -> Vec<OpenResult> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = drives
@@ -109,7 +108,7 @@ fn open_stores(
                 let id = drive.identity.drive;
                 let thread = scope.spawn(move || {
                     remember_paths(&mut drive, known, configured).map_err(|error| error.to_string())?;
-                    DriveStore::open(drive, segment_bytes).map_err(|error| error.to_string())
+                    DriveStore::open(drive).map_err(|error| error.to_string())
                 });
                 (path, id, thread)
             })

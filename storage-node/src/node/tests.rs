@@ -10,10 +10,10 @@ use coffer_common::types::{
     Epoch, Fence, Incarnation, ObjectKey, OpId, RegisterKey, SlotIndex, SlotSet, Tag,
 };
 
-use super::open::open_with;
+use super::open::open_blocking;
 use super::*;
+use crate::store::tests::format_small;
 
-pub(crate) const SEGMENT: u32 = 1 << 20;
 const CLUSTER: ClusterId = ClusterId(0xC0FFE4);
 const BUCKET: BucketId = BucketId(0xB);
 
@@ -38,7 +38,7 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let mut drives = Vec::new();
         for path in config(dir.path(), count).drives {
-            drives.push(crate::format(&path, CLUSTER, DriveId::random()).unwrap().drive);
+            drives.push(format_small(&path, 1 << 20));
         }
         let mut bench = Self { dir, drives, node: None };
         bench.reopen();
@@ -47,7 +47,7 @@ impl Bench {
 
     fn reopen(&mut self) {
         self.node = None;
-        self.node = Some(open_with(&config(self.dir.path(), self.drives.len()), SEGMENT).unwrap());
+        self.node = Some(open_blocking(&config(self.dir.path(), self.drives.len())).unwrap());
     }
 
     fn node(&self) -> &StorageNode {

@@ -36,6 +36,8 @@ const SWEEP_AGE: Duration = Duration::from_secs(3600);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// Time for compaction in one round of housekeeping.
 const COMPACTION_TIME: Duration = Duration::from_secs(2);
+/// Registers looked at for superseded versions in one round of housekeeping.
+const FREE_LIMIT: usize = 20_000;
 /// Registers looked at in one go.
 const PIECE: usize = 1024;
 
@@ -81,6 +83,7 @@ impl Drop for Background {
 fn run(store: &DriveStore, stop: &(Mutex<bool>, Condvar)) {
     let (mut applied, mut synced, mut kept) = (Instant::now(), Instant::now(), Instant::now());
     let mut swept: Option<Instant> = None;
+    let mut free_cursor = Vec::new();
     loop {
         let stopping = {
             let mut stopping = stop.0.lock();
@@ -108,7 +111,7 @@ fn run(store: &DriveStore, stop: &(Mutex<bool>, Condvar)) {
             return;
         }
         if kept.elapsed() >= HOUSEKEEPING_INTERVAL {
-            store.keep_house();
+            store.keep_house(&mut free_cursor);
             if swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL) {
                 store.sweep_files(SWEEP_AGE);
                 swept = Some(Instant::now());
@@ -128,7 +131,7 @@ impl DriveStore {
         }
     }
 
-    fn keep_house(&self) {
+    fn keep_house(&self, free_cursor: &mut Vec<u8>) {
         match self.drive.io.space() {
             Ok(space) => {
                 self.health.set_space(space);
@@ -141,8 +144,10 @@ impl DriveStore {
                 tracing::warn!(drive = %self.id, %error, "cannot see the drive's free space");
             }
         }
-        if let Err(error) = self.free_superseded(UnixMillis::now()) {
-            tracing::warn!(drive = %self.id, error, "freeing superseded versions failed");
+        let after = std::mem::take(free_cursor);
+        match self.free_superseded(UnixMillis::now(), after) {
+            Ok(after) => *free_cursor = after,
+            Err(error) => tracing::warn!(drive = %self.id, error, "freeing superseded versions failed"),
         }
         let began = Instant::now();
         while began.elapsed() < COMPACTION_TIME {
@@ -159,12 +164,13 @@ impl DriveStore {
 
     /// Frees versions that have been superseded for the read grace, and drops prepared ops that nobody committed within
     /// theirs.
-    pub(super) fn free_superseded(&self, now: UnixMillis) -> Result<(), String> {
+    /// Looks at the next registers after `after` and returns where it stopped; an empty key after the last one.
+    pub(super) fn free_superseded(&self, now: UnixMillis, after: Vec<u8>) -> Result<Vec<u8>, String> {
         let read_grace = if self.health.is_full() { SHORT_READ_GRACE } else { READ_GRACE };
         let over = |since: UnixMillis, grace: Duration| {
             u128::from(now.0.saturating_sub(since.0)) >= grace.as_millis()
         };
-        self.for_attention(|key, entry| {
+        self.for_attention(after, FREE_LIMIT, |key, entry| {
             let due: Vec<OpId> = entry
                 .waiting
                 .iter()
@@ -195,7 +201,7 @@ impl DriveStore {
             });
             match changed.map_err(|error| error.to_string())? {
                 Changed::Stale => {}
-                Changed::Refused { .. } => return Ok(()),
+                Changed::Refused { .. } | Changed::WrongSlot(_) => return Ok(()),
                 Changed::Done { sequence, dropped_files, entry, .. } => {
                     self.journal.durable_blocking(sequence).map_err(|error| error.to_string())?;
                     self.remove_files(&dropped_files, entry.slot);
@@ -217,22 +223,27 @@ impl DriveStore {
         }
     }
 
-    /// Visits all registers with something unfinished that the index knows of.
+    /// Visits registers with something unfinished that the index knows of, after `after`, at most `limit`. Returns the last
+    /// one, or nothing after the end.
     fn for_attention(
         &self,
+        mut after: Vec<u8>,
+        limit: usize,
         mut visit: impl FnMut(Bytes, &Entry) -> Result<(), String>,
-    ) -> Result<(), String> {
-        let mut after = Vec::new();
-        loop {
-            let keys = self.index.attention(&after, PIECE).map_err(|error| error.to_string())?;
-            let Some(last) = keys.last() else { return Ok(()) };
+    ) -> Result<Vec<u8>, String> {
+        let mut left = limit;
+        while left > 0 {
+            let keys = self.index.attention(&after, PIECE.min(left)).map_err(|error| error.to_string())?;
+            let Some(last) = keys.last() else { return Ok(Vec::new()) };
             after = last.to_vec();
+            left -= keys.len();
             for key in keys {
                 if let Some(entry) = self.index.get(&key).map_err(|error| error.to_string())? {
                     visit(key, &entry)?;
                 }
             }
         }
+        Ok(after)
     }
 
     /// Versions that are COMMITTED and not STABLE, of registers unchanged for about a second, at most `limit`: those
@@ -244,7 +255,7 @@ impl DriveStore {
         self.check_health()?;
         let found = self.run(move |store| {
             let mut found = Vec::new();
-            let result = store.for_attention(|key, entry| {
+            let result = store.for_attention(Vec::new(), usize::MAX, |key, entry| {
                 for version in &entry.register.versions {
                     if version.state == VersionState::Committed && found.len() < limit {
                         let register = RegisterKey::decode(&key).map_err(|error| error.to_string())?;
@@ -254,7 +265,7 @@ impl DriveStore {
                 }
                 Ok(())
             });
-            result.map(|()| found)
+            result.map(|_| found)
         });
         found.await?.map_err(|error| self.unavailable(error))
     }

@@ -66,7 +66,10 @@ impl DriveStore {
         self.index.admit().await;
         let (reply, entry, sequence, dropped) = loop {
             let appended = match self.admit_epoch(change.address.partition, change.address.epoch) {
-                Ok(Err(refusal)) => return Ok((SlotReply::Refused(refusal), None)),
+                Ok(Err(refusal)) => {
+                    let (_, sequence) = self.slots.read().partition(change.address.partition);
+                    break (SlotReply::Refused(refusal), None, sequence, Vec::new());
+                }
                 Ok(Ok(())) => {
                     let loaded = self.load(change.key).await?;
                     self.mutate(loaded, change, &step)
@@ -79,6 +82,10 @@ impl DriveStore {
                 }
                 Ok(Changed::Refused { refusal, sequence }) => {
                     break (SlotReply::Refused(refusal), None, sequence, Vec::new());
+                }
+                Ok(Changed::WrongSlot(slot)) => {
+                    let reason = format!("this drive is slot {} of the partition", slot.0);
+                    return Err(NodeError::Invalid(reason));
                 }
                 Ok(Changed::Stale) => {}
                 Err(AppendError::NotReady) => match self.journal.room().await {

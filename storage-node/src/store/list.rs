@@ -68,8 +68,11 @@ impl DriveStore {
         } else {
             Bound::Included(prefix)
         };
-        let mut scan = self.index.scan(from, end);
         let mut list = DriveList::default();
+        if request.after.as_ref() >= end.as_slice() {
+            return Ok(list);
+        }
+        let mut scan = self.index.scan(from, end);
         let limit = request.limit.max(1) as usize;
         while let Some(found) = scan.next()? {
             let entry = found.entry()?;

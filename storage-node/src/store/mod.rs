@@ -24,12 +24,13 @@ mod read;
 mod receive;
 mod slots;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::node::{DriveInfo, DriveState, NodeError};
@@ -103,13 +104,12 @@ impl DriveStore {
     ///
     /// # Errors
     /// [`OpenError`] if journal or index cannot be read or a record is malformed.
-    pub(crate) fn open(drive: OpenDrive, segment_bytes: u32) -> Result<Arc<Self>, OpenError> {
+    pub(crate) fn open(drive: OpenDrive) -> Result<Arc<Self>, OpenError> {
         let path = drive.io.root().display().to_string();
-        Self::open_inner(drive, segment_bytes)
-            .map_err(|error| OpenError::Journal { path, reason: error.to_string() })
+        Self::open_inner(drive).map_err(|error| OpenError::Journal { path, reason: error.to_string() })
     }
 
-    fn open_inner(drive: OpenDrive, segment_bytes: u32) -> Result<Arc<Self>, JournalError> {
+    fn open_inner(drive: OpenDrive) -> Result<Arc<Self>, JournalError> {
         let identity = &drive.identity;
         let (cluster, id, incarnation) = (identity.cluster, identity.drive, identity.incarnation);
         let name = format!("{:08x}", id.0 >> 96);
@@ -124,7 +124,7 @@ impl DriveStore {
         let poison = Arc::clone(&health);
         let options = OpenOptions {
             owner: Owner { cluster, drive: id },
-            segment_bytes,
+            segment_bytes: identity.segment_bytes,
             applied: opened.applied,
             name: &name,
             on_failure: Box::new(move |reason| poison.poison(reason)),
@@ -173,7 +173,7 @@ impl DriveStore {
 
     /// What it says of itself.
     pub fn info(&self) -> DriveInfo {
-        let (state, reason) = self.health.state(self.pool.oldest_job());
+        let (state, reason) = self.health.state(self.oldest_call());
         let space = self.health.space();
         let count = |counter: &AtomicI64| counter.load(Ordering::Relaxed).max(0) as u64;
         DriveInfo {
@@ -192,9 +192,14 @@ impl DriveStore {
         }
     }
 
+    /// Age of the oldest call into the file system that has not come back.
+    fn oldest_call(&self) -> Duration {
+        self.pool.oldest_job().max(self.journal.stalled())
+    }
+
     /// Refuses when the drive is failed.
     fn check_health(&self) -> Result<(), NodeError> {
-        match self.health.state(self.pool.oldest_job()) {
+        match self.health.state(self.oldest_call()) {
             (DriveState::Failed, reason) => Err(self.unavailable(reason)),
             _ => Ok(()),
         }

@@ -7,7 +7,7 @@ use coffer_common::node::{NodeError, SlotAddress};
 use coffer_common::protocol::message::Refusal;
 use coffer_common::protocol::register::PartitionState;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{BucketId, OpId};
+use coffer_common::types::{BucketId, OpId, SlotIndex};
 use parking_lot::Mutex;
 
 use super::DriveStore;
@@ -16,6 +16,13 @@ use crate::journal::{AppendError, RecordKind};
 
 /// Most bytes that one more stored shard adds to a register's record.
 const STORED_SHARD_BYTES: usize = 64;
+
+/// Superseded versions of one register that have the whole read grace.
+const SUPERSEDED_VERSIONS: usize = 16;
+/// Superseded versions that a register keeps at most.
+const MAX_SUPERSEDED_VERSIONS: usize = 128;
+/// What is left of the read grace between the two.
+const SHORT_GRACE_MS: u64 = 10_000;
 
 /// A register as it was loaded, without a lock.
 #[derive(Clone)]
@@ -61,6 +68,8 @@ pub(super) enum Changed<R> {
     Done { result: R, entry: Arc<Entry>, sequence: u64, dropped_files: Vec<OpId> },
     /// Refused before the step.
     Refused { refusal: Refusal, sequence: u64 },
+    /// The drive is another slot of the partition.
+    WrongSlot(SlotIndex),
     /// The register may have changed since it was loaded: load again.
     Stale,
 }
@@ -110,14 +119,17 @@ impl DriveStore {
             return Ok(Changed::Refused { refusal, sequence: partition_sequence });
         }
         if let Some((bucket, revision)) = change.bucket {
-            let adopted = slots.bucket_revision(bucket);
+            let (adopted, sequence) = slots.bucket_revision(bucket);
             if revision < adopted {
-                return Ok(Changed::Refused { refusal: Refusal::BucketChanged(adopted), sequence: 0 });
+                return Ok(Changed::Refused { refusal: Refusal::BucketChanged(adopted), sequence });
             }
         }
         let old = known.unwrap_or_else(|| {
             Arc::new(Entry::vacant(change.key.clone(), change.address.partition, change.address.slot))
         });
+        if old.slot != change.address.slot {
+            return Ok(Changed::WrongSlot(old.slot));
+        }
         let mut new = Entry::clone(&old);
         if let Some(NewShard::Inline(op, _) | NewShard::File(op, _)) = &change.shard
             && old.register.versions.iter().any(|v| v.version.op == *op && !v.shard_present)
@@ -130,8 +142,10 @@ impl DriveStore {
             let sequence = old.sequence.max(partition_sequence);
             return Ok(Changed::Done { result, entry: old, sequence, dropped_files: Vec::new() });
         }
+        let now = UnixMillis::now();
+        bound_superseded(&mut new, now);
         let dropped_files = settle_shards(&mut new, change.shard.as_ref());
-        settle_waiting(&mut new, UnixMillis::now());
+        settle_waiting(&mut new, now);
         let entry = self.append_entry(new, change.shard.as_ref())?;
         self.census.add(old.census(), entry.census());
         let sequence = entry.sequence.max(partition_sequence);
@@ -191,6 +205,20 @@ fn settle_shards(entry: &mut Entry, shard: Option<&NewShard>) -> Vec<OpId> {
     entry.shards = kept;
     let file = |shard: &StoredShard| matches!(shard.location, ShardLocation::File { .. });
     dropped.iter().filter(|shard| file(shard)).map(|shard| shard.op).collect()
+}
+
+/// Frees superseded versions of a register that is overwritten faster than their grace ends: its record is written whole
+/// each time, and must not grow without bound.
+fn bound_superseded(entry: &mut Entry, now: UnixMillis) {
+    let freeable: Vec<OpId> = entry.register.freeable().map(|v| v.version.op).collect();
+    let over = freeable.len().saturating_sub(SUPERSEDED_VERSIONS);
+    for (index, op) in freeable.iter().take(over).enumerate() {
+        let since = entry.waiting.iter().find(|waiting| waiting.op == *op).map_or(now, |w| w.since);
+        let waited = now.0.saturating_sub(since.0);
+        if freeable.len() - index > MAX_SUPERSEDED_VERSIONS || waited >= SHORT_GRACE_MS {
+            entry.register.free(*op);
+        }
+    }
 }
 
 /// Notes since when prepared ops and superseded versions have been waiting.

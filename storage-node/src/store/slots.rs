@@ -56,9 +56,9 @@ impl SlotsInner {
         (at.state, at.sequence)
     }
 
-    /// The adopted revision of a bucket.
-    pub(super) fn bucket_revision(&self, bucket: BucketId) -> u64 {
-        self.buckets.get(&bucket).map_or(0, |(revision, _)| *revision)
+    /// The adopted revision of a bucket and the sequence of its record.
+    pub(super) fn bucket_revision(&self, bucket: BucketId) -> (u64, u64) {
+        self.buckets.get(&bucket).copied().unwrap_or_default()
     }
 }
 
@@ -255,8 +255,11 @@ impl DriveStore {
     /// # Errors
     /// [`NodeError::DriveUnavailable`] if the drive is full or failed.
     pub async fn store_snapshot(self: &std::sync::Arc<Self>, snapshot: &Snapshot) -> Result<(), NodeError> {
-        // Makes generation and revision known if only the place was.
-        self.snapshot(snapshot.kind).await?;
+        let known = self.slots.read().snapshots.get(&(snapshot.kind as u8)).copied();
+        if known.is_some_and(|at| (at.generation, at.revision) == (0, 0)) {
+            // Only its place is known yet; reading it makes the rest known.
+            self.snapshot(snapshot.kind).await?;
+        }
         let payload = encode_snapshot(snapshot);
         self.retrying(|store| {
             let mut inner = store.slots.inner.write();

@@ -1,1 +1,462 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use bytes::Bytes;
+use coffer_common::node::{
+    DriveState, NodeError, PrepareShard, ShardPiece, SlotAddress, SlotCall, partition_of,
+};
+use coffer_common::protocol::message::{Refusal, SlotReply, SlotRequest, Version, VersionKind};
+use coffer_common::protocol::register::{PartitionState, Register};
+use coffer_common::shard::ShardHeader;
+use coffer_common::time::UnixMillis;
+use coffer_common::types::{
+    BucketId, ClusterId, DriveId, Epoch, Fence, ObjectKey, OpId, RegisterKey, SlotIndex, SlotSet, Tag,
+};
+use proptest::prelude::*;
+
+use super::DriveStore;
+use crate::drive::OpenDrive;
+use crate::drive::faulty::{Faults, FaultyIo};
+
+const CLUSTER: ClusterId = ClusterId(0xC0FFE4);
+const SEGMENT: u32 = 256 << 10;
+
+/// Formats a drive with small segments.
+pub(crate) fn format_small(path: &Path, segment_bytes: u32) -> DriveId {
+    let identity = crate::format(path, CLUSTER, DriveId::random()).unwrap();
+    let identity = crate::DriveIdentity { segment_bytes, ..identity };
+    std::fs::write(path.join("coffer.json"), serde_json::to_vec(&identity).unwrap()).unwrap();
+    identity.drive
+}
+
+struct Bench {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+    faults: Arc<Faults>,
+    store: Option<Arc<DriveStore>>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("drive");
+        format_small(&path, SEGMENT);
+        let mut bench = Self { _dir: dir, path, faults: Arc::default(), store: None };
+        bench.reopen();
+        bench
+    }
+
+    fn reopen(&mut self) {
+        self.store = None;
+        let mut drive = OpenDrive::open(&self.path, Some(CLUSTER)).unwrap();
+        drive.io = Arc::new(FaultyIo::new(&self.path, Arc::clone(&self.faults)));
+        self.store = Some(DriveStore::open(drive).unwrap());
+    }
+
+    fn store(&self) -> &Arc<DriveStore> {
+        self.store.as_ref().unwrap()
+    }
+
+    fn address(&self, key: &RegisterKey) -> SlotAddress {
+        SlotAddress {
+            cluster: CLUSTER,
+            drive: self.store().id(),
+            incarnation: self.store().incarnation(),
+            partition: partition_of(CLUSTER, key.bucket, &key.key),
+            slot: SlotIndex(0),
+            epoch: Epoch(0),
+        }
+    }
+
+    async fn call(&self, key: &RegisterKey, request: SlotRequest) -> Result<SlotReply, NodeError> {
+        let address = self.address(key);
+        self.store().call(SlotCall { address, register: key.clone(), bucket_revision: 0, request }).await
+    }
+
+    async fn put(&self, key: &RegisterKey, counter: u64, data: &[u8]) -> Result<SlotReply, NodeError> {
+        let version = version(counter, data.len());
+        let shard = encode(&version, data);
+        self.call(key, SlotRequest::Prepare { op: version.op, shard }).await?;
+        let tag = tag(counter);
+        self.call(key, SlotRequest::Commit { version: version.clone(), tag }).await?;
+        self.call(key, SlotRequest::Stable { version, tag, acknowledged: SlotSet(1) }).await
+    }
+
+    async fn inline(&self, key: &RegisterKey) -> Option<Bytes> {
+        match self.call(key, SlotRequest::Query { inline_data: true }).await.unwrap() {
+            SlotReply::View(_, data) => data,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn segments(&self) -> usize {
+        std::fs::read_dir(self.path.join("journal")).unwrap().count()
+    }
+
+    fn shard_files(&self) -> usize {
+        let mut count = 0;
+        self.store()
+            .files
+            .visit(|_| {
+                count += 1;
+                Ok(())
+            })
+            .unwrap();
+        count
+    }
+
+    async fn prepare_file(
+        &self,
+        key: &RegisterKey,
+        counter: u64,
+        data: &[u8],
+    ) -> Result<SlotReply, NodeError> {
+        let version = version(counter, data.len());
+        let (sender, pieces) = tokio::sync::mpsc::channel(4);
+        sender.send(ShardPiece::Data(encode(&version, data))).await.unwrap();
+        sender.send(ShardPiece::End).await.unwrap();
+        let header = PrepareShard {
+            address: self.address(key),
+            register: key.clone(),
+            bucket_revision: 0,
+            op: version.op,
+        };
+        self.store().prepare_shard(header, pieces).await
+    }
+}
+
+fn object(key: &str) -> RegisterKey {
+    RegisterKey::object(BucketId(1), ObjectKey::new(key.to_owned()).unwrap())
+}
+
+fn op(counter: u64) -> OpId {
+    OpId { session: 3, counter }
+}
+
+fn tag(counter: u64) -> Tag {
+    Tag { fence: Fence::default(), seq: counter, writer: op(counter) }
+}
+
+fn version(counter: u64, len: usize) -> Version {
+    Version {
+        op: op(counter),
+        kind: if len == 0 { VersionKind::Tombstone } else { VersionKind::Data },
+        null_version: true,
+        k: u8::from(len > 0),
+        shard_len_bytes: len as u64,
+        block_len_bytes: 4096,
+        metadata: Bytes::from(format!("m{counter}")),
+    }
+}
+
+fn encode(version: &Version, data: &[u8]) -> Bytes {
+    if data.is_empty() {
+        return Bytes::new();
+    }
+    let header = ShardHeader {
+        cluster: CLUSTER,
+        op: version.op,
+        slot: SlotIndex(0),
+        k: 1,
+        m: 1,
+        block_len_bytes: version.block_len_bytes,
+        len_bytes: data.len() as u64,
+    };
+    header.encode_shard(data)
+}
+
+/// A step of the model test: on which key, what.
+#[derive(Clone, Debug)]
+enum Step {
+    Prepare(u8, u64, u16),
+    Commit(u8, u64),
+    Stable(u8, u64),
+    Fence(u8, u64),
+    Abandon(u8, u64),
+    Apply,
+    Free,
+    Compact,
+    Reopen,
+    LoseIndex,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (key, counter) = (0..6_u8, 1..8_u64);
+    prop_oneof![
+        6 => (key.clone(), counter.clone(), 0..20_000_u16).prop_map(|(k, c, len)| Step::Prepare(k, c, len)),
+        5 => (key.clone(), counter.clone()).prop_map(|(k, c)| Step::Commit(k, c)),
+        3 => (key.clone(), counter.clone()).prop_map(|(k, c)| Step::Stable(k, c)),
+        1 => (key.clone(), 1..3_u64).prop_map(|(k, f)| Step::Fence(k, f)),
+        1 => (key, counter).prop_map(|(k, c)| Step::Abandon(k, c)),
+        1 => Just(Step::Apply),
+        1 => Just(Step::Free),
+        1 => Just(Step::Compact),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::LoseIndex),
+    ]
+}
+
+/// What the store must hold: the registers by the protocol's own rules, and the shards that were sent.
+#[derive(Default)]
+struct Model {
+    registers: BTreeMap<u8, Register>,
+    lens: BTreeMap<(u8, u64), u16>,
+}
+
+/// One op belongs to one key.
+fn unique(key: u8, counter: u64) -> u64 {
+    u64::from(key) * 100 + counter
+}
+
+fn data(counter: u64, len: u16) -> Vec<u8> {
+    (0..len).map(|i| (u64::from(i) + counter) as u8).collect()
+}
+
+impl Model {
+    fn request(&mut self, step: &Step) -> Option<(u8, SlotRequest)> {
+        let len = |model: &Self, key, counter| usize::from(*model.lens.get(&(key, counter)).unwrap_or(&50));
+        Some(match *step {
+            Step::Prepare(key, counter, len) => {
+                let len = *self.lens.entry((key, counter)).or_insert(len.max(1));
+                let counter = unique(key, counter);
+                let version = version(counter, usize::from(len));
+                let shard = encode(&version, &data(counter, len));
+                (key, SlotRequest::Prepare { op: version.op, shard })
+            }
+            Step::Commit(key, counter) => {
+                let version = version(unique(key, counter), len(self, key, counter));
+                (key, SlotRequest::Commit { tag: tag(unique(key, counter)), version })
+            }
+            Step::Stable(key, counter) => {
+                let version = version(unique(key, counter), len(self, key, counter));
+                let tag = tag(unique(key, counter));
+                (key, SlotRequest::Stable { version, tag, acknowledged: SlotSet(3) })
+            }
+            Step::Fence(key, revision) => {
+                let fence = Fence { generation: 0, revision };
+                (key, SlotRequest::Fence { fence, op: op(1_000_000 + revision) })
+            }
+            Step::Abandon(key, counter) => (key, SlotRequest::Abandon { op: op(unique(key, counter)) }),
+            _ => return None,
+        })
+    }
+
+    fn free(&mut self) {
+        for register in self.registers.values_mut() {
+            let ops: Vec<OpId> = register.freeable().map(|v| v.version.op).collect();
+            for op in ops {
+                register.free(op);
+            }
+            register.prepared.clear();
+        }
+    }
+
+    async fn check(&self, bench: &Bench) {
+        for key in 0..6_u8 {
+            let vacant = Register::default();
+            let register = self.registers.get(&key).unwrap_or(&vacant);
+            let expected =
+                register.clone().step(&PartitionState::default(), &SlotRequest::Query { inline_data: true });
+            let name = object(&format!("k{key}"));
+            let found = bench.call(&name, SlotRequest::Query { inline_data: true }).await.unwrap();
+            let (SlotReply::View(expected, _), SlotReply::View(view, shard)) = (expected.reply, found) else {
+                panic!("no view")
+            };
+            assert_eq!(view, expected, "key {key}");
+            if let Some(current) = view.current.filter(|c| c.shard_present && c.version.has_shards()) {
+                let counter = current.version.op.counter;
+                let len = self.lens[&(key, counter % 100)];
+                assert_eq!(shard, Some(encode(&version(counter, usize::from(len)), &data(counter, len))));
+            } else {
+                assert_eq!(shard, None);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever happens in whatever order, the drive holds what the protocol's rules say, with its shards.
+    #[test]
+    fn a_drive_keeps_what_the_rules_say_over_restarts(steps in proptest::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(run_model(steps));
+    }
+}
+
+async fn run_model(steps: Vec<Step>) {
+    let (mut bench, mut model) = (Bench::new(), Model::default());
+    for step in &steps {
+        if let Some((key, request)) = model.request(step) {
+            let register = model.registers.entry(key).or_default();
+            let expected = register.step(&PartitionState::default(), &request).reply;
+            let found = bench.call(&object(&format!("k{key}")), request).await.unwrap();
+            assert_eq!(found, expected, "{step:?}");
+            continue;
+        }
+        match step {
+            Step::Apply => bench.store().apply(false),
+            Step::Free => {
+                bench.store().apply(true);
+                bench.store().free_superseded(UnixMillis(u64::MAX), Vec::new()).unwrap();
+                model.free();
+            }
+            Step::Compact => {
+                bench.store().apply(true);
+                for segment in bench.store().journal.sealed() {
+                    bench.store().compact_segment(segment).unwrap();
+                }
+            }
+            Step::LoseIndex => {
+                bench.store = None;
+                std::fs::remove_dir_all(bench.path.join("index")).unwrap();
+                bench.reopen();
+            }
+            _ => bench.reopen(),
+        }
+        model.check(&bench).await;
+    }
+    let census = bench.store().info();
+    bench.store = None;
+    std::fs::remove_dir_all(bench.path.join("index")).unwrap();
+    bench.reopen();
+    model.check(&bench).await;
+    let rebuilt = bench.store().info();
+    let counts = |info: &coffer_common::node::DriveInfo| (info.registers, info.unstable, info.missing_shards);
+    assert_eq!(counts(&rebuilt), counts(&census));
+}
+
+#[tokio::test]
+async fn compaction_gives_back_the_room_of_what_was_overwritten() {
+    let mut bench = Bench::new();
+    for counter in 1..200_u64 {
+        bench.put(&object(&format!("k{}", counter % 4)), counter, &data(counter, 5000)).await.unwrap();
+    }
+    let before = bench.segments();
+    assert!(before > 4, "{before}");
+    bench.store().apply(true);
+    bench.store().free_superseded(UnixMillis(u64::MAX), Vec::new()).unwrap();
+    bench.store().apply(true);
+    while bench.store().compact().unwrap() {}
+    assert!(bench.segments() <= 3, "{} of {before}", bench.segments());
+    for _ in 0..2 {
+        for counter in 196..200_u64 {
+            let expected = encode(&version(counter, 5000), &data(counter, 5000));
+            assert_eq!(bench.inline(&object(&format!("k{}", counter % 4))).await, Some(expected));
+        }
+        bench.reopen();
+    }
+}
+
+#[tokio::test]
+async fn a_failed_sync_fails_the_drive_and_nothing_is_acknowledged() {
+    let mut bench = Bench::new();
+    bench.put(&object("a"), 1, b"one").await.unwrap();
+    bench.faults.sync.store(true, Ordering::SeqCst);
+    let refused = bench.put(&object("a"), 2, b"two").await;
+    assert!(matches!(refused, Err(NodeError::DriveUnavailable { .. })), "{refused:?}");
+    bench.faults.sync.store(false, Ordering::SeqCst);
+    // It stays failed, for reads too: what is in memory may be more than what is on the drive.
+    let refused = bench.call(&object("a"), SlotRequest::Query { inline_data: false }).await;
+    assert!(matches!(refused, Err(NodeError::DriveUnavailable { .. })), "{refused:?}");
+    assert_eq!(bench.store().info().state, DriveState::Failed);
+    bench.reopen();
+    assert_eq!(bench.store().info().state, DriveState::Online);
+    let SlotReply::View(view, _) =
+        bench.call(&object("a"), SlotRequest::Query { inline_data: false }).await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(view.current.unwrap().version.op, op(1));
+}
+
+#[tokio::test]
+async fn a_full_drive_refuses_data_keeps_what_it_has_and_still_deletes() {
+    let bench = Bench::new();
+    bench.put(&object("kept"), 1, &data(1, 3000)).await.unwrap();
+    // The spare segment is there; nothing more will fit.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    bench.faults.room.store(0, Ordering::SeqCst);
+    let mut counter = 1;
+    let refused = loop {
+        counter += 1;
+        let key = object(&format!("k{counter}"));
+        let version = version(counter, 20_000);
+        let shard = encode(&version, &data(counter, 20_000));
+        match bench.call(&key, SlotRequest::Prepare { op: version.op, shard }).await.unwrap() {
+            SlotReply::View(..) => assert!(counter < 100, "it never fills"),
+            refused => break refused,
+        }
+    };
+    assert_eq!(refused, SlotReply::Refused(Refusal::Full));
+    assert_eq!(bench.store().info().state, DriveState::ReadOnly);
+    let large = bench.prepare_file(&object("large"), 500, &[7; 300_000]).await.unwrap();
+    assert_eq!(large, SlotReply::Refused(Refusal::Full));
+    assert_eq!(bench.shard_files(), 0);
+    // Deletes go on.
+    for delete in 1..counter {
+        let reply = bench.put(&object(&format!("k{delete}")), delete + 1000, b"").await.unwrap();
+        assert_eq!(reply, SlotReply::Done);
+    }
+}
+
+#[tokio::test]
+async fn a_full_file_system_in_the_middle_of_a_large_shard_leaves_nothing_behind() {
+    let bench = Bench::new();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    bench.faults.room.store(100_000, Ordering::SeqCst);
+    let refused = bench.prepare_file(&object("large"), 1, &[7; 300_000]).await.unwrap();
+    assert_eq!((refused, bench.shard_files()), (SlotReply::Refused(Refusal::Full), 0));
+    bench.faults.room.store(i64::MAX, Ordering::SeqCst);
+    bench.store().health.set_space(bench.store().drive.io.space().unwrap());
+    assert!(matches!(bench.prepare_file(&object("large"), 1, &[7; 300_000]).await, Ok(SlotReply::View(..))));
+}
+
+#[tokio::test]
+async fn superseded_files_are_removed_and_strays_swept() {
+    let mut bench = Bench::new();
+    let key = object("large");
+    for counter in 1..4 {
+        bench.prepare_file(&key, counter, &[counter as u8; 300_000]).await.unwrap();
+        bench.put(&key, counter, &[]).await.unwrap();
+    }
+    assert_eq!(bench.shard_files(), 3);
+    bench.store().apply(true);
+    bench.store().free_superseded(UnixMillis(0), Vec::new()).unwrap();
+    assert_eq!(bench.shard_files(), 3, "the grace is not over");
+    bench.store().free_superseded(UnixMillis(u64::MAX), Vec::new()).unwrap();
+    assert_eq!(bench.shard_files(), 1);
+    let stray = bench.store().files.create(op(77), SlotIndex(0)).unwrap();
+    stray.write_at(b"x", 0).unwrap();
+    bench.store().sweep_files(Duration::from_secs(60));
+    assert_eq!(bench.shard_files(), 2, "it may be on its way");
+    bench.store().sweep_files(Duration::ZERO);
+    assert_eq!(bench.shard_files(), 1);
+    bench.reopen();
+    assert_eq!(bench.store().info().registers, 1);
+}
+
+#[tokio::test]
+async fn a_damaged_shard_is_not_served_and_is_reported_missing() {
+    let bench = Bench::new();
+    let key = object("k");
+    bench.put(&key, 1, &data(1, 9000)).await.unwrap();
+    let segment = bench.path.join("journal/0000000000000001");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let needle = &data(1, 9000)[..4096];
+    let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();
+    bytes[at + 17] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    assert_eq!(bench.inline(&key).await, None);
+    for _ in 0..100 {
+        if bench.store().info().missing_shards == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the damaged shard was not marked");
+}

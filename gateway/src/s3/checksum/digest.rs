@@ -1,8 +1,8 @@
 //! Several hashers over the same bytes in one pass.
 
+use super::md5::Md5;
 use super::{Checksum, ChecksumAlgorithm};
 use crc_fast::CrcAlgorithm;
-use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
@@ -45,10 +45,24 @@ impl DigestSet {
         }
     }
 
+    /// The MD5 of the set, for one who advances many together; [`update_rest`](Self::update_rest) must get
+    /// the same bytes.
+    pub(super) fn md5_mut(&mut self) -> Option<&mut Md5> {
+        self.md5.as_mut()
+    }
+
+    /// Adds the next bytes to all but MD5.
+    pub(super) fn update_rest(&mut self, data: &[u8]) {
+        self.len += data.len() as u64;
+        for hasher in &mut self.hashers {
+            hasher.update(data);
+        }
+    }
+
     /// The values.
     pub fn finish(self) -> Digests {
         Digests {
-            md5: self.md5.map(|md5| md5.finalize().into()),
+            md5: self.md5.map(|md5| md5.finish()),
             checksums: self.hashers.into_iter().filter_map(Hasher::finish).collect(),
             len: self.len,
         }

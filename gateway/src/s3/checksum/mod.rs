@@ -6,7 +6,8 @@
 //!
 //! Flow of an upload:
 //! 1. [`RequestChecksums::parse`] reads the headers and refuses contradictions.
-//! 2. [`DigestSet::new`] with [`RequestChecksums::algorithms`]; `update` for every piece, on any thread.
+//! 2. [`DigestSet::new`] with [`RequestChecksums::algorithms`], given to [`HashPool::hasher`], which hashes
+//!    beside the upload and many uploads at once; `update` for every piece.
 //! 3. [`RequestChecksums::verify`] compares with header or trailer values, before anything is committed.
 //!
 //! Source: "Checking object integrity for data uploads in Amazon S3" (User Guide) and the API Reference of
@@ -14,12 +15,15 @@
 
 mod digest;
 mod error;
+pub mod md5;
 mod multipart;
+mod pool;
 mod request;
 
 pub use digest::{DigestSet, Digests};
 pub use error::ChecksumError;
 pub use multipart::{FullObject, composite, multipart_etag, upload_checksum};
+pub use pool::{HashLost, HashPool, ObjectHasher};
 pub use request::{RequestChecksums, parse_content_md5};
 
 use base64::Engine;

@@ -1,9 +1,9 @@
 //! Checksums and ETag of an object made of parts.
 
 use super::digest::{crc_kind, crc_value};
+use super::md5::Md5;
 use super::{Checksum, ChecksumAlgorithm, ChecksumError, ChecksumType, DigestSet};
 use http::HeaderMap;
-use md5::{Digest, Md5};
 
 /// The ETag of a multipart object: MD5 over the parts' raw MD5s in hex, `-`, and the number of parts.
 pub fn multipart_etag<'a>(parts: impl IntoIterator<Item = &'a [u8; 16]>) -> String {
@@ -13,7 +13,7 @@ pub fn multipart_etag<'a>(parts: impl IntoIterator<Item = &'a [u8; 16]>) -> Stri
         md5.update(part);
         count += 1;
     }
-    format!("{}-{count}", hex::encode(md5.finalize()))
+    format!("{}-{count}", hex::encode(md5.finish()))
 }
 
 /// The composite checksum: the algorithm over the parts' raw values. S3 writes it as base64, `-`, and the

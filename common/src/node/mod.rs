@@ -4,6 +4,10 @@
 //! A call names the slot it means completely (cluster, drive, incarnation, partition, epoch): a node answers
 //! only for a slot that is provably that one.
 
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
+mod faulty;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -12,6 +16,8 @@ use crate::types::{
     BucketId, ClusterId, DriveId, Epoch, Incarnation, NodeId, ObjectKey, OpId, PartitionId, RegisterKey,
     RegisterKind, SlotIndex,
 };
+
+pub use faulty::{FaultPlan, FaultyNode};
 
 /// Names one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use coffer_common::limits::PROTOCOL_VERSION;
 use coffer_common::node::{
     DriveInfo, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard, ReadShard, ShardBlocks,
     ShardPieces, SlotCall, Snapshot, SnapshotKind,
@@ -157,6 +158,3 @@ impl NodeClient for StorageNode {
         Ok(adopted.into_iter().filter(|(_, result)| result.is_ok()).map(|(id, _)| id).collect())
     }
 }
-
-/// The protocol version that this node speaks.
-const PROTOCOL_VERSION: u32 = 1;

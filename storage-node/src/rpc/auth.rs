@@ -86,7 +86,6 @@ impl wire::handshake_server::Handshake for Greeter {
 }
 
 /// Lets a call pass if its connection is known and, with a secret, it carries the connection's session.
-#[expect(clippy::result_large_err, reason = "the interceptor's signature is tonic's")]
 pub(super) fn check(request: Request<()>) -> Result<Request<()>, Status> {
     let peer = peer(request.extensions())?;
     let passes = match &*peer.proved.0.lock() {
@@ -100,7 +99,6 @@ pub(super) fn check(request: Request<()>) -> Result<Request<()>, Status> {
     if passes { Ok(request) } else { Err(deny(&peer, "this connection has proved nothing".to_owned())) }
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's handlers return a status")]
 fn peer(extensions: &tonic::Extensions) -> Result<Peer, Status> {
     extensions.get::<Peer>().cloned().ok_or_else(|| Status::internal("the connection is not known"))
 }

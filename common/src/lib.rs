@@ -6,6 +6,7 @@
 //! `coffer-gateway` or `coffer-storage-node`.
 
 pub mod cluster;
+pub mod config;
 pub mod coordination;
 pub mod endpoints;
 pub mod erasure;

@@ -1,34 +1,70 @@
 //! Builds a storage node process once, and takes it down in order.
 //!
-//! 1. Open the drives. 2. Bind the admin port. 3. Serve until the shutdown is told. 4. Drop the node: every drive
-//!    applies what it has in memory and syncs its index, so that the next start is quick.
+//! 1. Bind the admin port. 2. Join the cluster: drives, gRPC port, registration ([`Member`]). 3. Follow the cluster's map,
+//!    whose copies the drives keep. 4. Serve until the shutdown is told. 5. Give the session back and drop the node:
+//!    every drive applies what it has in memory and syncs its index, so that the next start is quick.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
+use coffer_common::cluster::{Cluster, ClusterOptions, NodeRecord};
+use coffer_common::coordination::{Coordinator, EtcdCoordinator, EtcdOptions};
+use coffer_common::node::NodeClient;
+use coffer_common::rpc::{Caller, RemoteNode};
 use coffer_common::shutdown::Shutdown;
 use coffer_common::telemetry::Metrics;
 use tokio::net::TcpListener;
 
 use crate::config::NodeArgs;
+use crate::member::{Member, MemberSettings};
 use crate::node::StorageNode;
+
+/// How long a start waits for a map.
+const MAP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running storage node.
 pub struct App {
-    /// The node, for the gRPC service and for a gateway in the same process.
+    /// The node, for a gateway in the same process.
     pub node: Arc<StorageNode>,
+    /// The cluster as the node sees it.
+    pub cluster: Cluster,
+    coordinator: Arc<dyn Coordinator>,
 }
 
 impl App {
-    /// Opens the node and serves its admin port.
+    /// Starts a node from its arguments.
     ///
     /// # Errors
-    /// A refused drive, or a port that is in use, by name.
+    /// A message that names what is wrong and the way out.
     pub async fn start(args: &NodeArgs, metrics: Metrics, shutdown: &Shutdown) -> anyhow::Result<Self> {
-        let node = StorageNode::open(args.node_config()).await?;
-        let listener = TcpListener::bind(args.admin_listen)
-            .await
-            .with_context(|| format!("cannot listen on {} for health and metrics", args.admin_listen))?;
+        let settings = args.member_settings()?;
+        let etcd = args.etcd.options()?;
+        Self::join(settings, etcd, (args.common.node_admin_address, metrics), shutdown).await
+    }
+
+    /// Starts a node from its settings.
+    ///
+    /// # Errors
+    /// A message that names what is wrong and the way out.
+    pub async fn join(
+        settings: MemberSettings,
+        etcd: EtcdOptions,
+        (admin_address, metrics): (SocketAddr, Metrics),
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Self> {
+        settings.security.check_listen(settings.listen)?;
+        let listener = TcpListener::bind(admin_address).await.with_context(|| {
+            format!(
+                "cannot listen on `{admin_address}` for the node's health and metrics; choose another with \
+                 `--node-admin-address`"
+            )
+        })?;
+        let (id, security) = (settings.id.clone(), settings.security.clone());
+        let coordinator = EtcdCoordinator::connect(etcd)?;
+        let member = Member::start(settings, coordinator.clone(), shutdown).await?;
+        let node = member.node;
         let served = crate::admin::serve(listener, Arc::clone(&node), metrics, shutdown.clone());
         shutdown.spawn(async move {
             if let Err(error) = served.await {
@@ -38,6 +74,28 @@ impl App {
         for drive in node.drive_infos() {
             tracing::info!(drive = %drive.id, path = drive.path, state = ?drive.state, "drive");
         }
-        Ok(Self { node })
+        let caller = Caller { name: id.0.clone(), cluster: Some(member.cluster) };
+        let local: Arc<dyn NodeClient> = node.clone();
+        let direct = local.clone();
+        let clients = Arc::new(move |record: &NodeRecord| -> Arc<dyn NodeClient> {
+            if record.id == id {
+                return direct.clone();
+            }
+            Arc::new(RemoteNode::connect_lazy_as(record.address.clone(), security.clone(), caller.clone()))
+        });
+        let coordinator: Arc<dyn Coordinator> = coordinator;
+        let options = ClusterOptions {
+            coordinator: coordinator.clone(),
+            clients,
+            seeds: vec![local.clone()],
+            local: Some(local),
+        };
+        let cluster = Cluster::start(options, MAP_PATIENCE).await?;
+        Ok(Self { node, cluster, coordinator })
+    }
+
+    /// After the shutdown was told and everything has ended: tells the cluster that this node is gone.
+    pub async fn leave(self) {
+        self.coordinator.close().await;
     }
 }

@@ -6,47 +6,105 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use coffer_common::types::{ClusterId, NodeId};
+use coffer_common::config::{ConfigError, EtcdArgs, SecurityArgs};
+use coffer_common::endpoints::{EndpointError, Endpoints};
+use coffer_common::types::NodeId;
 
-use crate::node::NodeConfig;
+use crate::member::{Expected, MemberSettings};
 
 /// Arguments of a storage node, for its own binary and for `coffer storage-node`.
 #[derive(Args, Clone, Debug)]
 pub struct NodeArgs {
-    /// Folders where the node's drives are mounted.
-    #[arg(required = true, value_name = "PATH")]
-    pub drives: Vec<PathBuf>,
+    /// Folders where the node's drives are mounted, for example `/data{1...4}`.
+    #[arg(required = true, value_name = "FOLDER")]
+    pub drives: Vec<String>,
 
-    /// The node's name in the cluster [default: the host name].
+    /// Where gateways and other nodes reach this node.
+    #[arg(long, env = "COFFER_NODE_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9100")]
+    pub node_address: SocketAddr,
+
+    /// The name and port that others connect to [default: the node address, or the host name if that is 0.0.0.0].
+    #[arg(long, env = "COFFER_ADVERTISE_ADDRESS", value_name = "HOST:PORT")]
+    pub advertise_address: Option<String>,
+
+    /// How many nodes must have registered before the first layout is made. Only for the very first start of a cluster.
+    #[arg(long, env = "COFFER_BOOTSTRAP_EXPECT", value_name = "NODES")]
+    pub bootstrap_expect: Option<usize>,
+
+    /// What every node has.
+    #[command(flatten)]
+    pub common: CommonNodeArgs,
+
+    /// The coordinator.
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+
+    /// How callers are known.
+    #[command(flatten)]
+    pub security: SecurityArgs,
+}
+
+/// Arguments that a node has in every shape.
+#[derive(Args, Clone, Debug)]
+pub struct CommonNodeArgs {
+    /// The node's name in the cluster [default: the host name; for `server` the host of its endpoints].
     #[arg(long, env = "COFFER_NODE_ID", value_name = "NAME")]
     pub node_id: Option<String>,
 
-    /// Refuse drives of any cluster but this one.
-    #[arg(long, env = "COFFER_CLUSTER_ID", value_name = "ID")]
-    pub cluster_id: Option<ClusterId>,
+    /// What fails together above the node, such as a rack or a room.
+    #[arg(long, env = "COFFER_ZONE", value_name = "ZONE", default_value = "")]
+    pub zone: String,
 
-    /// A path whose drive is gone for good and may be formatted anew; may be given several times.
-    #[arg(long, value_name = "PATH")]
+    /// A folder whose drive is gone for good and may be formatted anew; may be given several times.
+    #[arg(long, value_name = "FOLDER")]
     pub replace: Vec<PathBuf>,
 
-    /// Where gateways and other nodes reach this node.
-    #[arg(long, env = "COFFER_NODE_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:9100")]
-    pub listen: SocketAddr,
+    /// Where the node's health and metrics are served.
+    #[arg(long, env = "COFFER_NODE_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9101")]
+    pub node_admin_address: SocketAddr,
+}
 
-    /// Where health and metrics are served.
-    #[arg(long, env = "COFFER_NODE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:9101")]
-    pub admin_listen: SocketAddr,
+/// Arguments that make no node.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeArgsError {
+    /// The drives.
+    #[error(transparent)]
+    Endpoints(#[from] EndpointError),
+    /// Folders are wanted.
+    #[error("a storage node serves folders of its own machine: give `/data{{1...4}}`, not URLs")]
+    Urls,
+    /// Everything else.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
 impl NodeArgs {
     /// The node's settings.
-    pub fn node_config(&self) -> NodeConfig {
-        NodeConfig {
-            node: NodeId(self.node_id.clone().unwrap_or_else(host_name)),
-            drives: self.drives.clone(),
-            cluster: self.cluster_id,
-            replace: self.replace.clone(),
-        }
+    ///
+    /// # Errors
+    /// [`NodeArgsError`].
+    pub fn member_settings(&self) -> Result<MemberSettings, NodeArgsError> {
+        let Endpoints::Standalone(drives) = Endpoints::parse(&self.drives)? else {
+            return Err(NodeArgsError::Urls);
+        };
+        let any = self.node_address.ip().is_unspecified();
+        let reachable = if any {
+            format!("{}:{}", host_name(), self.node_address.port())
+        } else {
+            self.node_address.to_string()
+        };
+        Ok(MemberSettings {
+            id: NodeId(self.common.node_id.clone().unwrap_or_else(host_name)),
+            listen: self.node_address,
+            advertise: self.advertise_address.clone().unwrap_or(reachable),
+            zone: self.common.zone.clone(),
+            drives,
+            replace: self.common.replace.clone(),
+            endpoints: Vec::new(),
+            expected: self.bootstrap_expect.map_or(Expected::Cluster, Expected::Nodes),
+            security: self.security.security()?,
+            etcd: self.etcd.etcd.clone(),
+        })
     }
 }
 

@@ -12,6 +12,7 @@ mod drive;
 mod image;
 mod index;
 mod journal;
+pub mod member;
 mod node;
 pub mod rpc;
 mod shards;

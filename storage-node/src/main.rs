@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use coffer_common::config::LogArgs;
 use coffer_common::shutdown::Shutdown;
-use coffer_common::telemetry::{LogFormat, Metrics, init_logs};
+use coffer_common::telemetry::Metrics;
 use coffer_storage_node::app::App;
 use coffer_storage_node::config::NodeArgs;
 
@@ -21,21 +22,20 @@ const DRAIN: Duration = Duration::from_secs(30);
 struct Cli {
     #[command(flatten)]
     node: NodeArgs,
-
-    /// What to log, such as `info,coffer_storage_node=debug`.
-    #[arg(long, env = "COFFER_LOG", value_name = "FILTER")]
-    log: Option<String>,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    init_logs(cli.log.as_deref(), LogFormat::Auto)?;
+    coffer_common::config::install_crypto();
+    cli.log.init()?;
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals().context("cannot listen for signals")?;
     let metrics = Metrics::install(&shutdown)?;
     let app = App::start(&cli.node, metrics, &shutdown).await?;
     shutdown.wait(DRAIN).await?;
-    drop(app);
+    app.leave().await;
     Ok(())
 }

@@ -22,3 +22,9 @@ pub(crate) use identity::{OpenDrive, remember_paths};
 pub(crate) use io::FileIo;
 pub(crate) use io::{DriveFile, DriveIo, is_full};
 pub(crate) use pool::{IoPool, PoolError};
+
+/// Size of the file system that a drive is, or will be, on; 0 if it does not say.
+pub(crate) fn capacity_bytes(path: &std::path::Path) -> u64 {
+    let there = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
+    rustix::fs::statvfs(there).map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize))
+}

@@ -1,0 +1,283 @@
+//! Every reason not to join, each with the way out. Nothing is changed here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use coffer_common::cluster::{
+    ClusterRecord, LAYOUT_KEY, NodeRecord, PROTOCOL_VERSION, node_key, protocol_compatible,
+};
+use coffer_common::coordination::{CLUSTER_KEY, Coordinator, CoordinatorError};
+use coffer_common::layout::Layout;
+use coffer_common::limits::MAX_CLOCK_SKEW;
+use coffer_common::node::{DriveInfo, NodeClient};
+use coffer_common::rpc::RemoteNode;
+use coffer_common::time::UnixMillis;
+use coffer_common::types::{ClusterId, DriveId, NodeId};
+use futures_util::future::join_all;
+
+use super::{MemberSettings, node_records, read};
+use crate::drive::{DriveProbe, DriveRefusal};
+
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a node must not join.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberRefusal {
+    /// The drives belong elsewhere.
+    #[error(
+        "the drives of this node belong to cluster {ours}, etcd knows `{name}` as cluster {theirs}: \
+         check `--etcd` and `--cluster-name`, or use other drives; nothing was touched"
+    )]
+    OtherCluster {
+        /// The drives' cluster.
+        ours: ClusterId,
+        /// The coordinator's cluster.
+        theirs: ClusterId,
+        /// Where the coordinator was asked.
+        name: String,
+    },
+    /// The coordinator has lost the cluster, or it is the wrong one.
+    #[error(
+        "the drives of this node belong to cluster {ours}, but etcd at {etcd} knows no cluster here: \
+         check `--etcd` and `--cluster-name`; if etcd has lost its data, its backup must be restored first"
+    )]
+    UnknownCluster {
+        /// The drives' cluster.
+        ours: ClusterId,
+        /// Where the coordinator was asked.
+        etcd: String,
+    },
+    /// The lists differ.
+    #[error(
+        "the endpoint lists differ, and must be the same on all nodes:\n  here:    {ours}\n  on {node}: {theirs}"
+    )]
+    EndpointsDiffer {
+        /// This node's list.
+        ours: String,
+        /// The other node.
+        node: NodeId,
+        /// Its list.
+        theirs: String,
+    },
+    /// Two nodes, one id.
+    #[error(
+        "node id `{id}` is in use by a running node at {address}: give each node its own with `--node-id`"
+    )]
+    IdInUse {
+        /// The id.
+        id: NodeId,
+        /// Where the other is.
+        address: String,
+    },
+    /// Too far apart for a rolling upgrade.
+    #[error(
+        "this node speaks protocol {PROTOCOL_VERSION}, node `{node}` (version {version}) speaks {theirs}: only \
+         neighbouring versions work together; upgrade step by step"
+    )]
+    Protocol {
+        /// The other node.
+        node: NodeId,
+        /// Its version.
+        version: String,
+        /// Its protocol version.
+        theirs: u32,
+    },
+    /// Clocks.
+    #[error(
+        "this machine's clock is {seconds} s {direction} those of the other nodes ({nodes}), more than {} s: \
+         set it by NTP and start again",
+        MAX_CLOCK_SKEW.as_secs()
+    )]
+    Clock {
+        /// By how much.
+        seconds: u64,
+        /// `ahead of` or `behind`.
+        direction: &'static str,
+        /// Which nodes.
+        nodes: String,
+    },
+    /// A drive of this node is gone.
+    #[error(transparent)]
+    Emptied(DriveRefusal),
+    /// An old copy of a drive.
+    #[error(
+        "drive {drive} at `{path}` is older than when this node last started (start {found} after start {known}): it \
+         was restored from a copy and has forgotten promises; empty it and start with `--replace {path}`"
+    )]
+    RolledBack {
+        /// The drive.
+        drive: DriveId,
+        /// Its path.
+        path: String,
+        /// Its boot counter.
+        found: u64,
+        /// The boot counter that was registered.
+        known: u64,
+    },
+}
+
+/// What the coordinator knows before this node joins.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    pub(super) cluster: Option<ClusterRecord>,
+    pub(super) nodes: Vec<NodeRecord>,
+    live: Vec<String>,
+}
+
+impl View {
+    pub(super) async fn read(coordinator: &dyn Coordinator) -> Result<Self, CoordinatorError> {
+        let cluster = coordinator.get(CLUSTER_KEY).await?;
+        let live = coordinator.list("live/").await?;
+        Ok(Self {
+            cluster: cluster.and_then(|entry| serde_json::from_slice(&entry.value).ok()),
+            nodes: node_records(coordinator).await?,
+            live: live
+                .entries
+                .into_iter()
+                .filter_map(|e| Some(e.key.strip_prefix("live/")?.to_owned()))
+                .collect(),
+        })
+    }
+
+    fn is_live(&self, node: &NodeId) -> bool {
+        self.live.contains(&node.0)
+    }
+}
+
+/// The cluster that most of the formatted drives belong to.
+pub(super) fn cluster_of(probes: &[(PathBuf, DriveProbe)]) -> Option<ClusterId> {
+    let clusters = || {
+        probes.iter().filter_map(|(_, probe)| match probe {
+            DriveProbe::Ours(identity) => Some(identity.cluster),
+            DriveProbe::Fresh | DriveProbe::Refused(_) => None,
+        })
+    };
+    clusters().max_by_key(|cluster| clusters().filter(|other| other == cluster).count())
+}
+
+pub(super) async fn refuse(
+    settings: &MemberSettings,
+    probes: &[(PathBuf, DriveProbe)],
+    view: &View,
+) -> Result<(), MemberRefusal> {
+    let etcd = || settings.etcd.join(", ");
+    match (cluster_of(probes), &view.cluster) {
+        (Some(ours), None) => return Err(MemberRefusal::UnknownCluster { ours, etcd: etcd() }),
+        (Some(ours), Some(record)) if ours != record.id => {
+            return Err(MemberRefusal::OtherCluster { ours, theirs: record.id, name: etcd() });
+        }
+        _ => {}
+    }
+    for node in &view.nodes {
+        if node.id == settings.id {
+            refuse_emptied(settings, probes, node)?;
+            // The port is ours by now: at the same address nobody else can be running.
+            if node.address != settings.advertise && view.is_live(&node.id) {
+                let (id, address) = (node.id.clone(), node.address.clone());
+                return Err(MemberRefusal::IdInUse { id, address });
+            }
+            continue;
+        }
+        if view.is_live(&node.id) && !protocol_compatible(PROTOCOL_VERSION, node.protocol) {
+            let (theirs, version) = (node.protocol, node.version.clone());
+            return Err(MemberRefusal::Protocol { node: node.id.clone(), version, theirs });
+        }
+        refuse_other_endpoints(settings, view, node)?;
+    }
+    refuse_wrong_clock(settings, view).await
+}
+
+/// A folder that held a drive when this node last registered must not be taken for a fresh one.
+fn refuse_emptied(
+    settings: &MemberSettings,
+    probes: &[(PathBuf, DriveProbe)],
+    known: &NodeRecord,
+) -> Result<(), MemberRefusal> {
+    for (path, probe) in probes {
+        if !matches!(probe, DriveProbe::Fresh) || settings.replace.contains(path) {
+            continue;
+        }
+        let held = known.drives.iter().find(|drive| !drive.fresh && drive.path == path.display().to_string());
+        if let Some(held) = held {
+            let refusal = DriveRefusal::Emptied { path: path.clone(), drive: held.id };
+            return Err(MemberRefusal::Emptied(refusal));
+        }
+    }
+    Ok(())
+}
+
+/// Before there is a cluster all lists must be the same; afterwards those of running nodes.
+fn refuse_other_endpoints(
+    settings: &MemberSettings,
+    view: &View,
+    node: &NodeRecord,
+) -> Result<(), MemberRefusal> {
+    let comparable = !settings.endpoints.is_empty() && !node.endpoints.is_empty();
+    if comparable && view.is_live(&node.id) && node.endpoints != settings.endpoints {
+        let (ours, theirs) = (settings.endpoints.join(" "), node.endpoints.join(" "));
+        return Err(MemberRefusal::EndpointsDiffer { ours, node: node.id.clone(), theirs });
+    }
+    Ok(())
+}
+
+async fn refuse_wrong_clock(settings: &MemberSettings, view: &View) -> Result<(), MemberRefusal> {
+    let others = view.nodes.iter().filter(|node| node.id != settings.id && view.is_live(&node.id));
+    let answers = others.map(|node| async {
+        let client: Arc<dyn NodeClient> =
+            Arc::new(RemoteNode::connect_lazy(node.address.clone(), settings.security.clone()));
+        let (asked, sent) = (Instant::now(), UnixMillis::now().0);
+        let info = tokio::time::timeout(ASK_TIMEOUT, client.info()).await.ok()?.ok()?;
+        let ours = sent + u64::try_from(asked.elapsed().as_millis() / 2).unwrap_or(0);
+        let ahead_ms = i128::from(ours) - i128::from(info.clock_ms);
+        Some((node.id.0.clone(), i64::try_from(ahead_ms).unwrap_or(i64::MAX)))
+    });
+    let answers: Vec<_> = join_all(answers).await.into_iter().flatten().collect();
+    let limit_ms = u64::try_from(MAX_CLOCK_SKEW.as_millis()).unwrap_or(u64::MAX);
+    let apart: Vec<_> = answers.iter().filter(|(_, ahead)| ahead.unsigned_abs() > limit_ms).collect();
+    if apart.is_empty() {
+        return Ok(());
+    }
+    let nodes = apart.iter().map(|(node, _)| node.as_str()).collect::<Vec<_>>().join(", ");
+    if apart.len() * 2 <= answers.len() {
+        tracing::warn!(
+            nodes,
+            "the clocks of these nodes differ from this one's by more than 3 s: set them by NTP"
+        );
+        return Ok(());
+    }
+    let ahead = apart[0].1;
+    let direction = if ahead > 0 { "ahead of" } else { "behind" };
+    Err(MemberRefusal::Clock { seconds: ahead.unsigned_abs() / 1000, direction, nodes })
+}
+
+/// A drive must have started more often than when its node last registered it.
+pub(super) async fn refuse_rolled_back(
+    drives: &[DriveInfo],
+    node: &NodeId,
+    coordinator: &dyn Coordinator,
+) -> Result<(), MemberRefusal> {
+    let Some(Some(entry)) = read(coordinator.get(&node_key(node))).await else { return Ok(()) };
+    let Ok(record) = serde_json::from_slice::<NodeRecord>(&entry.value) else { return Ok(()) };
+    for known in record.drives.iter().filter(|known| !known.fresh) {
+        let found =
+            drives.iter().find(|drive| drive.id == known.id && drive.incarnation == known.incarnation);
+        if let Some(found) =
+            found.filter(|found| found.boot_count != 0 && found.boot_count <= known.boot_count)
+        {
+            return Err(MemberRefusal::RolledBack {
+                drive: found.id,
+                path: found.path.clone(),
+                found: found.boot_count,
+                known: known.boot_count,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The layout, if there is one.
+pub(super) async fn layout(coordinator: &dyn Coordinator) -> Option<Layout> {
+    let entry = read(coordinator.get(LAYOUT_KEY)).await??;
+    Layout::decode(&entry.value).ok()
+}

@@ -1,0 +1,194 @@
+//! How a storage node becomes and stays a member of its cluster.
+//!
+//! Owns: deciding what the node's drives are (fresh, ours, somebody else's), taking part in the first layout, the
+//! node's record and its sign of life in the coordinator, and the gRPC port. Never serves S3, never changes a layout.
+//!
+//! ## Flow
+//! 1. Bind the port, so that a second process of the same node ends here.
+//! 2. Look at the drives (`survey`) and at the coordinator (`check`): refuse what does not fit together.
+//! 3. Fresh drives in a cluster that does not exist yet (`first`): register, wait for the expected nodes, and let one
+//!    coordinator transaction decide the first layout; then format.
+//! 4. Open the drives, serve, register (`register`).
+//!
+//! ## Crash consistency
+//! The ids of fresh drives are in the node's record before any layout names them; a node that crashes between the layout
+//! and formatting finds them there again. A drive's own `coffer.json` is the truth from then on.
+//!
+//! ## Retries
+//! A node whose drives are formatted starts without the coordinator and registers when it is back.
+
+mod check;
+mod first;
+mod register;
+mod settings;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer_common::coordination::{Coordinator, CoordinatorError, EtcdCoordinator};
+use coffer_common::node::NodeClient;
+use coffer_common::shutdown::Shutdown;
+use coffer_common::types::{ClusterId, DriveId};
+use tokio::net::TcpListener;
+
+pub use check::MemberRefusal;
+pub use settings::{Expected, MemberSettings};
+
+use crate::drive::{DriveProbe, format, survey};
+use crate::node::{NodeConfig, NodeOpenError, StorageNode};
+use check::View;
+
+/// How long a start waits for etcd.
+const ETCD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a node does not become a member.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// The port is taken, or the address is not this machine's.
+    #[error(
+        "cannot listen on `{address}` for nodes and gateways: {error}; choose another with `--node-address`"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Etcd does not answer, and without it this start cannot be decided.
+    #[error(
+        "etcd at {endpoints} does not answer, and a node with fresh drives cannot start without it: {error}; \
+         is it running, and is `--etcd` right?"
+    )]
+    NoCoordinator {
+        /// The members that were tried.
+        endpoints: String,
+        /// What happened.
+        error: CoordinatorError,
+    },
+    /// Nodes, drives or settings do not fit together.
+    #[error(transparent)]
+    Refused(#[from] MemberRefusal),
+    /// A drive is not used as it should be, or none can be opened.
+    #[error(transparent)]
+    Node(#[from] NodeOpenError),
+    /// The first layout cannot be made.
+    #[error(transparent)]
+    Bootstrap(#[from] coffer_common::cluster::BootstrapError),
+    /// The coordinator failed on the way.
+    #[error(transparent)]
+    Coordinator(#[from] CoordinatorError),
+    /// Told to stop before the cluster was complete.
+    #[error("stopped while waiting for the other nodes")]
+    Stopped,
+}
+
+/// A node that is a member of its cluster and serves its port until the shutdown is told.
+pub struct Member {
+    /// The node.
+    pub node: Arc<StorageNode>,
+    /// Its cluster.
+    pub cluster: ClusterId,
+}
+
+impl Member {
+    /// Joins the cluster, or helps to found it.
+    ///
+    /// # Errors
+    /// [`MemberError`], each with the way out.
+    pub async fn start(
+        settings: MemberSettings,
+        coordinator: Arc<EtcdCoordinator>,
+        shutdown: &Shutdown,
+    ) -> Result<Self, MemberError> {
+        let address = settings.listen;
+        let listener =
+            TcpListener::bind(address).await.map_err(|error| MemberError::Listen { address, error })?;
+        let probes = survey(&settings.drives, &settings.replace).map_err(NodeOpenError::from)?;
+        let ours = check::cluster_of(&probes);
+        let cluster = match coordinator.ready(ETCD_PATIENCE).await {
+            Ok(()) => {
+                let view = View::read(&*coordinator).await?;
+                check::refuse(&settings, &probes, &view).await?;
+                match (ours, &view.cluster) {
+                    (None, None) => first::found(&settings, &*coordinator, shutdown).await?,
+                    (ours, record) => {
+                        ours.or(record.as_ref().map(|record| record.id)).unwrap_or(ClusterId(0))
+                    }
+                }
+            }
+            Err(error) => {
+                let endpoints = settings.etcd.join(", ");
+                let Some(ours) = ours else {
+                    return Err(MemberError::NoCoordinator { endpoints, error });
+                };
+                tracing::warn!(%error, endpoints, "etcd does not answer; starting with what the drives know");
+                ours
+            }
+        };
+        let planned = first::planned_drives(&settings, &*coordinator).await;
+        format_fresh(&probes, cluster, |path| {
+            planned.iter().find(|(known, _)| *known == path).map_or_else(DriveId::random, |(_, id)| *id)
+        })?;
+        let config = NodeConfig {
+            node: settings.id.clone(),
+            drives: settings.drives.clone(),
+            cluster: Some(cluster),
+            replace: settings.replace.clone(),
+        };
+        let node = StorageNode::open(config).await?;
+        check::refuse_rolled_back(&node.drive_infos(), &settings.id, &*coordinator).await?;
+        serve(&node, listener, &settings, shutdown);
+        shutdown.spawn(register::keep_registered(settings, node.clone(), coordinator, shutdown.clone()));
+        Ok(Self { node, cluster })
+    }
+}
+
+fn format_fresh(
+    probes: &[(std::path::PathBuf, DriveProbe)],
+    cluster: ClusterId,
+    id_of: impl Fn(&str) -> DriveId,
+) -> Result<(), NodeOpenError> {
+    for (path, probe) in probes {
+        if matches!(probe, DriveProbe::Fresh) {
+            let drive = id_of(&path.display().to_string());
+            format(path, cluster, drive)?;
+            tracing::info!(path = %path.display(), %drive, %cluster, "drive formatted");
+        }
+    }
+    Ok(())
+}
+
+fn serve(node: &Arc<StorageNode>, listener: TcpListener, settings: &MemberSettings, shutdown: &Shutdown) {
+    let (node, security, stop) = (node.clone(), settings.security.clone(), shutdown.clone());
+    shutdown.spawn(async move {
+        let node: Arc<dyn NodeClient> = node;
+        if let Err(error) = crate::rpc::serve(node, listener, security, stop.clone()).await {
+            tracing::error!(%error, "the node port failed; stopping");
+            stop.tell();
+        }
+    });
+}
+
+/// Whether the coordinator answers now; a start goes on without it where it can.
+async fn read<T>(answer: impl Future<Output = Result<T, CoordinatorError>>) -> Option<T> {
+    match answer.await {
+        Ok(value) => Some(value),
+        Err(error) => {
+            tracing::debug!(%error, "the coordinator was not asked");
+            None
+        }
+    }
+}
+
+fn encode<T: serde::Serialize>(record: &T) -> bytes::Bytes {
+    serde_json::to_vec(record).expect("plain data is always JSON").into()
+}
+
+/// All records of nodes that can be read.
+async fn node_records(
+    coordinator: &dyn Coordinator,
+) -> Result<Vec<coffer_common::cluster::NodeRecord>, CoordinatorError> {
+    let listing = coordinator.list("nodes/").await?;
+    Ok(listing.entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect())
+}

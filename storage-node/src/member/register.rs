@@ -1,0 +1,62 @@
+//! The node's record and its sign of life in the coordinator.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer_common::cluster::{DriveRecord, LiveRecord, NodeRecord, PROTOCOL_VERSION, live_key, node_key};
+use coffer_common::coordination::{Coordinator, CoordinatorError, Expected};
+use coffer_common::shutdown::Shutdown;
+use coffer_common::time::UnixMillis;
+use coffer_common::types::DriveId;
+
+use super::{MemberSettings, encode};
+use crate::node::StorageNode;
+
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A sign of life of this process.
+pub(super) fn live_record() -> LiveRecord {
+    LiveRecord { since_ms: UnixMillis::now().0, process: DriveId::random().0 as u64 }
+}
+
+/// Writes both until it worked once; from then on the coordinator renews the leased one by itself.
+pub(super) async fn keep_registered(
+    settings: MemberSettings,
+    node: Arc<StorageNode>,
+    coordinator: Arc<dyn Coordinator>,
+    shutdown: Shutdown,
+) {
+    let record = record(&settings, &node);
+    loop {
+        match register(&record, &*coordinator).await {
+            Ok(()) => {
+                tracing::info!(node = %record.id, address = record.address, "registered with the cluster");
+                return;
+            }
+            Err(error) => tracing::debug!(%error, "not registered yet"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = shutdown.told() => return,
+        }
+    }
+}
+
+async fn register(record: &NodeRecord, coordinator: &dyn Coordinator) -> Result<(), CoordinatorError> {
+    coordinator.put(&node_key(&record.id), encode(record), Expected::Any, false).await?;
+    coordinator.put(&live_key(&record.id), encode(&live_record()), Expected::Any, true).await?;
+    Ok(())
+}
+
+fn record(settings: &MemberSettings, node: &StorageNode) -> NodeRecord {
+    let infos = node.drive_infos();
+    NodeRecord {
+        id: settings.id.clone(),
+        address: settings.advertise.clone(),
+        zone: settings.zone.clone(),
+        drives: infos.iter().filter(|drive| drive.id != DriveId(0)).map(DriveRecord::from).collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: PROTOCOL_VERSION,
+        endpoints: settings.endpoints.clone(),
+    }
+}

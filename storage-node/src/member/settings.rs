@@ -1,0 +1,43 @@
+//! Settings of a member.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use coffer_common::rpc::NodeSecurity;
+use coffer_common::types::NodeId;
+
+/// What must be there before the first layout is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// These addresses, each with this many drives.
+    Addresses(Vec<(String, usize)>),
+    /// This many nodes.
+    Nodes(usize),
+    /// A cluster that exists already: this node never founds one.
+    Cluster,
+}
+
+/// Settings of a member.
+#[derive(Clone, Debug)]
+pub struct MemberSettings {
+    /// The node's id.
+    pub id: NodeId,
+    /// Where its port is.
+    pub listen: SocketAddr,
+    /// What others connect to, `host:port`.
+    pub advertise: String,
+    /// What fails together above the node.
+    pub zone: String,
+    /// Where its drives are.
+    pub drives: Vec<PathBuf>,
+    /// Paths whose drive is gone for good.
+    pub replace: Vec<PathBuf>,
+    /// The endpoint list it was started with, expanded; empty without one.
+    pub endpoints: Vec<String>,
+    /// What a first layout waits for.
+    pub expected: Expected,
+    /// How callers are known.
+    pub security: NodeSecurity,
+    /// The coordinator's addresses, for messages.
+    pub etcd: Vec<String>,
+}

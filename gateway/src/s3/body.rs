@@ -1,11 +1,12 @@
 //! From an HTTP body to what the object layer stores: bytes and their digests.
 //!
-//! Owns: joining the payload decoder and the checksums of a request. Never: does the hashing itself on the connection's
-//! task; the object layer calls [`Digester::update`] where computing is allowed.
+//! Owns: joining the payload decoder and the checksums of a request. Never: hashes more than a small body on the
+//! connection's task; uploads are hashed by the [`HashPool`], copies where the object layer calls [`Digester::update`].
 //!
 //! 1. [`upload`] reads what the headers say about length, framing and checksums, and refuses contradictions.
-//! 2. [`Source`] hands out the bytes; at the end it leaves the trailer fields for the digester.
-//! 3. [`BodyDigester::finish`] compares all digests; only then may the object layer commit.
+//! 2. [`Source`] hands out the bytes and shows them to the pool, where many uploads are hashed at once; at the end it
+//!    leaves the digests and the trailer fields as [`Evidence`].
+//! 3. [`BodyDigester::finish`] judges it; only then may the object layer commit.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,10 +20,9 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 
 use super::auth::Verified;
-use super::checksum::{self, DigestSet, RequestChecksums};
+use super::checksum::{self, DigestSet, HashPool, ObjectHasher, RequestChecksums};
 use super::convert::{algorithm_to_s3, to_object};
 use super::error::{Code, S3Error};
 use super::payload::{PayloadError, PayloadPlan, PayloadStream, Trailers};
@@ -111,6 +111,7 @@ pub(crate) fn upload(
     headers: &HeaderMap,
     body: RequestBody,
     also: Option<checksum::ChecksumAlgorithm>,
+    hashes: &HashPool,
 ) -> Result<object::Body, S3Error> {
     let checksums = RequestChecksums::parse(headers)?;
     let mut plan = PayloadPlan::new(verified.payload(), headers)?;
@@ -120,15 +121,12 @@ pub(crate) fn upload(
         return Err(error.detail("MaxSizeAllowed", MAX_PUT_BYTES.to_string()));
     }
     let sha256 = plan.take_sha256();
-    let trailers = Arc::new(Mutex::new(Trailers::new()));
-    let digester = BodyDigester {
-        set: DigestSet::new(true, checksums.algorithms().chain(also)),
-        checksums,
-        also,
-        sha256: sha256.map(|expected| (expected, Sha256::new())),
-        trailers: trailers.clone(),
-    };
-    let source = Source { stream: PayloadStream::new(body, plan), trailers };
+    let signed = sha256.map(|_| checksum::ChecksumAlgorithm::Sha256);
+    let set = DigestSet::new(true, checksums.algorithms().chain(also).chain(signed));
+    let evidence = Arc::new(Mutex::new(None));
+    let digester = BodyDigester { checksums, also, sha256, evidence: evidence.clone() };
+    let hasher = Some(hashes.hasher(set, Some(length)));
+    let source = Source { stream: PayloadStream::new(body, plan), hasher, evidence };
     Ok(object::Body { length, source: Box::new(source), digester: Box::new(digester) })
 }
 
@@ -169,9 +167,17 @@ async fn next_in_time(stream: &mut PayloadStream<RequestBody>) -> Result<Option<
     }
 }
 
+/// What a whole body turned out to be.
+struct Evidence {
+    computed: checksum::Digests,
+    trailers: Trailers,
+}
+
 struct Source {
     stream: PayloadStream<RequestBody>,
-    trailers: Arc<Mutex<Trailers>>,
+    /// `None` after the end.
+    hasher: Option<ObjectHasher>,
+    evidence: Arc<Mutex<Option<Evidence>>>,
 }
 
 #[async_trait]
@@ -183,45 +189,72 @@ impl ByteSource for Source {
             Ok(Err(error)) => return Err(refused(error.into())),
             Err(_) => return Err(refused(response::timeout(IDLE_LIMIT))),
         };
-        if piece.is_none() {
-            self.trailers.lock().clone_from(self.stream.trailers());
+        let lost = |_| refused(S3Error::new(Code::InternalError));
+        if let Some(piece) = &piece {
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(piece).await.map_err(lost)?;
+            }
+        } else if let Some(hasher) = self.hasher.take() {
+            let computed = hasher.finish().await.map_err(lost)?;
+            *self.evidence.lock() = Some(Evidence { computed, trailers: self.stream.trailers().clone() });
         }
         Ok(piece)
     }
 }
 
+/// Judges what [`Source`] found at the end of an upload.
 struct BodyDigester {
-    set: DigestSet,
     checksums: RequestChecksums,
     also: Option<checksum::ChecksumAlgorithm>,
-    sha256: Option<([u8; 32], Sha256)>,
-    trailers: Arc<Mutex<Trailers>>,
+    sha256: Option<[u8; 32]>,
+    evidence: Arc<Mutex<Option<Evidence>>>,
 }
 
 impl Digester for BodyDigester {
-    fn update(&mut self, data: &[u8]) {
-        self.set.update(data);
-        if let Some((_, hash)) = &mut self.sha256 {
-            hash.update(data);
-        }
-    }
+    /// The source has hashed them.
+    fn update(&mut self, _: &[u8]) {}
 
     fn finish(self: Box<Self>) -> Result<Digests, BodyError> {
-        if let Some((expected, hash)) = self.sha256
-            && <[u8; 32]>::from(hash.finalize()) != expected
+        // Without evidence the end of the body was not reached: nothing may be committed.
+        let evidence = self.evidence.lock().take();
+        let Evidence { computed, trailers } =
+            evidence.ok_or_else(|| refused(PayloadError::IncompleteBody.into()))?;
+        if let Some(expected) = self.sha256
+            && computed.get(checksum::ChecksumAlgorithm::Sha256).is_none_or(|hash| hash.bytes() != expected)
         {
             return Err(refused(PayloadError::Sha256Mismatch.into()));
         }
-        let computed = self.set.finish();
-        let proven =
-            self.checksums.verify(&computed, &self.trailers.lock()).map_err(|error| refused(error.into()))?;
+        let proven = self.checksums.verify(&computed, &trailers).map_err(|error| refused(error.into()))?;
         let also = self.also.and_then(|algorithm| computed.get(algorithm));
         let mut checksums: Vec<_> = proven.into_iter().chain(also).collect();
         checksums.dedup();
-        Ok(Digests {
-            md5: computed.md5().unwrap_or_default(),
-            checksums: checksums.iter().map(|value| to_object(value, ChecksumScope::FullObject)).collect(),
-        })
+        Ok(to_digests(&computed, &checksums))
+    }
+}
+
+/// Hashes bytes that are in the store already (a copy).
+struct StoreDigester {
+    set: DigestSet,
+    algorithm: Option<checksum::ChecksumAlgorithm>,
+}
+
+impl Digester for StoreDigester {
+    fn update(&mut self, data: &[u8]) {
+        self.set.update(data);
+    }
+
+    fn finish(self: Box<Self>) -> Result<Digests, BodyError> {
+        let computed = self.set.finish();
+        let checksums: Vec<_> =
+            self.algorithm.and_then(|algorithm| computed.get(algorithm)).into_iter().collect();
+        Ok(to_digests(&computed, &checksums))
+    }
+}
+
+fn to_digests(computed: &checksum::Digests, checksums: &[checksum::Checksum]) -> Digests {
+    Digests {
+        md5: computed.md5().unwrap_or_default(),
+        checksums: checksums.iter().map(|value| to_object(value, ChecksumScope::FullObject)).collect(),
     }
 }
 
@@ -229,15 +262,8 @@ fn refused(error: S3Error) -> BodyError {
     BodyError::Refused(Box::new(Refusal(error)))
 }
 
-/// Hashes bytes that are in the store already (a copy).
 fn store_digester(algorithm: Option<checksum::ChecksumAlgorithm>) -> Box<dyn Digester> {
-    Box::new(BodyDigester {
-        set: DigestSet::new(true, algorithm),
-        checksums: RequestChecksums::default(),
-        also: algorithm,
-        sha256: None,
-        trailers: Arc::default(),
-    })
+    Box::new(StoreDigester { set: DigestSet::new(true, algorithm), algorithm })
 }
 
 /// Hashes a copied object: with `asked`, else with what the source has.

@@ -22,13 +22,20 @@ pub(crate) struct S3Request {
     pub(crate) query: Query,
     verified: Verified,
     body: Option<RequestBody>,
+    hashes: checksum::HashPool,
 }
 
 impl S3Request {
     /// Merges what a presigned URL carries into the headers.
-    pub(crate) fn new(verified: Verified, mut headers: HeaderMap, query: Query, body: RequestBody) -> Self {
+    pub(crate) fn new(
+        verified: Verified,
+        mut headers: HeaderMap,
+        query: Query,
+        body: RequestBody,
+        hashes: checksum::HashPool,
+    ) -> Self {
         verified.merge_hoisted(&mut headers);
-        Self { headers, query, verified, body: Some(body) }
+        Self { headers, query, verified, body: Some(body), hashes }
     }
 
     /// Who owns what this request creates.
@@ -55,7 +62,7 @@ impl S3Request {
         also: Option<checksum::ChecksumAlgorithm>,
     ) -> Result<object::Body, S3Error> {
         let body = self.body.take().ok_or(S3Error::new(Code::InternalError))?;
-        body::upload(&self.verified, &self.headers, body, also)
+        body::upload(&self.verified, &self.headers, body, also, &self.hashes)
     }
 
     /// The body of an XML request, whole and checked.

@@ -26,6 +26,7 @@ use tracing::Instrument;
 
 use super::auth::{AuthConfig, Credentials, RequestParts, Verifier};
 use super::body::RequestBody;
+use super::checksum::HashPool;
 use super::error::{Code, S3Error};
 use super::operation::{Address, BucketOperation, ObjectOperation, Operation};
 use super::query::Query;
@@ -67,6 +68,7 @@ struct Inner {
     settings: S3Settings,
     verifier: Verifier,
     admission: Arc<Semaphore>,
+    hashes: HashPool,
     host_id: String,
 }
 
@@ -83,7 +85,11 @@ impl S3Service {
         let verifier = Verifier::new(AuthConfig { region, sigv2: settings.sigv2 });
         let admission = Arc::new(Semaphore::new(MAX_REQUESTS_IN_FLIGHT));
         let host_id = format!("{:032x}", rand::random::<u128>());
-        Self { inner: Arc::new(Inner { store, settings, verifier, admission, host_id }) }
+        let hashes = HashPool::start(HashPool::threads_for_this_machine()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "no hashing threads: uploads are hashed by the threads that serve them");
+            HashPool::in_place()
+        });
+        Self { inner: Arc::new(Inner { store, settings, verifier, admission, hashes, host_id }) }
     }
 
     /// Answers a request. Never fails: what goes wrong is an answer, too.
@@ -172,7 +178,7 @@ impl S3Service {
         };
         // A wrong signature is told before anything else about the request.
         let verified = inner.verifier.verify(&signed, &inner.settings.credentials, UnixMillis::now())?;
-        let request = S3Request::new(verified, parts.headers, query?, body);
+        let request = S3Request::new(verified, parts.headers, query?, body, inner.hashes.clone());
         request.check_expected_owner()?;
         match operation? {
             Operation::ListBuckets => bucket::list::list(&inner.store, &request).await,

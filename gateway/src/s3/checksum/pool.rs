@@ -77,6 +77,11 @@ impl HashPool {
         Self::start_with(threads, Kernel::detect())
     }
 
+    /// A pool without threads: every upload is hashed by its caller.
+    pub fn in_place() -> Self {
+        Self { workers: Arc::default() }
+    }
+
     /// How many threads suit this machine: a quarter of its cores, one to four.
     pub fn threads_for_this_machine() -> usize {
         std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).clamp(1, 4))

@@ -80,3 +80,9 @@ async fn threads_end_with_their_pool() {
     let digests = hasher.finish().await.unwrap();
     assert_eq!(digests.etag().as_deref(), Some("900150983cd24fb0d6963f7d28e17f72"));
 }
+
+#[tokio::test]
+async fn a_pool_without_threads_hashes_in_place() {
+    let data = Bytes::from(vec![5; 200_000]);
+    assert_eq!(through(&HashPool::in_place(), data.clone(), 9_999).await, alone(&data));
+}

@@ -13,9 +13,27 @@
 //! whose outcome is unknown; the caller gets `Unavailable`. Cancellation: a dropped future leaves a prepared op, which
 //! nodes sweep, or a commit that any reader settles. Crash: the same.
 
+mod bucket;
+mod bucket_delete;
+mod coding;
+mod copy;
+mod core;
+mod delete;
+mod driver;
 mod error;
+mod get;
+mod info;
+mod latency;
+mod list;
+mod multipart;
+mod peers;
+mod pump;
+mod put;
+mod segment;
+mod stable;
 mod store;
 mod types;
+mod write;
 
 pub use error::{
     BodyError, CompleteError, CopyError, CreateBucketError, DeleteBucketError, DeleteError, GetError,

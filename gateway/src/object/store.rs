@@ -1,26 +1,47 @@
-//! The handle that the edge holds.
+//! The handle that the edge holds, and the background work behind it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use coffer_common::cluster::{Cluster, bucket_entries};
+use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{BucketName, ObjectKey, UploadId};
 
+use super::bucket::PREFIX;
+use super::core::Core;
 use super::error::*;
+use super::stable::StableQueue;
 use super::types::*;
+use super::{bucket_delete, copy, delete, get, list, multipart, put};
+
+/// How long a start waits for the bucket records.
+const RECORDS_WAIT: Duration = Duration::from_secs(5);
 
 /// The object layer of one gateway; cheap to clone.
 #[derive(Clone)]
 pub struct ObjectStore {
-    inner: Arc<Inner>,
+    core: Arc<Core>,
 }
 
-struct Inner {}
-
-fn not_yet() -> Unavailable {
-    Unavailable::new("this gateway is starting")
-}
-
-#[expect(clippy::unused_async, unused_variables, reason = "signatures come first")]
 impl ObjectStore {
+    /// Starts the object layer on a live cluster, with the bucket records as far as they can be had. Its background work
+    /// ends with `shutdown`, which waits for it.
+    pub async fn start(cluster: Cluster, shutdown: Shutdown) -> Self {
+        let core = Arc::new(Core::new(cluster, shutdown.clone()));
+        shutdown.spawn(StableQueue::run(Arc::clone(&core), shutdown.clone()));
+        let (known, first) = tokio::sync::oneshot::channel();
+        shutdown.spawn(follow_buckets(Arc::clone(&core), shutdown.clone(), known));
+        if tokio::time::timeout(RECORDS_WAIT, first).await.is_err() {
+            tracing::warn!("the bucket records are not known yet");
+        }
+        Self { core }
+    }
+
+    /// Whether the bucket records are known: without them no request can be served.
+    pub fn is_ready(&self) -> bool {
+        self.core.buckets.are_known()
+    }
+
     /// Creates a bucket.
     ///
     /// # Errors
@@ -31,8 +52,8 @@ impl ObjectStore {
         owner: Owner,
         region: String,
     ) -> Result<BucketInfo, CreateBucketError> {
-        let _ = &self.inner;
-        Err(not_yet().into())
+        let coordinator = self.core.cluster.coordinator();
+        self.core.buckets.create(coordinator.as_ref(), name, owner, region).await
     }
 
     /// A bucket's record.
@@ -40,7 +61,8 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn head_bucket(&self, name: &BucketName) -> Result<BucketInfo, HeadBucketError> {
-        Err(not_yet().into())
+        let coordinator = self.core.cluster.coordinator();
+        Ok(self.core.buckets.find(coordinator.as_ref(), name).await?.info())
     }
 
     /// Deletes an empty bucket.
@@ -48,7 +70,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn delete_bucket(&self, name: &BucketName) -> Result<(), DeleteBucketError> {
-        Err(not_yet().into())
+        bucket_delete::delete_bucket(&self.core, name).await
     }
 
     /// All buckets by name.
@@ -56,7 +78,8 @@ impl ObjectStore {
     /// # Errors
     /// [`Unavailable`] if the buckets are not known.
     pub async fn list_buckets(&self) -> Result<Vec<BucketInfo>, Unavailable> {
-        Err(not_yet())
+        let coordinator = self.core.cluster.coordinator();
+        self.core.buckets.list(coordinator.as_ref()).await
     }
 
     /// Writes an object; the returned information is that of the version written.
@@ -64,7 +87,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum. On an error nothing is visible, except that after [`PutError::Unavailable`] the outcome is unknown.
     pub async fn put_object(&self, request: PutObject) -> Result<ObjectInfo, PutError> {
-        Err(not_yet().into())
+        put::put(&self.core, request).await
     }
 
     /// Reads an object.
@@ -72,7 +95,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn get_object(&self, request: GetObject) -> Result<ObjectRead, GetError> {
-        Err(not_yet().into())
+        get::get(&self.core, &request).await
     }
 
     /// Reads an object's information, and which bytes `select` would choose.
@@ -80,7 +103,8 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn head_object(&self, request: GetObject) -> Result<(ObjectInfo, Selected), GetError> {
-        Err(not_yet().into())
+        let found = get::find(&self.core, &request, false).await?;
+        Ok((found.info, found.selected))
     }
 
     /// Deletes an object; one that is not there is deleted, too.
@@ -88,7 +112,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn delete_object(&self, request: DeleteObject) -> Result<Deleted, DeleteError> {
-        Err(not_yet().into())
+        delete::delete(&self.core, request).await
     }
 
     /// Deletes many objects of one bucket; results are in the order of the keys.
@@ -97,7 +121,7 @@ impl ObjectStore {
         bucket: BucketName,
         keys: Vec<(ObjectKey, Option<VersionId>)>,
     ) -> Vec<Result<Deleted, DeleteError>> {
-        keys.iter().map(|_| Err(not_yet().into())).collect()
+        delete::delete_many(&self.core, bucket, keys).await
     }
 
     /// Copies an object on the server's side.
@@ -105,7 +129,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn copy_object(&self, request: CopyObject) -> Result<ObjectInfo, CopyError> {
-        Err(CopyError::Target(not_yet().into()))
+        copy::copy(&self.core, request).await
     }
 
     /// One page of a bucket's objects.
@@ -113,7 +137,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn list_objects(&self, request: ListObjects) -> Result<ObjectPage, ListError> {
-        Err(not_yet().into())
+        list::list_objects(&self.core, request).await
     }
 
     /// Begins an upload.
@@ -121,7 +145,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn create_upload(&self, request: CreateUpload) -> Result<UploadId, UploadError> {
-        Err(not_yet().into())
+        multipart::create(&self.core, request).await
     }
 
     /// An open upload (its attributes and checksum), e.g. before a part is hashed.
@@ -129,7 +153,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn head_upload(&self, upload: &UploadRef) -> Result<UploadInfo, UploadError> {
-        Err(not_yet().into())
+        multipart::head(&self.core, upload).await
     }
 
     /// Writes a part; the latest attempt wins.
@@ -137,7 +161,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn upload_part(&self, request: UploadPart) -> Result<PartInfo, PartError> {
-        Err(PartError::Write(not_yet().into()))
+        multipart::upload_part(&self.core, request).await
     }
 
     /// Writes a part from an object's bytes.
@@ -145,7 +169,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn copy_part(&self, request: CopyPart) -> Result<PartInfo, PartError> {
-        Err(PartError::Write(not_yet().into()))
+        multipart::copy_part(&self.core, request).await
     }
 
     /// One page of an upload's parts.
@@ -153,7 +177,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn list_parts(&self, request: ListParts) -> Result<PartPage, UploadError> {
-        Err(not_yet().into())
+        multipart::list_parts(&self.core, request).await
     }
 
     /// One page of a bucket's open uploads.
@@ -161,7 +185,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn list_uploads(&self, request: ListUploads) -> Result<UploadPage, ListError> {
-        Err(not_yet().into())
+        multipart::list_uploads(&self.core, request).await
     }
 
     /// Makes the object from its parts; the same request gives the same answer for 24 hours.
@@ -169,7 +193,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn complete_upload(&self, request: CompleteUpload) -> Result<ObjectInfo, CompleteError> {
-        Err(not_yet().into())
+        multipart::complete(&self.core, request).await
     }
 
     /// Ends an upload and frees its parts.
@@ -177,6 +201,41 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn abort_upload(&self, upload: &UploadRef) -> Result<(), UploadError> {
-        Err(not_yet().into())
+        multipart::abort(&self.core, upload).await
+    }
+}
+
+/// Keeps the bucket records: the coordinator's watch, and until it first speaks the nodes' copies.
+async fn follow_buckets(core: Arc<Core>, shutdown: Shutdown, known: tokio::sync::oneshot::Sender<()>) {
+    let coordinator = core.cluster.coordinator();
+    let mut events = coordinator.watch(PREFIX);
+    let mut known = Some(known);
+    loop {
+        if core.buckets.are_known()
+            && let Some(known) = known.take()
+        {
+            // Nobody waits any more: the start went on without the records.
+            let _ = known.send(());
+        }
+        tokio::select! {
+            () = shutdown.told() => return,
+            event = events.recv() => match event {
+                Some(event) => core.buckets.apply(event),
+                None => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    events = coordinator.watch(PREFIX);
+                }
+            },
+            () = core.buckets.stale.notified() => match coordinator.list(PREFIX).await {
+                Ok(listing) => core.buckets.apply(coffer_common::coordination::WatchEvent::Reset(listing)),
+                Err(error) => tracing::debug!(%error, "bucket records not read again"),
+            },
+            () = tokio::time::sleep(Duration::from_secs(1)), if !core.buckets.are_known() => {
+                match bucket_entries(&core.cluster).await {
+                    Ok(entries) => core.buckets.restore(&entries),
+                    Err(error) => tracing::debug!(%error, "no bucket records from the nodes"),
+                }
+            }
+        }
     }
 }

@@ -1,0 +1,292 @@
+//! Bucket records: one key per bucket at the coordinator, cached here.
+//!
+//! Owns: the record's form, the cache and the rules of creating and deleting. Never looks at objects, except through the
+//! strict listing that a deletion rests on.
+//!
+//! **Cache.** A watch keeps all records in memory; a bucket that is not there is asked for at the coordinator, so that a
+//! bucket just made by another gateway is found. While the coordinator is away, known records are used; an unknown
+//! bucket is then "unavailable", never "no such bucket".
+//! **Old records.** PREPARE and COMMIT carry the record's revision; a slot that knows a newer one refuses, and the cache
+//! is read again.
+//! **Without the coordinator.** Nodes mirror the records; a gateway that starts while the coordinator is away takes the
+//! newest copy that enough of them agree on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use coffer_common::coordination::{Coordinator, CoordinatorError, Entry, Expected, WatchEvent};
+use coffer_common::protocol::fenced::Trouble;
+use coffer_common::time::UnixMillis;
+use coffer_common::types::{BucketId, BucketName};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use super::error::{CreateBucketError, HeadBucketError, Unavailable};
+use super::types::{BucketInfo, Owner};
+
+/// Where records lie at the coordinator.
+pub(super) const PREFIX: &str = "buckets/";
+
+/// Whether a bucket is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum BucketState {
+    /// In use.
+    Active,
+    /// Being deleted: takes no writes.
+    Deleting,
+}
+
+/// A bucket's record. JSON; unknown fields of later versions are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct BucketRecord {
+    /// Its id, never used again.
+    pub(super) id: BucketId,
+    /// When it was created, milliseconds since the Unix epoch.
+    pub(super) created_ms: u64,
+    /// Who owns it.
+    pub(super) owner: Owner,
+    /// The region it was created for.
+    pub(super) region: String,
+    /// Whether it is in use.
+    pub(super) state: BucketState,
+    /// What later versions of Coffer keep.
+    #[serde(flatten)]
+    pub(super) more: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A bucket as this gateway knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Bucket {
+    /// Its name.
+    pub(super) name: BucketName,
+    /// Its record.
+    pub(super) record: BucketRecord,
+    /// The coordinator's revision of the record.
+    pub(super) revision: u64,
+}
+
+impl Bucket {
+    /// Its id.
+    pub(super) fn id(&self) -> BucketId {
+        self.record.id
+    }
+
+    /// What callers see.
+    pub(super) fn info(&self) -> BucketInfo {
+        BucketInfo {
+            name: self.name.clone(),
+            created: UnixMillis(self.record.created_ms),
+            owner: self.record.owner.clone(),
+            region: self.record.region.clone(),
+        }
+    }
+
+    pub(super) fn from_entry(entry: &Entry) -> Result<Self, Unavailable> {
+        let malformed = |what: &dyn std::fmt::Display| {
+            Unavailable::new(format!("bucket record `{}` cannot be read: {what}", entry.key))
+        };
+        let name = entry.key.strip_prefix(PREFIX).unwrap_or(&entry.key);
+        let name = BucketName::new(name).map_err(|error| malformed(&error))?;
+        let record = serde_json::from_slice(&entry.value).map_err(|error| malformed(&error))?;
+        Ok(Self { name, record, revision: entry.revision })
+    }
+}
+
+/// All records, by name.
+type Table = BTreeMap<String, Arc<Bucket>>;
+
+/// The cache.
+#[derive(Default)]
+pub(super) struct Buckets {
+    table: ArcSwap<Table>,
+    /// Whether the table has once been complete.
+    complete: AtomicBool,
+    /// Whether the nodes' copies have been read.
+    restored: AtomicBool,
+    /// Serialises changes of the table.
+    changing: Mutex<()>,
+    /// A slot knows a newer record: read them again.
+    pub(super) stale: Notify,
+}
+
+impl Buckets {
+    /// The record if it is cached.
+    pub(super) fn cached(&self, name: &BucketName) -> Option<Arc<Bucket>> {
+        self.table.load().get(name.as_str()).cloned()
+    }
+
+    /// Whether the coordinator has told all records.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    /// Whether the records are known, from the coordinator or from the nodes' copies.
+    pub(super) fn are_known(&self) -> bool {
+        self.is_complete() || self.restored.load(Ordering::Acquire)
+    }
+
+    /// Has the records read again if a slot said that they are old.
+    pub(super) fn suspect(&self, trouble: Trouble) {
+        if matches!(trouble, Trouble::BucketChanged(_)) {
+            self.stale.notify_one();
+        }
+    }
+
+    /// Takes what a watch tells.
+    pub(super) fn apply(&self, event: WatchEvent) {
+        match event {
+            WatchEvent::Reset(listing) => self.replace(listing.entries.iter()),
+            WatchEvent::Put(entry) => match Bucket::from_entry(&entry) {
+                Ok(bucket) => self.learn(Arc::new(bucket)),
+                Err(error) => tracing::error!(%error, "bucket record ignored"),
+            },
+            WatchEvent::Delete { key, revision } => {
+                self.forget(key.strip_prefix(PREFIX).unwrap_or(&key), revision);
+            }
+        }
+    }
+
+    /// Takes the complete state.
+    fn replace<'a>(&self, entries: impl Iterator<Item = &'a Entry>) {
+        let mut table = Table::new();
+        for entry in entries {
+            match Bucket::from_entry(entry) {
+                Ok(bucket) => {
+                    table.insert(bucket.name.as_str().to_owned(), Arc::new(bucket));
+                }
+                Err(error) => tracing::error!(%error, "bucket record ignored"),
+            }
+        }
+        let _changing = self.changing.lock();
+        self.table.store(Arc::new(table));
+        self.complete.store(true, Ordering::Release);
+    }
+
+    /// Takes the nodes' copies of the records, unless the coordinator has told them already.
+    pub(super) fn restore(&self, entries: &[Entry]) {
+        for entry in entries {
+            match Bucket::from_entry(entry) {
+                Ok(bucket) if !self.is_complete() => self.learn(Arc::new(bucket)),
+                Ok(_) => return,
+                Err(error) => tracing::error!(%error, "bucket record ignored"),
+            }
+        }
+        self.restored.store(true, Ordering::Release);
+    }
+
+    /// Takes one record, unless a newer one is known.
+    pub(super) fn learn(&self, bucket: Arc<Bucket>) {
+        let _changing = self.changing.lock();
+        let mut table = Table::clone(&self.table.load());
+        let newer = table.get(bucket.name.as_str()).is_none_or(|known| known.revision < bucket.revision);
+        if newer {
+            table.insert(bucket.name.as_str().to_owned(), bucket);
+            self.table.store(Arc::new(table));
+        }
+    }
+
+    /// Drops a record that was removed by this revision.
+    pub(super) fn forget(&self, name: &str, revision: u64) {
+        let _changing = self.changing.lock();
+        let mut table = Table::clone(&self.table.load());
+        if table.get(name).is_some_and(|known| known.revision <= revision) {
+            table.remove(name);
+            self.table.store(Arc::new(table));
+        }
+    }
+
+    /// A bucket in use, from the cache or else from the coordinator.
+    pub(super) async fn find(
+        &self,
+        coordinator: &dyn Coordinator,
+        name: &BucketName,
+    ) -> Result<Arc<Bucket>, HeadBucketError> {
+        let bucket = match self.cached(name) {
+            Some(bucket) => bucket,
+            None => self.ask(coordinator, name).await?.ok_or(HeadBucketError::NoSuchBucket)?,
+        };
+        match bucket.record.state {
+            BucketState::Active => Ok(bucket),
+            BucketState::Deleting => Err(HeadBucketError::NoSuchBucket),
+        }
+    }
+
+    /// All buckets in use, by name: as the coordinator knows them, or while it is away as they were known last.
+    pub(super) async fn list(&self, coordinator: &dyn Coordinator) -> Result<Vec<BucketInfo>, Unavailable> {
+        match coordinator.list(PREFIX).await {
+            Ok(listing) => self.apply(WatchEvent::Reset(listing)),
+            Err(_) if self.are_known() => {}
+            Err(error) => return Err(unreachable(error)),
+        }
+        let table = self.table.load_full();
+        let active = table.values().filter(|bucket| bucket.record.state == BucketState::Active);
+        Ok(active.map(|bucket| bucket.info()).collect())
+    }
+
+    /// Asks the coordinator for a record, and caches it.
+    pub(super) async fn ask(
+        &self,
+        coordinator: &dyn Coordinator,
+        name: &BucketName,
+    ) -> Result<Option<Arc<Bucket>>, Unavailable> {
+        let entry = coordinator.get(&key(name)).await.map_err(unreachable)?;
+        let Some(entry) = entry else { return Ok(None) };
+        let bucket = Arc::new(Bucket::from_entry(&entry)?);
+        self.learn(Arc::clone(&bucket));
+        Ok(Some(bucket))
+    }
+
+    /// Creates a bucket.
+    pub(super) async fn create(
+        &self,
+        coordinator: &dyn Coordinator,
+        name: BucketName,
+        owner: Owner,
+        region: String,
+    ) -> Result<BucketInfo, CreateBucketError> {
+        let record = BucketRecord {
+            id: BucketId::random(),
+            created_ms: UnixMillis::now().0,
+            owner,
+            region,
+            state: BucketState::Active,
+            more: serde_json::Map::new(),
+        };
+        match coordinator.put(&key(&name), encode(&record), Expected::Absent, false).await {
+            Ok(revision) => {
+                let bucket = Arc::new(Bucket { name, record, revision });
+                self.learn(Arc::clone(&bucket));
+                Ok(bucket.info())
+            }
+            Err(CoordinatorError::Conflict { .. }) => match self.ask(coordinator, &name).await? {
+                // A create that was answered late, by this very call.
+                Some(bucket) if bucket.record.id == record.id => Ok(bucket.info()),
+                Some(bucket) if bucket.record.state == BucketState::Active => {
+                    Err(CreateBucketError::Exists(Box::new(bucket.info())))
+                }
+                _ => Err(CreateBucketError::Busy),
+            },
+            Err(error) => Err(unreachable(error).into()),
+        }
+    }
+}
+
+/// A record's bytes.
+pub(super) fn encode(record: &BucketRecord) -> Bytes {
+    serde_json::to_vec(record).expect("a record of strings and numbers is JSON").into()
+}
+
+/// A record's key at the coordinator.
+pub(super) fn key(name: &BucketName) -> String {
+    format!("{PREFIX}{name}")
+}
+
+/// What a coordinator's error means to a caller.
+pub(super) fn unreachable(error: CoordinatorError) -> Unavailable {
+    Unavailable::new(error.to_string())
+}

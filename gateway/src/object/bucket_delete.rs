@@ -1,0 +1,103 @@
+//! Deleting a bucket (PROTOCOL §9).
+//!
+//! 1. The record becomes `deleting`: gateways that see it take no more writes.
+//! 2. R0 voters of every partition adopt that revision durably: gateways that do not see it are refused.
+//! 3. A strict listing of objects and of open uploads must be empty; else the record goes back.
+//! 4. The record is removed. The bucket's id is never used again, so what is left below it belongs to nobody.
+//!
+//! **Crash.** A record that was left `deleting` is taken up again by the next delete of that bucket.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use coffer_common::coordination::{CoordinatorError, Expected};
+use coffer_common::limits::PARTITION_COUNT;
+use coffer_common::types::{BucketName, DriveId, NodeId, PartitionId, RegisterKind};
+use futures_util::future::join_all;
+
+use super::bucket::{Bucket, BucketRecord, BucketState, encode, key, unreachable};
+use super::core::Core;
+use super::error::{DeleteBucketError, Unavailable};
+use super::{list, multipart, peers};
+
+/// Deletes an empty bucket.
+pub(super) async fn delete_bucket(core: &Arc<Core>, name: &BucketName) -> Result<(), DeleteBucketError> {
+    let coordinator = core.cluster.coordinator();
+    let found = core.buckets.ask(coordinator.as_ref(), name).await?;
+    let found = found.ok_or(DeleteBucketError::NoSuchBucket)?;
+    // Looking first spares a bucket in use the trouble of being closed for a moment.
+    if found.record.state == BucketState::Active && !is_empty(core, &found).await? {
+        return Err(DeleteBucketError::NotEmpty);
+    }
+    let closed = change_state(core, &found, BucketState::Deleting).await?;
+    match close(core, &closed).await {
+        Ok(()) => {}
+        Err(error) => {
+            if let Err(error) = change_state(core, &closed, BucketState::Active).await {
+                tracing::warn!(bucket = %name, %error, "a bucket that is not empty could not be opened again");
+            }
+            return Err(error);
+        }
+    }
+    let removed = coordinator.delete(&key(name), Expected::Revision(closed.revision)).await;
+    match removed {
+        Ok(revision) => {
+            core.buckets.forget(name.as_str(), revision);
+            Ok(())
+        }
+        Err(CoordinatorError::Conflict { .. }) => Err(DeleteBucketError::Busy),
+        Err(error) => Err(unreachable(error).into()),
+    }
+}
+
+/// Makes sure that nothing is in the bucket and nothing can come.
+async fn close(core: &Arc<Core>, bucket: &Arc<Bucket>) -> Result<(), DeleteBucketError> {
+    adopt(core, bucket).await?;
+    if is_empty(core, bucket).await? { Ok(()) } else { Err(DeleteBucketError::NotEmpty) }
+}
+
+async fn is_empty(core: &Arc<Core>, bucket: &Arc<Bucket>) -> Result<bool, Unavailable> {
+    Ok(list::is_empty(core, bucket, RegisterKind::Object, None).await?
+        && list::is_empty(core, bucket, RegisterKind::Upload, Some(multipart::shows_open)).await?)
+}
+
+async fn change_state(
+    core: &Arc<Core>,
+    bucket: &Bucket,
+    state: BucketState,
+) -> Result<Arc<Bucket>, DeleteBucketError> {
+    let record = BucketRecord { state, ..bucket.record.clone() };
+    let expected = Expected::Revision(bucket.revision);
+    match core.cluster.coordinator().put(&key(&bucket.name), encode(&record), expected, false).await {
+        Ok(revision) => {
+            let bucket = Arc::new(Bucket { name: bucket.name.clone(), record, revision });
+            core.buckets.learn(Arc::clone(&bucket));
+            Ok(bucket)
+        }
+        Err(CoordinatorError::Conflict { .. }) => Err(DeleteBucketError::Busy),
+        Err(error) => Err(unreachable(error).into()),
+    }
+}
+
+/// Has R0 voters of every partition adopt the bucket's revision.
+async fn adopt(core: &Core, bucket: &Bucket) -> Result<(), Unavailable> {
+    let calls = peers::nodes(&core.cluster, None).into_iter().map(async |(node, client)| {
+        let drives = match client {
+            Some(client) => client.adopt_bucket(bucket.id(), bucket.revision).await.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        drives.into_iter().map(move |drive| (drive, node.clone())).collect::<Vec<_>>()
+    });
+    let adopted: HashMap<DriveId, NodeId> = join_all(calls).await.into_iter().flatten().collect();
+    let map = core.cluster.map();
+    for partition in (0..PARTITION_COUNT).map(PartitionId) {
+        let targets = map.targets(partition);
+        let votes =
+            targets.iter().filter(|t| t.voter && adopted.contains_key(&t.address.drive)).count();
+        if votes < targets.len() - targets.len() / 2 {
+            let reason = format!("{votes} of {} drives of partition {} know", targets.len(), partition.0);
+            return Err(Unavailable::new(reason));
+        }
+    }
+    Ok(())
+}

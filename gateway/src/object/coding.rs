@@ -1,0 +1,78 @@
+//! How many data and parity shards a new version gets, and its block length. Fixed before the first byte.
+
+use coffer_common::erasure::CODEC_REED_SOLOMON;
+use coffer_common::limits::INLINE_SHARD_BYTES;
+use coffer_common::meta::{Coding, StorageClass};
+use coffer_common::protocol::quorum::Geometry;
+use coffer_common::shard::{InvalidGeometry, StripeGeometry, default_block_len_bytes};
+
+/// Data shards of a class, if all slots are alive: parity n/2 for the standard class, 2 (but less than the standard
+/// class's, and at least 1 from two slots on) for reduced redundancy.
+fn class_data_shards(n: u8, class: StorageClass) -> u8 {
+    let standard = n / 2;
+    let parity = match class {
+        StorageClass::Standard => standard,
+        StorageClass::ReducedRedundancy => 2.min(standard.saturating_sub(1)).max(1.min(standard)),
+    };
+    n - parity
+}
+
+/// How a body of `size` bytes is coded while `alive` of the slots are: parity rises when slots are away, so that a write
+/// never needs more than n/2 + 1 of them.
+pub(super) fn choose(geometry: Geometry, class: StorageClass, alive: usize, size: u64) -> Coding {
+    if size == 0 {
+        return Coding::default();
+    }
+    let n = geometry.n() as u8;
+    let least = (n / 2).max(1);
+    let most = (alive.saturating_sub(1) as u8).max(least);
+    let k = class_data_shards(n, class).min(most);
+    let m = n - k;
+    let block_len_bytes = default_block_len_bytes(size, k, m);
+    Coding { codec: u32::from(CODEC_REED_SOLOMON), k, m, block_len_bytes }
+}
+
+/// The stripes of bytes coded so.
+pub(super) fn stripes(coding: Coding, size: u64) -> Result<StripeGeometry, InvalidGeometry> {
+    StripeGeometry::new(size, coding.k, coding.m, coding.block_len_bytes)
+}
+
+/// Whether shards of this length travel and live with their metadata.
+pub(super) fn is_inline(stripes: &StripeGeometry) -> bool {
+    stripes.shard_len_bytes() <= u64::from(INLINE_SHARD_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parity_follows_the_class_and_rises_while_slots_are_away() {
+        let k = |n, class, alive| choose(Geometry::new(n), class, alive, 1).k;
+        let (standard, reduced) = (StorageClass::Standard, StorageClass::ReducedRedundancy);
+        assert_eq!((k(1, standard, 1), k(1, reduced, 1)), (1, 1));
+        assert_eq!((k(2, standard, 2), k(2, reduced, 2)), (1, 1));
+        assert_eq!((k(4, standard, 4), k(4, standard, 3), k(4, reduced, 4)), (2, 2, 3));
+        assert_eq!((k(4, reduced, 3), k(4, reduced, 1)), (2, 2));
+        assert_eq!((k(8, standard, 8), k(8, standard, 5), k(8, reduced, 8), k(8, reduced, 6)), (4, 4, 6, 5));
+        assert_eq!((k(5, standard, 5), k(5, standard, 4), k(5, standard, 3)), (3, 3, 2));
+    }
+
+    #[test]
+    fn every_choice_is_allowed() {
+        for n in 1..=16 {
+            for alive in 0..=usize::from(n) {
+                for class in [StorageClass::Standard, StorageClass::ReducedRedundancy] {
+                    let coding = choose(Geometry::new(n), class, alive, 1 << 30);
+                    assert!(Geometry::new(n).allows(coding.k), "n {n} alive {alive} {coding:?}");
+                    assert_eq!(coding.k + coding.m, n);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_body_has_no_shards() {
+        assert_eq!(choose(Geometry::new(4), StorageClass::Standard, 4, 0), Coding::default());
+    }
+}

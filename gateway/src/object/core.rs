@@ -1,0 +1,141 @@
+//! What all operations share: the cluster, the buckets, codecs, op ids, budgets. Built once, passed by reference.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use coffer_common::cluster::Cluster;
+use coffer_common::erasure::Codecs;
+use coffer_common::node::partition_of;
+use coffer_common::protocol::action::Machine;
+use coffer_common::protocol::fenced::Trouble;
+use coffer_common::protocol::reader::{ReadOutcome, Reader};
+use coffer_common::protocol::settler::Settler;
+use coffer_common::protocol::tally::Current;
+use coffer_common::shutdown::Shutdown;
+use coffer_common::types::{BucketId, ObjectKey, OpId, PartitionId, RegisterKey};
+use tokio::sync::Semaphore;
+
+use super::bucket::{Bucket, Buckets};
+use super::driver::{Driven, Payload, Target, drive};
+use super::error::Unavailable;
+use super::latency::Latency;
+use super::peers::Peers;
+use super::stable::StableQueue;
+
+/// How long an operation that carries no body may take before it is given up.
+pub(super) const OPERATION_LIMIT: Duration = Duration::from_secs(20);
+
+/// Bytes that all bodies in flight may hold in stripe buffers, in KiB: with what connections hold beside it, the process
+/// stays below 256 MiB at 64 uploads.
+const STRIPE_BUDGET_KIB: usize = 144 * 1024;
+
+/// An inline shard as it came with a view.
+pub(super) type InlineShards = Vec<(coffer_common::types::SlotIndex, OpId, bytes::Bytes)>;
+
+/// See the module.
+pub(super) struct Core {
+    /// The live map and the node clients.
+    pub(super) cluster: Cluster,
+    /// The bucket records.
+    pub(super) buckets: Buckets,
+    /// Erasure codecs.
+    pub(super) codecs: Codecs,
+    /// STABLE notices that wait.
+    pub(super) stable: StableQueue,
+    /// Permits of one KiB for stripe buffers.
+    pub(super) stripes: Arc<Semaphore>,
+    /// How long a block takes to come.
+    pub(super) block_latency: Latency,
+    /// Tasks that a stop waits for.
+    pub(super) background: Shutdown,
+    session: u64,
+    counter: AtomicU64,
+}
+
+impl Core {
+    /// For one process.
+    pub(super) fn new(cluster: Cluster, background: Shutdown) -> Self {
+        Self {
+            cluster,
+            buckets: Buckets::default(),
+            codecs: Codecs::new(),
+            stable: StableQueue::default(),
+            stripes: Arc::new(Semaphore::new(STRIPE_BUDGET_KIB)),
+            block_latency: Latency::default(),
+            background,
+            session: rand::random(),
+            counter: AtomicU64::new(1),
+        }
+    }
+
+    /// A fresh op.
+    pub(super) fn op(&self) -> OpId {
+        OpId { session: self.session, counter: self.counter.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// The partition of a key.
+    pub(super) fn partition(&self, bucket: BucketId, key: &ObjectKey) -> PartitionId {
+        partition_of(self.cluster.map().cluster, bucket, key)
+    }
+
+    /// A register of a bucket as a machine's target.
+    pub(super) fn target(&self, bucket: &Bucket, register: RegisterKey) -> Target {
+        let partition = self.partition(register.bucket, &register.key);
+        Target { register, partition, bucket_revision: bucket.revision }
+    }
+
+    /// The slots of a target now.
+    pub(super) fn peers(&self, target: &Target) -> Peers {
+        Peers::of(&self.cluster, target.partition)
+    }
+
+    /// Runs a machine that has no shards to prepare, within the usual limit.
+    pub(super) async fn run<M: Machine>(
+        self: &Arc<Self>,
+        target: &Target,
+        peers: Peers,
+        machine: M,
+    ) -> Driven<M::Outcome> {
+        drive(self, target, peers, machine, Payload::Nothing, tokio::time::sleep(OPERATION_LIMIT)).await
+    }
+
+    /// A strict read of a register; with `inline`, shards that came along.
+    pub(super) async fn read(
+        self: &Arc<Self>,
+        target: &Target,
+        inline: bool,
+    ) -> Result<(Option<Current>, InlineShards), Unavailable> {
+        let peers = self.peers(target);
+        let geometry = peers.geometry;
+        let (epochs, first) = (peers.epochs, peers.first(geometry.r0().max(geometry.n() / 2)));
+        let reader = Reader::new(geometry, epochs, self.op(), first, inline);
+        let driven = self.run(target, peers, reader).await;
+        match driven.outcome {
+            ReadOutcome::Decided(current) => Ok((current, driven.inline)),
+            ReadOutcome::Unavailable(trouble) => Err(unavailable(trouble)),
+        }
+    }
+
+    /// Settles a register that a listing found undecided.
+    pub(super) async fn settle(self: &Arc<Self>, target: &Target) -> Result<Option<Current>, Unavailable> {
+        let peers = self.peers(target);
+        let settler = Settler::new(peers.geometry, peers.epochs, self.op());
+        match self.run(target, peers, settler).await.outcome {
+            ReadOutcome::Decided(current) => Ok(current),
+            ReadOutcome::Unavailable(trouble) => Err(unavailable(trouble)),
+        }
+    }
+}
+
+/// What a machine's trouble means to a caller.
+pub(super) fn unavailable(trouble: Trouble) -> Unavailable {
+    Unavailable::new(match trouble {
+        Trouble::NoQuorum => "too few drives of the key's partition answer",
+        Trouble::Fenced => "another operation holds the key",
+        Trouble::NoLock => "the coordinator gives no lock",
+        Trouble::StaleMap => "the cluster map is changing",
+        Trouble::BucketChanged(_) => "the bucket is being changed",
+        Trouble::GaveUp => "the operation took too long",
+    })
+}

@@ -1,0 +1,106 @@
+//! DELETE: the commit of a tombstone.
+
+use std::sync::Arc;
+
+use coffer_common::meta::{ObjectMeta, RegisterMeta};
+use coffer_common::protocol::fenced::{FencedWriter, Verdict};
+use coffer_common::protocol::message::{Version, VersionKind};
+use coffer_common::protocol::tally::Current;
+use coffer_common::protocol::writer::PlainWriter;
+use coffer_common::types::{BucketName, ObjectKey, OpId, RegisterKey};
+use futures_util::stream::{self, StreamExt};
+
+use super::core::Core;
+use super::driver::Target;
+use super::error::{DeleteError, HeadBucketError, PutError};
+use super::put::{holds, monotone_now, put_error};
+use super::types::{DeleteObject, Deleted, VersionId, WriteCondition};
+use super::write::{WriteError, written};
+
+/// Deletes of one request that run at the same time.
+const CONCURRENCY: usize = 32;
+
+impl From<HeadBucketError> for DeleteError {
+    fn from(error: HeadBucketError) -> Self {
+        match error {
+            HeadBucketError::NoSuchBucket => Self::NoSuchBucket,
+            HeadBucketError::Unavailable(error) => Self::Unavailable(error),
+        }
+    }
+}
+
+/// Deletes an object.
+pub(super) async fn delete(core: &Arc<Core>, request: DeleteObject) -> Result<Deleted, DeleteError> {
+    let DeleteObject { bucket, key, version, condition } = request;
+    let bucket = core.buckets.find(core.cluster.coordinator().as_ref(), &bucket).await?;
+    match version {
+        None | Some(VersionId::Null) => {}
+        // There is no such version in a bucket without versioning, and deleting nothing succeeds.
+        Some(VersionId::Op(_)) => return Ok(Deleted::default()),
+    }
+    let target = core.target(&bucket, RegisterKey::object(bucket.id(), key));
+    match tombstone(core, &target, &condition).await {
+        Ok(_) => Ok(Deleted::default()),
+        Err(error) => Err(match put_error(error, &condition) {
+            PutError::NoSuchKey => DeleteError::NoSuchKey,
+            PutError::ConditionFailed => DeleteError::ConditionFailed,
+            PutError::Conflict => DeleteError::Conflict,
+            PutError::NoSuchBucket => DeleteError::NoSuchBucket,
+            PutError::Unavailable(error) => DeleteError::Unavailable(error),
+            PutError::Body(_)
+            | PutError::TooLarge { .. }
+            | PutError::MetadataTooLarge
+            | PutError::Overloaded => DeleteError::Conflict,
+        }),
+    }
+}
+
+/// Deletes many objects; results are in the order of the keys.
+pub(super) async fn delete_many(
+    core: &Arc<Core>,
+    bucket: BucketName,
+    keys: Vec<(ObjectKey, Option<VersionId>)>,
+) -> Vec<Result<Deleted, DeleteError>> {
+    let deletes = keys.into_iter().map(|(key, version)| {
+        let condition = WriteCondition::Always;
+        delete(core, DeleteObject { bucket: bucket.clone(), key, version, condition })
+    });
+    stream::iter(deletes).buffered(CONCURRENCY).collect().await
+}
+
+/// Commits a tombstone to a register.
+pub(super) async fn tombstone(
+    core: &Arc<Core>,
+    target: &Target,
+    condition: &WriteCondition,
+) -> Result<Version, WriteError> {
+    let (op, peers) = (core.op(), core.peers(target));
+    let (geometry, epochs) = (peers.geometry, peers.epochs);
+    let make = move |seen: Option<&Current>| tombstone_version(op, seen);
+    let outcome = match holds(condition) {
+        None => core.run(target, peers, PlainWriter::new(geometry, epochs, op, 0, make)).await.outcome,
+        Some(holds) => {
+            let decide = move |current: Option<&Current>| {
+                if holds(current) { Verdict::Commit(make(current)) } else { Verdict::Reject }
+            };
+            let machine = FencedWriter::new(geometry, epochs, op, None, true, decide);
+            core.run(target, peers, machine).await.outcome
+        }
+    };
+    written(core, outcome)
+}
+
+/// A version that hides the key.
+pub(super) fn tombstone_version(op: OpId, seen: Option<&Current>) -> Version {
+    let object =
+        ObjectMeta { last_modified: monotone_now(seen), delete_marker: true, ..ObjectMeta::default() };
+    Version {
+        op,
+        kind: VersionKind::Tombstone,
+        k: 0,
+        shard_len_bytes: 0,
+        block_len_bytes: 0,
+        null_version: true,
+        metadata: RegisterMeta::Object(Box::new(object)).encode(),
+    }
+}

@@ -1,0 +1,365 @@
+//! Runs a pure protocol machine over the nodes of a partition's slots.
+//!
+//! Owns: sending to slots concurrently, timers, the lock, map refreshes, and the inline shards that replies carry.
+//! Never decides anything: the machine does.
+//!
+//! 1. `start()` gives actions; each becomes a future in one of two sets: replies of slots, and control (timers, lock, map).
+//! 2. Whatever completes first goes to the machine, which gives more actions.
+//! 3. On `Done` the futures of mutations that still run are carried on in the background, so that a slow slot gets what
+//!    it was sent; the lock is given back.
+//!
+//! Cancellation: dropping the future of [`drive`] drops everything; what was sent may or may not arrive. The deadline
+//! is a future of the caller's: when it ends, the machine gives up truthfully.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coffer_common::coordination::LockGuard;
+use coffer_common::node::{NodeError, PrepareShard, ShardPieces, SlotAddress, SlotCall};
+use coffer_common::protocol::action::{Action, Actions, Lost, Machine, MapEpochs, NoLock, RoundNumber, Timer};
+use coffer_common::protocol::message::{SlotReply, SlotRequest};
+use coffer_common::types::{Epoch, OpId, PartitionId, RegisterKey, SlotIndex, SlotSet};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use sha2::{Digest as _, Sha256};
+
+use super::core::Core;
+use super::peers::Peers;
+use super::stable::StableNotice;
+
+/// How long a small request to a slot may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for a register's lock.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How long futures of mutations run on after the machine has ended.
+const LEFTOVER_LIMIT: Duration = Duration::from_secs(60);
+
+/// The register that a machine runs on.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// Its name.
+    pub(super) register: RegisterKey,
+    /// Its partition.
+    pub(super) partition: PartitionId,
+    /// The revision of the bucket record the caller knows.
+    pub(super) bucket_revision: u64,
+}
+
+/// What PREPARE sends, by slot.
+pub(super) enum Payload {
+    /// No shards: a tombstone, or metadata only.
+    Nothing,
+    /// Small encoded shards.
+    Inline {
+        /// The op.
+        op: OpId,
+        /// One per slot.
+        shards: Vec<Bytes>,
+    },
+    /// Large encoded shards, as they are made.
+    Streams {
+        /// The op.
+        op: OpId,
+        /// One per slot; each can be sent once.
+        pieces: Vec<Option<ShardPieces>>,
+    },
+}
+
+/// What a machine ended with, and the inline shards of current versions that slots sent along.
+pub(super) struct Driven<O> {
+    /// The machine's outcome.
+    pub(super) outcome: O,
+    /// Encoded shards with the op they belong to.
+    pub(super) inline: Vec<(SlotIndex, OpId, Bytes)>,
+}
+
+enum Event {
+    Reply(RoundNumber, SlotIndex, Result<SlotReply, Lost>),
+    Timer(Timer),
+    Lock(Result<LockGuard, NoLock>),
+    Map(MapEpochs),
+    Deadline,
+}
+
+struct Run<'a, O> {
+    core: &'a Arc<Core>,
+    target: &'a Target,
+    peers: Peers,
+    payload: Payload,
+    replies: FuturesUnordered<BoxFuture<'static, Event>>,
+    control: FuturesUnordered<BoxFuture<'static, Event>>,
+    inline: Vec<(SlotIndex, OpId, Bytes)>,
+    lock: Option<LockGuard>,
+    mutates: bool,
+    outcome: Option<O>,
+}
+
+/// Runs the machine to its end, or until `deadline` ends and it gives up.
+pub(super) async fn drive<M: Machine>(
+    core: &Arc<Core>,
+    target: &Target,
+    peers: Peers,
+    mut machine: M,
+    payload: Payload,
+    deadline: impl Future<Output = ()> + Send,
+) -> Driven<M::Outcome> {
+    let mut run = Run {
+        core,
+        target,
+        peers,
+        payload,
+        replies: FuturesUnordered::new(),
+        control: FuturesUnordered::new(),
+        inline: Vec::new(),
+        lock: None,
+        mutates: false,
+        outcome: None,
+    };
+    tokio::pin!(deadline);
+    let mut given_up = false;
+    let mut actions = machine.start();
+    loop {
+        run.carry_out(actions);
+        if let Some(outcome) = run.outcome.take() {
+            run.leave();
+            return Driven { outcome, inline: run.inline };
+        }
+        let event = tokio::select! {
+            biased;
+            Some(event) = run.replies.next() => event,
+            Some(event) = run.control.next() => event,
+            () = &mut deadline, if !given_up => Event::Deadline,
+        };
+        actions = match event {
+            Event::Reply(round, slot, reply) => machine.on_reply(round, slot, run.take_inline(slot, reply)),
+            Event::Timer(timer) => machine.on_timer(timer),
+            Event::Lock(lock) => {
+                let fence = lock.as_ref().map(LockGuard::fence).map_err(|_| NoLock);
+                run.lock = lock.ok();
+                machine.on_lock(fence)
+            }
+            Event::Map(epochs) => {
+                run.peers = Peers::of(&core.cluster, target.partition);
+                machine.on_map(epochs)
+            }
+            Event::Deadline => {
+                given_up = true;
+                machine.give_up()
+            }
+        };
+    }
+}
+
+impl<O> Run<'_, O> {
+    fn carry_out(&mut self, actions: Actions<O>) {
+        for action in actions {
+            match action {
+                Action::Prepare { round, epoch, slots } => self.prepare(round, epoch, slots),
+                Action::Send { round, epoch, slots, request } => self.send(round, epoch, slots, &request),
+                Action::Notify { epoch, slots, request } => self.notify(epoch, slots, &request),
+                Action::Stable { version, tag, acknowledged } => {
+                    self.core.stable.push(StableNotice {
+                        target: self.target.clone(),
+                        version,
+                        tag,
+                        acknowledged,
+                    });
+                }
+                Action::SetTimer(timer) => self.control.push(Box::pin(async move {
+                    tokio::time::sleep(timer.delay()).await;
+                    Event::Timer(timer)
+                })),
+                Action::TakeLock => self.take_lock(),
+                Action::RefreshMap(epoch) => self.refresh_map(epoch),
+                Action::Done(outcome) => self.outcome = Some(outcome),
+            }
+        }
+    }
+
+    fn prepare(&mut self, round: RoundNumber, epoch: Epoch, slots: SlotSet) {
+        self.mutates = true;
+        for slot in slots.iter() {
+            let index = usize::from(slot.0);
+            let reply: BoxFuture<'static, Result<SlotReply, NodeError>> = match &mut self.payload {
+                Payload::Nothing => {
+                    let op = OpId::default();
+                    self.call(slot, epoch, SlotRequest::Prepare { op, shard: Bytes::new() })
+                }
+                Payload::Inline { op, shards } => {
+                    let request =
+                        SlotRequest::Prepare { op: *op, shard: shards.get(index).cloned().unwrap_or_default() };
+                    self.call(slot, epoch, request)
+                }
+                Payload::Streams { op, pieces } => {
+                    let (op, pieces) = (*op, pieces.get_mut(index).and_then(Option::take));
+                    self.prepare_stream(slot, epoch, op, pieces)
+                }
+            };
+            self.replies.push(self.answer(round, slot, reply));
+        }
+    }
+
+    fn prepare_stream(
+        &self,
+        slot: SlotIndex,
+        epoch: Epoch,
+        op: OpId,
+        pieces: Option<ShardPieces>,
+    ) -> BoxFuture<'static, Result<SlotReply, NodeError>> {
+        let peer = self.peers.get(slot).and_then(|peer| Some((peer.client.clone()?, peer.address)));
+        let (Some((client, address)), Some(pieces)) = (peer, pieces) else {
+            return Box::pin(std::future::ready(Err(no_client())));
+        };
+        let header = PrepareShard {
+            address: SlotAddress { epoch, ..address },
+            register: self.target.register.clone(),
+            bucket_revision: self.target.bucket_revision,
+            op,
+        };
+        Box::pin(async move { client.prepare_shard(header, pieces).await })
+    }
+
+    fn send(&mut self, round: RoundNumber, epoch: Epoch, slots: SlotSet, request: &SlotRequest) {
+        self.mutates |= !matches!(request, SlotRequest::Query { .. });
+        for slot in slots.iter() {
+            let reply = self.call(slot, epoch, request.clone());
+            self.replies.push(self.answer(round, slot, reply));
+        }
+    }
+
+    fn notify(&self, epoch: Epoch, slots: SlotSet, request: &SlotRequest) {
+        for slot in slots.iter() {
+            let call = self.call(slot, epoch, request.clone());
+            self.core.background.spawn(async move {
+                // Nobody waits: what does not arrive is swept by the node or settled by a reader.
+                let _ = call.await;
+            });
+        }
+    }
+
+    fn call(
+        &self,
+        slot: SlotIndex,
+        epoch: Epoch,
+        request: SlotRequest,
+    ) -> BoxFuture<'static, Result<SlotReply, NodeError>> {
+        call_slot(&self.peers, self.target, slot, epoch, request)
+    }
+
+    /// Makes an event of a reply, and tells the cluster what it says of the node.
+    fn answer(
+        &self,
+        round: RoundNumber,
+        slot: SlotIndex,
+        reply: BoxFuture<'static, Result<SlotReply, NodeError>>,
+    ) -> BoxFuture<'static, Event> {
+        let node = self.peers.get(slot).map(|peer| peer.node.clone());
+        let cluster = self.core.cluster.clone();
+        Box::pin(async move {
+            let reply = reply.await;
+            if let Some(node) = node {
+                cluster.report(&node, reply.as_ref().map(|_| ()));
+            }
+            let reply = reply.map_err(|error| {
+                tracing::debug!(slot = slot.0, %error, "no reply from slot");
+                Lost
+            });
+            Event::Reply(round, slot, reply)
+        })
+    }
+
+    fn take_lock(&mut self) {
+        self.lock = None;
+        let coordinator = self.core.cluster.coordinator();
+        let name = lock_name(&self.target.register);
+        self.control.push(Box::pin(async move {
+            let lock = coordinator.lock(&name, LOCK_WAIT).await;
+            Event::Lock(lock.map_err(|error| {
+                tracing::debug!(%error, "no lock");
+                NoLock
+            }))
+        }));
+    }
+
+    fn refresh_map(&mut self, known: Epoch) {
+        let (cluster, partition) = (self.core.cluster.clone(), self.target.partition);
+        self.control.push(Box::pin(async move {
+            for attempt in 0..5_u32 {
+                let epochs = cluster.map().epochs(partition);
+                if epochs.epoch > known {
+                    return Event::Map(epochs);
+                }
+                if attempt > 0 {
+                    tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
+                }
+                cluster.refresh().await;
+            }
+            Event::Map(cluster.map().epochs(partition))
+        }));
+    }
+
+    /// Keeps the inline shard of a view, so that the machine never sees bytes.
+    fn take_inline(&mut self, slot: SlotIndex, reply: Result<SlotReply, Lost>) -> Result<SlotReply, Lost> {
+        match reply {
+            Ok(SlotReply::View(view, Some(shard))) => {
+                if let Some(current) = &view.current {
+                    self.inline.retain(|(held, _, _)| *held != slot);
+                    self.inline.push((slot, current.version.op, shard));
+                }
+                Ok(SlotReply::View(view, None))
+            }
+            other => other,
+        }
+    }
+
+    /// Lets the mutations that still run go on.
+    fn leave(&mut self) {
+        self.lock = None;
+        if self.mutates && !self.replies.is_empty() {
+            let mut rest = std::mem::take(&mut self.replies);
+            self.core.background.spawn(async move {
+                let all = async { while rest.next().await.is_some() {} };
+                let _ = tokio::time::timeout(LEFTOVER_LIMIT, all).await;
+            });
+        }
+    }
+}
+
+/// One small request to one slot.
+pub(super) fn call_slot(
+    peers: &Peers,
+    target: &Target,
+    slot: SlotIndex,
+    epoch: Epoch,
+    request: SlotRequest,
+) -> BoxFuture<'static, Result<SlotReply, NodeError>> {
+    let Some((client, address, node)) =
+        peers.get(slot).and_then(|peer| Some((peer.client.clone()?, peer.address, peer.node.clone())))
+    else {
+        return Box::pin(std::future::ready(Err(no_client())));
+    };
+    let call = SlotCall {
+        address: SlotAddress { epoch, ..address },
+        register: target.register.clone(),
+        bucket_revision: target.bucket_revision,
+        request,
+    };
+    Box::pin(async move {
+        match tokio::time::timeout(CALL_TIMEOUT, client.call(call)).await {
+            Ok(reply) => reply,
+            Err(_) => Err(NodeError::Timeout { node: node.to_string() }),
+        }
+    })
+}
+
+fn no_client() -> NodeError {
+    NodeError::Unreachable { node: "unknown".to_owned(), reason: "no address is known".to_owned() }
+}
+
+/// The lock that serves a register; registers that share a name only wait for each other.
+fn lock_name(register: &RegisterKey) -> String {
+    format!("objects/{}", hex::encode(&Sha256::digest(register.encode())[..16]))
+}

@@ -1,0 +1,152 @@
+//! GET and HEAD: a strict read of the key's register, then its bytes, lazily.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use coffer_common::meta::ObjectMeta;
+use coffer_common::protocol::tally::Current;
+use coffer_common::types::{RegisterKey, SlotSet};
+
+use super::bucket::Bucket;
+use super::core::{Core, InlineShards};
+use super::error::{GetError, HeadBucketError, ReadBroken};
+use super::info::{check_read, live_object, object_info, select};
+use super::segment::{Segment, SegmentReader};
+use super::types::{GetObject, ObjectBytes, ObjectInfo, ObjectRead, Selected, VersionId};
+
+impl From<HeadBucketError> for GetError {
+    fn from(error: HeadBucketError) -> Self {
+        match error {
+            HeadBucketError::NoSuchBucket => Self::NoSuchBucket,
+            HeadBucketError::Unavailable(error) => Self::Unavailable(error),
+        }
+    }
+}
+
+/// A live object as a read found it.
+pub(super) struct Found {
+    bucket: Arc<Bucket>,
+    current: Current,
+    object: ObjectMeta,
+    inline: InlineShards,
+    /// What callers see of it.
+    pub(super) info: ObjectInfo,
+    /// The bytes that were asked for.
+    pub(super) selected: Selected,
+}
+
+/// Finds the object, and judges condition and selection.
+pub(super) async fn find(core: &Arc<Core>, request: &GetObject, with_data: bool) -> Result<Found, GetError> {
+    let coordinator = core.cluster.coordinator();
+    let bucket = core.buckets.find(coordinator.as_ref(), &request.bucket).await?;
+    let target = core.target(&bucket, RegisterKey::object(bucket.id(), request.key.clone()));
+    let (current, inline) = core.read(&target, with_data).await?;
+    let object = live_object(current.as_ref())?;
+    let (Some(current), Some(object)) = (current, object) else {
+        return Err(match request.version {
+            Some(_) => GetError::NoSuchVersion,
+            None => GetError::NoSuchKey,
+        });
+    };
+    let version = object.version.map_or(VersionId::Null, VersionId::Op);
+    if request.version.is_some_and(|wanted| wanted != version) {
+        return Err(GetError::NoSuchVersion);
+    }
+    let info = object_info(object.clone());
+    check_read(&request.condition, &info)?;
+    let selected = select(request.select, &info)?;
+    Ok(Found { bucket, current, object, inline, info, selected })
+}
+
+/// Reads an object.
+pub(super) async fn get(core: &Arc<Core>, request: &GetObject) -> Result<ObjectRead, GetError> {
+    let found = find(core, request, true).await?;
+    let (info, selected) = (found.info.clone(), found.selected);
+    let segments = segments(core, &found, request);
+    let bytes = Reading {
+        core: Arc::clone(core),
+        segments,
+        reader: None,
+        ready: VecDeque::new(),
+        left: selected.length,
+    };
+    Ok(ObjectRead { info, selected, bytes: Box::new(bytes) })
+}
+
+/// The segments that the selection touches, each with the range inside it.
+fn segments(core: &Arc<Core>, found: &Found, request: &GetObject) -> VecDeque<(Segment, Range<u64>)> {
+    let (first, end) = (found.selected.first, found.selected.first + found.selected.length);
+    let bucket = &found.bucket;
+    let mut segments = VecDeque::new();
+    let Some(table) = &found.object.parts else {
+        let segment = Segment {
+            target: core.target(bucket, RegisterKey::object(bucket.id(), request.key.clone())),
+            op: found.current.version.op,
+            coding: found.object.coding,
+            size: found.object.size,
+            holders: found.current.holders,
+            inline: found.inline.clone(),
+        };
+        segments.push_back((segment, first..end));
+        return segments;
+    };
+    let mut base = 0;
+    for part in &table.parts {
+        let range = first.max(base)..end.min(base + part.size);
+        if range.start < range.end {
+            let register = RegisterKey::part(bucket.id(), request.key.clone(), table.upload, part.number);
+            let segment = Segment {
+                target: core.target(bucket, register),
+                op: part.op,
+                coding: part.coding,
+                size: part.size,
+                holders: SlotSet::default(),
+                inline: InlineShards::new(),
+            };
+            segments.push_back((segment, range.start - base..range.end - base));
+        }
+        base += part.size;
+    }
+    segments
+}
+
+/// An object's bytes on their way.
+struct Reading {
+    core: Arc<Core>,
+    segments: VecDeque<(Segment, Range<u64>)>,
+    reader: Option<SegmentReader>,
+    ready: VecDeque<Bytes>,
+    left: u64,
+}
+
+#[async_trait]
+impl ObjectBytes for Reading {
+    async fn next(&mut self) -> Result<Option<Bytes>, ReadBroken> {
+        while self.left > 0 {
+            if let Some(piece) = self.ready.pop_front() {
+                let piece_len = piece.len() as u64;
+                if piece_len > self.left {
+                    return Err(ReadBroken { reason: "more bytes than the object has".to_owned() });
+                }
+                self.left -= piece_len;
+                return Ok(Some(piece));
+            }
+            match &mut self.reader {
+                Some(reader) => match reader.next_stripe().await? {
+                    Some(pieces) => self.ready.extend(pieces),
+                    None => self.reader = None,
+                },
+                None => match self.segments.pop_front() {
+                    Some((segment, range)) => {
+                        self.reader = Some(SegmentReader::new(Arc::clone(&self.core), segment, range)?);
+                    }
+                    None => return Err(ReadBroken { reason: "fewer bytes than the object has".to_owned() }),
+                },
+            }
+        }
+        Ok(None)
+    }
+}

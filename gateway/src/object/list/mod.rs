@@ -1,0 +1,296 @@
+//! Listing: ordered, strict, at a cost per page that does not grow with the bucket (PROTOCOL §10).
+//!
+//! 1. [`scan`] merges the nodes' pages; [`coverage`] says whether they may speak for every partition.
+//! 2. Each register is decided by the slots' answers, or else settled, many at a time.
+//! 3. A rolled-up prefix is shown only if a live register below it is confirmed: by the witnesses themselves, by a strict
+//!    read of a witness, or by a scan below the prefix.
+//! 4. Tombstones, and what the caller does not want to see, hide.
+
+mod coverage;
+mod scan;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coffer_common::protocol::message::{Version, VersionKind};
+use coffer_common::types::{BucketId, PartitionId, RegisterKey, RegisterKind};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use self::scan::{Listed, Merged, Scan, ScanRequest};
+use super::bucket::Bucket;
+use super::core::Core;
+use super::error::{HeadBucketError, ListError, Unavailable};
+use super::info::{object_info, object_meta};
+use super::types::{ListObjects, ListedObject, ObjectPage};
+
+/// Registers that are settled or confirmed at the same time.
+const CONCURRENCY: usize = 32;
+/// Most items of a page, whatever the caller asks for.
+const MAX_ITEMS: u32 = 1_000;
+
+impl From<HeadBucketError> for ListError {
+    fn from(error: HeadBucketError) -> Self {
+        match error {
+            HeadBucketError::NoSuchBucket => Self::NoSuchBucket,
+            HeadBucketError::Unavailable(error) => Self::Unavailable(error),
+        }
+    }
+}
+
+/// Whether a live version is to be shown.
+pub(super) type Shows = fn(&Version) -> Result<bool, Unavailable>;
+
+/// One decided, visible item.
+pub(super) enum Item {
+    /// A register and its version.
+    Entry(RegisterKey, Version),
+    /// A rolled-up prefix.
+    Prefix(String),
+}
+
+/// What a visible listing ranges over.
+#[derive(Clone, Debug)]
+pub(super) struct Range {
+    /// The kind of register.
+    pub(super) kind: RegisterKind,
+    /// Only keys that begin with this.
+    pub(super) prefix: Bytes,
+    /// Rolls keys up; empty for none.
+    pub(super) delimiter: Bytes,
+    /// Only what comes after this encoded register key.
+    pub(super) after: Vec<u8>,
+    /// The partition, if all registers are in one.
+    pub(super) only: Option<PartitionId>,
+}
+
+/// Visible items of a bucket in order.
+pub(super) struct Listing {
+    core: Arc<Core>,
+    bucket: Arc<Bucket>,
+    range: Range,
+    shows: Shows,
+    scan: Scan,
+}
+
+impl Listing {
+    /// Begins a listing; the caller hopes for `expected` items.
+    pub(super) fn new(
+        core: &Arc<Core>,
+        bucket: &Arc<Bucket>,
+        range: Range,
+        shows: Shows,
+        expected: u32,
+    ) -> Self {
+        let request = ScanRequest {
+            bucket: bucket.id(),
+            kind: range.kind,
+            prefix: range.prefix.clone(),
+            delimiter: range.delimiter.clone(),
+            after: range.after.clone(),
+            expected,
+            only: range.only,
+        };
+        let scan = Scan::new(Arc::clone(core), request);
+        Self { core: Arc::clone(core), bucket: Arc::clone(bucket), range, shows, scan }
+    }
+
+    /// The next items, at most `most` and at least one unless there is none.
+    pub(super) async fn next(&mut self, most: usize) -> Result<Vec<Item>, Unavailable> {
+        loop {
+            let mut batch = Vec::with_capacity(most);
+            while batch.len() < most {
+                match self.scan.next().await? {
+                    Some(merged) => batch.push(merged),
+                    None => break,
+                }
+            }
+            if batch.is_empty() {
+                return Ok(Vec::new());
+            }
+            let this = &*self;
+            let decided: Vec<Option<Item>> =
+                stream::iter(batch.into_iter().map(|merged| this.decide(merged)))
+                    .buffered(CONCURRENCY)
+                    .try_collect()
+                    .await?;
+            let visible: Vec<Item> = decided.into_iter().flatten().collect();
+            if !visible.is_empty() {
+                return Ok(visible);
+            }
+        }
+    }
+
+    async fn decide(&self, merged: Merged) -> Result<Option<Item>, Unavailable> {
+        match merged {
+            Merged::Entry(listed) => {
+                let version = self.current(&listed).await?;
+                Ok(version.map(|version| Item::Entry(listed.register, version)))
+            }
+            Merged::Prefix { prefix, witnesses } => {
+                if !self.confirm(&prefix, &witnesses).await? {
+                    return Ok(None);
+                }
+                let text = String::from_utf8(prefix.to_vec())
+                    .map_err(|_| Unavailable::new("a rolled-up prefix is not UTF-8"))?;
+                Ok(Some(Item::Prefix(text)))
+            }
+        }
+    }
+
+    /// The visible current version of a register, settled if need be.
+    async fn current(&self, listed: &Listed) -> Result<Option<Version>, Unavailable> {
+        let (m, _) = coverage::majority(&self.core.cluster, listed.partition);
+        let version = match listed.top(m) {
+            None => return Ok(None),
+            Some((version, true)) => version.clone(),
+            Some((_, false)) => {
+                let target = self.core.target(&self.bucket, listed.register.clone());
+                match self.core.settle(&target).await? {
+                    Some(current) => current.version,
+                    None => return Ok(None),
+                }
+            }
+        };
+        Ok(self.is_visible(&version)?.then_some(version))
+    }
+
+    fn is_visible(&self, version: &Version) -> Result<bool, Unavailable> {
+        Ok(version.kind == VersionKind::Data && (self.shows)(version)?)
+    }
+
+    /// Whether anything visible lies below a rolled-up prefix.
+    async fn confirm(&self, prefix: &Bytes, witnesses: &[Listed]) -> Result<bool, Unavailable> {
+        for witness in witnesses {
+            let (m, r0) = coverage::majority(&self.core.cluster, witness.partition);
+            if witness.slots.len() >= r0
+                && let Some((version, true)) = witness.top(m)
+                && self.is_visible(version)?
+            {
+                return Ok(true);
+            }
+        }
+        let first = witnesses.iter().min_by(|a, b| a.register.cmp(&b.register));
+        if let Some(witness) = first {
+            let target = self.core.target(&self.bucket, witness.register.clone());
+            let (current, _) = self.core.read(&target, false).await?;
+            if let Some(current) = current
+                && self.is_visible(&current.version)?
+            {
+                return Ok(true);
+            }
+        }
+        let below = Range {
+            prefix: prefix.clone(),
+            delimiter: Bytes::new(),
+            after: self.range.after.clone(),
+            ..self.range.clone()
+        };
+        let mut below = Listing::new(&self.core, &self.bucket, below, self.shows, 8);
+        Ok(!Box::pin(below.next(1)).await?.is_empty())
+    }
+}
+
+/// Everything live is shown.
+fn shows_all(_: &Version) -> Result<bool, Unavailable> {
+    Ok(true)
+}
+
+/// Whether a bucket holds anything of a kind.
+pub(super) async fn is_empty(
+    core: &Arc<Core>,
+    bucket: &Arc<Bucket>,
+    kind: RegisterKind,
+    shows: Option<Shows>,
+) -> Result<bool, Unavailable> {
+    let range =
+        Range { kind, prefix: Bytes::new(), delimiter: Bytes::new(), after: Vec::new(), only: None };
+    let mut listing = Listing::new(core, bucket, range, shows.unwrap_or(shows_all), 100);
+    Ok(listing.next(1).await?.is_empty())
+}
+
+/// A page of objects.
+pub(super) async fn list_objects(core: &Arc<Core>, request: ListObjects) -> Result<ObjectPage, ListError> {
+    let bucket = core.buckets.find(core.cluster.coordinator().as_ref(), &request.bucket).await?;
+    let limit = request.limit.min(MAX_ITEMS) as usize;
+    if limit == 0 {
+        return Ok(ObjectPage::default());
+    }
+    let kind = RegisterKind::Object;
+    let range = Range {
+        kind,
+        after: after(bucket.id(), kind, &request),
+        prefix: request.prefix.into(),
+        delimiter: request.delimiter.into(),
+        only: None,
+    };
+    let mut listing = Listing::new(core, &bucket, range, shows_all, limit as u32 + 1);
+    let (items, more) = take(&mut listing, limit).await?;
+    let mut page = ObjectPage::default();
+    if more {
+        page.next = items.last().map(|item| match item {
+            Item::Entry(register, _) => register.key.as_str().to_owned(),
+            Item::Prefix(prefix) => prefix.clone(),
+        });
+    }
+    for item in items {
+        match item {
+            Item::Entry(register, version) => {
+                let info = object_info(object_meta(&version)?);
+                page.objects.push(ListedObject { key: register.key, info });
+            }
+            Item::Prefix(prefix) => page.prefixes.push(prefix),
+        }
+    }
+    Ok(page)
+}
+
+/// The first `limit` items, and whether there are more.
+pub(super) async fn take(listing: &mut Listing, limit: usize) -> Result<(Vec<Item>, bool), Unavailable> {
+    let mut items: Vec<Item> = Vec::new();
+    while items.len() <= limit {
+        let more = listing.next(limit + 1 - items.len()).await?;
+        if more.is_empty() {
+            return Ok((items, false));
+        }
+        items.extend(more);
+    }
+    items.truncate(limit);
+    Ok((items, true))
+}
+
+/// Where a page begins: after a key, or after everything below a rolled-up prefix.
+fn after(bucket: BucketId, kind: RegisterKind, request: &ListObjects) -> Vec<u8> {
+    let start = &request.start_after;
+    if start.is_empty() {
+        return Vec::new();
+    }
+    let mut after = RegisterKey::encode_prefix(bucket, kind, start.as_bytes());
+    if is_rolled_up(start, &request.prefix, &request.delimiter) {
+        after.push(0xFF);
+    } else {
+        after.extend_from_slice(&[0x00, 0x01]);
+    }
+    after
+}
+
+/// Whether `text` is a prefix that a listing with this prefix and delimiter rolls keys up to.
+pub(super) fn is_rolled_up(text: &str, prefix: &str, delimiter: &str) -> bool {
+    let Some(rest) = text.strip_prefix(prefix) else { return false };
+    !delimiter.is_empty() && rest.find(delimiter).is_some_and(|at| at + delimiter.len() == rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_ends_at_its_first_delimiter_is_a_rolled_up_prefix() {
+        assert!(is_rolled_up("a/", "", "/"));
+        assert!(is_rolled_up("p/a/", "p/", "/"));
+        assert!(!is_rolled_up("p/a/", "", "/"));
+        assert!(!is_rolled_up("a/b", "", "/"));
+        assert!(!is_rolled_up("a", "", ""));
+        assert!(is_rolled_up("a--", "", "--"));
+        assert!(!is_rolled_up("x/", "y", "/"));
+    }
+}

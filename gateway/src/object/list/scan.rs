@@ -1,0 +1,230 @@
+//! Merges all nodes' ordered pages of one kind of register into one stream.
+//!
+//! 1. Every node whose page is used up is asked for its next one, all at the same time.
+//! 2. The nodes that answered must be R0 voters of every partition (`coverage`), else the listing is unavailable.
+//! 3. The smallest head of all pages is next; nodes that show the same register or rolled-up prefix are put together.
+//!
+//! A page that is cut speaks only up to its last item; since no head is taken while any page is used up, nothing that a
+//! node has not shown yet is ever passed over.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coffer_common::node::{ListEntry, ListItem, ListRequest, NodeClient, NodeError};
+use coffer_common::protocol::message::{SlotVersion, Version, VersionState};
+use coffer_common::types::{BucketId, NodeId, PartitionId, RegisterKey, RegisterKind, SlotIndex};
+use futures_util::future::join_all;
+
+use super::coverage::{self, Authority};
+use crate::object::core::Core;
+use crate::object::error::Unavailable;
+use crate::object::peers;
+
+/// How long a node may take for a page.
+const PAGE_LIMIT: Duration = Duration::from_secs(20);
+/// Most items asked for in one page.
+const PAGE_ITEMS: u32 = 1_001;
+
+/// What is listed.
+#[derive(Clone, Debug)]
+pub(super) struct ScanRequest {
+    /// The bucket.
+    pub(super) bucket: BucketId,
+    /// The kind of register.
+    pub(super) kind: RegisterKind,
+    /// Only keys that begin with this.
+    pub(super) prefix: Bytes,
+    /// Rolls keys up; empty for none.
+    pub(super) delimiter: Bytes,
+    /// Only what comes after this encoded register key; empty for all.
+    pub(super) after: Vec<u8>,
+    /// Items that the caller hopes to need.
+    pub(super) expected: u32,
+    /// The partition, if all registers are in one.
+    pub(super) only: Option<PartitionId>,
+}
+
+/// A register as all answering slots hold it.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    /// The register.
+    pub(super) register: RegisterKey,
+    /// Its partition.
+    pub(super) partition: PartitionId,
+    /// Current versions by slot; slots that are not named hold nothing.
+    pub(super) slots: Vec<(SlotIndex, SlotVersion)>,
+}
+
+/// The next item of a scan.
+#[derive(Clone, Debug)]
+pub(super) enum Merged {
+    /// A register.
+    Entry(Listed),
+    /// A rolled-up prefix, with the registers below it that nodes believe to be live.
+    Prefix {
+        /// Delimiter included.
+        prefix: Bytes,
+        /// The witnesses, put together by register.
+        witnesses: Vec<Listed>,
+    },
+}
+
+struct Cursor {
+    node: NodeId,
+    client: Option<Arc<dyn NodeClient>>,
+    items: VecDeque<ListItem>,
+    after: Vec<u8>,
+    more: bool,
+    authority: Option<Authority>,
+}
+
+/// See the module.
+pub(super) struct Scan {
+    core: Arc<Core>,
+    request: ScanRequest,
+    cursors: Vec<Cursor>,
+}
+
+impl Scan {
+    /// Begins a scan; nothing is asked yet.
+    pub(super) fn new(core: Arc<Core>, request: ScanRequest) -> Self {
+        let cursors = peers::nodes(&core.cluster, request.only)
+            .into_iter()
+            .map(|(node, client)| Cursor {
+                node,
+                client,
+                items: VecDeque::new(),
+                after: request.after.clone(),
+                more: true,
+                authority: None,
+            })
+            .collect();
+        Self { core, request, cursors }
+    }
+
+    /// The next item; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Merged>, Unavailable> {
+        if self.cursors.iter().any(|cursor| cursor.items.is_empty() && cursor.more) {
+            self.fetch().await?;
+        }
+        let kind = self.request.kind;
+        let bucket = self.request.bucket;
+        let heads = self.cursors.iter().filter_map(|cursor| cursor.items.front());
+        let Some(smallest) = heads.map(|item| position(bucket, kind, item)).min() else { return Ok(None) };
+        let mut entries: Vec<Listed> = Vec::new();
+        let mut rolled_up = None;
+        for cursor in &mut self.cursors {
+            if cursor.items.front().is_none_or(|item| position(bucket, kind, item) != smallest) {
+                continue;
+            }
+            match cursor.items.pop_front() {
+                Some(ListItem::Entry(entry)) => {
+                    cursor.after.clone_from(&smallest);
+                    add(&mut entries, entry);
+                }
+                Some(ListItem::CommonPrefix { prefix, witness }) => {
+                    cursor.after.clone_from(&smallest);
+                    cursor.after.push(0xFF);
+                    add(&mut entries, witness);
+                    rolled_up = Some(prefix);
+                }
+                None => {}
+            }
+        }
+        if let Some(prefix) = rolled_up {
+            return Ok(Some(Merged::Prefix { prefix, witnesses: entries }));
+        }
+        Ok(entries.pop().map(Merged::Entry))
+    }
+
+    async fn fetch(&mut self) -> Result<(), Unavailable> {
+        let items = self.request.expected.clamp(1, PAGE_ITEMS);
+        let cluster = self.core.cluster.map().cluster;
+        let request = &self.request;
+        let pages = self.cursors.iter_mut().filter(|cursor| cursor.items.is_empty() && cursor.more).map(
+            async |cursor| {
+                let request = ListRequest {
+                    cluster,
+                    bucket: request.bucket,
+                    kind: request.kind,
+                    prefix: request.prefix.clone(),
+                    after: Bytes::copy_from_slice(&cursor.after),
+                    delimiter: request.delimiter.clone(),
+                    limit: items,
+                };
+                cursor.fetch(&self.core, request).await;
+            },
+        );
+        join_all(pages).await;
+        let answered = self.cursors.iter().filter_map(|cursor| cursor.authority.as_ref());
+        coverage::check(&self.core.cluster, answered, self.request.only)
+    }
+}
+
+impl Cursor {
+    /// Asks for the next page; a node that fails says nothing from here on.
+    async fn fetch(&mut self, core: &Core, request: ListRequest) {
+        let result = match &self.client {
+            None => Err(NodeError::Unreachable {
+                node: self.node.to_string(),
+                reason: "no address is known".to_owned(),
+            }),
+            Some(client) => match tokio::time::timeout(PAGE_LIMIT, client.list(request)).await {
+                Ok(result) => result,
+                Err(_) => Err(NodeError::Timeout { node: self.node.to_string() }),
+            },
+        };
+        core.cluster.report(&self.node, result.as_ref().map(|_| ()));
+        match result {
+            Ok(mut page) if !page.truncated || !page.items.is_empty() => {
+                self.authority = Some(Authority::of(&mut page));
+                self.more = page.truncated;
+                self.items = page.items.into();
+            }
+            Ok(_) => {
+                tracing::warn!(node = %self.node, "a page of a listing is cut before its first item");
+                self.fail();
+            }
+            Err(error) => {
+                tracing::debug!(node = %self.node, %error, "node does not list");
+                self.fail();
+            }
+        }
+    }
+
+    fn fail(&mut self) {
+        self.authority = None;
+        self.more = false;
+    }
+}
+
+/// Where an item stands in the order of encoded register keys.
+fn position(bucket: BucketId, kind: RegisterKind, item: &ListItem) -> Vec<u8> {
+    match item {
+        ListItem::Entry(entry) => entry.register.encode(),
+        ListItem::CommonPrefix { prefix, .. } => RegisterKey::encode_prefix(bucket, kind, prefix),
+    }
+}
+
+fn add(entries: &mut Vec<Listed>, entry: ListEntry) {
+    match entries.iter_mut().find(|listed| listed.register == entry.register) {
+        Some(listed) => listed.slots.extend(entry.slots),
+        None => {
+            let ListEntry { register, partition, slots } = entry;
+            entries.push(Listed { register, partition, slots });
+        }
+    }
+}
+
+impl Listed {
+    /// The version with the highest tag, and whether it is decided by rules 5.1 and 5.2.
+    pub(super) fn top(&self, m: usize) -> Option<(&Version, bool)> {
+        let top = self.slots.iter().map(|(_, held)| held).max_by_key(|held| held.tag)?;
+        let same = self.slots.iter().map(|(_, held)| held).filter(|held| held.tag == top.tag);
+        let stable = same.clone().any(|held| held.state == VersionState::Stable);
+        let agreeing = same.filter(|held| held.state >= VersionState::Committed).count();
+        Some((&top.version, stable || agreeing >= m))
+    }
+}

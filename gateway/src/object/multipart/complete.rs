@@ -1,0 +1,366 @@
+//! Complete: chooses the parts, records the choice in the upload's register, then commits the object's op.
+//!
+//! 1. A strict read of the upload. Completed already: the same request gets the same answer for a day.
+//! 2. The parts are read and compared with the request; a false condition is told before anything changes.
+//! 3. Under the upload's lock: open → completed, with the object's op and metadata and the tag `before` of the version
+//!    that the key has now. From here on parts are refused.
+//! 4. Under the key's lock: the op is committed if the key still has that version. If a plain write came first, a fresh
+//!    op is recorded on top of it (back to 3). A condition that turned false opens the upload again.
+//! 5. The record is marked as applied.
+//!
+//! **Crash.** After 3, whoever repeats the Complete drives the recorded op from 4 on. It goes only on top of `before`: had
+//! it been committed and overwritten in the meantime, it would not come back over the later write; the caller is then
+//! told of a conflict, because whether it took place cannot be known any more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use coffer_common::limits::MAX_METADATA_BYTES;
+use coffer_common::meta::{ObjectMeta, ObjectPart, PartTable, RegisterMeta, UploadMeta, UploadState};
+use coffer_common::protocol::fenced::{FencedWriter, Verdict, WriteOutcome};
+use coffer_common::protocol::message::Version;
+use coffer_common::protocol::tally::Current;
+use coffer_common::time::UnixMillis;
+use coffer_common::types::{OpId, RegisterKey, Tag};
+use sha2::{Digest as _, Sha256};
+
+use super::listing::all_parts;
+use super::part::part_meta;
+use super::{FoundUpload, change, find, metadata_version, upload_of, upload_version};
+use crate::object::core::{Core, unavailable};
+use crate::object::driver::Target;
+use crate::object::error::{CompleteError, Unavailable, UploadError};
+use crate::object::info::{Unmet, check_write, live_object, object_info};
+use crate::object::put::monotone_now;
+use crate::object::types::{ChosenPart, CompleteUpload, ObjectInfo, PartDigests, WriteCondition};
+use crate::object::write::WriteError;
+
+/// Smallest part that is not the last, in bytes.
+const MIN_PART_BYTES: u64 = 5 * 1024 * 1024;
+/// Longest object, in bytes.
+const MAX_OBJECT_BYTES: u64 = 5 * 1024 * 1024 * 1024 * 1024;
+/// A repeated Complete gets the same answer for so long.
+const SAME_ANSWER_MS: u64 = 24 * 3600 * 1000;
+/// How often plain writes of the key may come first.
+const TRIES: u32 = 5;
+
+impl From<UploadError> for CompleteError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::NoSuchBucket => Self::NoSuchBucket,
+            UploadError::NoSuchUpload => Self::NoSuchUpload,
+            UploadError::Conflict | UploadError::MetadataTooLarge => Self::Conflict,
+            UploadError::Unavailable(error) => Self::Unavailable(error),
+        }
+    }
+}
+
+/// What was, or is to be, recorded.
+#[derive(Clone)]
+struct Choice {
+    op: OpId,
+    object: ObjectMeta,
+    before: Tag,
+}
+
+/// What came of the object's op.
+enum Applied {
+    /// It is committed.
+    Yes,
+    /// Another version is there; nothing was committed now.
+    Moved,
+    /// The condition is false on that version.
+    Unmet(Unmet),
+}
+
+/// Completes an upload.
+pub(in crate::object) async fn complete(
+    core: &Arc<Core>,
+    request: CompleteUpload,
+) -> Result<ObjectInfo, CompleteError> {
+    let found = find(core, &request.upload).await?;
+    let digest = request_digest(&request.parts);
+    if let UploadState::Completed { op, object, decided, request_digest, before, applied } =
+        &found.upload.state
+    {
+        let known = UnixMillis::now().0.saturating_sub(decided.0) < SAME_ANSWER_MS;
+        if *request_digest != digest || !known {
+            return Err(CompleteError::NoSuchUpload);
+        }
+        let choice = Choice { op: *op, object: (**object).clone(), before: *before };
+        return if *applied {
+            Ok(object_info(choice.object))
+        } else {
+            drive_again(core, &request, &found, choice).await
+        };
+    }
+    let object = assemble(core, &request, &found).await?;
+    first_time(core, &request, &found, object, digest).await
+}
+
+/// Records and applies the choice, on top of whatever version the key has.
+async fn first_time(
+    core: &Arc<Core>,
+    request: &CompleteUpload,
+    found: &FoundUpload,
+    object: ObjectMeta,
+    digest: u128,
+) -> Result<ObjectInfo, CompleteError> {
+    let key = object_target(core, request, found);
+    let mut replaces: Option<OpId> = None;
+    for _ in 0..TRIES {
+        let (current, _) = core.read(&key, false).await?;
+        let live = live_object(current.as_ref())?;
+        if let Err(unmet) = check_write(&request.condition, live.as_ref()) {
+            reopen(core, found, replaces).await?;
+            return Err(unmet_error(unmet));
+        }
+        let before = current.as_ref().map(|current| current.tag).unwrap_or_default();
+        let last_modified = monotone_now(current.as_ref());
+        let choice =
+            Choice { op: core.op(), object: ObjectMeta { last_modified, ..object.clone() }, before };
+        record(core, found, &choice, digest, replaces).await?;
+        match apply(core, &key, &choice, &request.condition).await? {
+            Applied::Yes => {
+                mark_applied(core, found, choice.op);
+                return Ok(object_info(choice.object));
+            }
+            Applied::Moved => replaces = Some(choice.op),
+            Applied::Unmet(unmet) => {
+                reopen(core, found, Some(choice.op)).await?;
+                return Err(unmet_error(unmet));
+            }
+        }
+    }
+    Err(CompleteError::Conflict)
+}
+
+/// Applies what an earlier Complete has recorded.
+async fn drive_again(
+    core: &Arc<Core>,
+    request: &CompleteUpload,
+    found: &FoundUpload,
+    choice: Choice,
+) -> Result<ObjectInfo, CompleteError> {
+    let key = object_target(core, request, found);
+    match apply(core, &key, &choice, &request.condition).await? {
+        Applied::Yes => {
+            mark_applied(core, found, choice.op);
+            Ok(object_info(choice.object))
+        }
+        Applied::Moved | Applied::Unmet(_) => Err(CompleteError::Conflict),
+    }
+}
+
+fn object_target(core: &Core, request: &CompleteUpload, found: &FoundUpload) -> Target {
+    core.target(&found.bucket, RegisterKey::object(found.bucket.id(), request.upload.key.clone()))
+}
+
+/// Open (or recorded with op `replaces`) → recorded with this choice.
+async fn record(
+    core: &Arc<Core>,
+    found: &FoundUpload,
+    choice: &Choice,
+    digest: u128,
+    replaces: Option<OpId>,
+) -> Result<(), CompleteError> {
+    let op = core.op();
+    let state = UploadState::Completed {
+        op: choice.op,
+        object: Box::new(choice.object.clone()),
+        decided: UnixMillis::now(),
+        request_digest: digest,
+        before: choice.before,
+        applied: false,
+    };
+    let version = upload_version(op, &UploadMeta { state, ..found.upload.clone() });
+    if version.metadata.len() > MAX_METADATA_BYTES {
+        return Err(Unavailable::new("the part table is too long").into());
+    }
+    change(core, &found.target, op, expecting(replaces, version)).await.map_err(change_error)?;
+    Ok(())
+}
+
+/// Opens an upload again whose condition turned false.
+async fn reopen(core: &Arc<Core>, found: &FoundUpload, replaces: Option<OpId>) -> Result<(), CompleteError> {
+    if replaces.is_none() {
+        return Ok(());
+    }
+    let op = core.op();
+    let version = upload_version(op, &UploadMeta { state: UploadState::Open, ..found.upload.clone() });
+    change(core, &found.target, op, expecting(replaces, version)).await.map_err(change_error)?;
+    Ok(())
+}
+
+/// Commits the version if the upload is open (`None`) or recorded with this op and not applied.
+fn expecting(replaces: Option<OpId>, version: Version) -> impl FnMut(Option<&Current>) -> Verdict {
+    move |current| {
+        let as_expected = match (upload_of(current), replaces) {
+            (Ok(Some(UploadMeta { state: UploadState::Open, .. })), None) => true,
+            (Ok(Some(UploadMeta { state: UploadState::Completed { op, applied, .. }, .. })), Some(old)) => {
+                op == old && !applied
+            }
+            _ => false,
+        };
+        if as_expected { Verdict::Commit(version.clone()) } else { Verdict::Reject }
+    }
+}
+
+/// Commits the object's op on top of `before`.
+async fn apply(
+    core: &Arc<Core>,
+    key: &Target,
+    choice: &Choice,
+    condition: &WriteCondition,
+) -> Result<Applied, CompleteError> {
+    let metadata = RegisterMeta::Object(Box::new(choice.object.clone())).encode();
+    let version = metadata_version(choice.op, metadata);
+    let decide = |current: Option<&Current>| match judge(choice, condition, current) {
+        Ok(None) => Verdict::Commit(version.clone()),
+        Ok(Some(_)) | Err(_) => Verdict::Reject,
+    };
+    let peers = core.peers(key);
+    let machine = FencedWriter::new(peers.geometry, peers.epochs, choice.op, None, false, decide);
+    match core.run(key, peers, machine).await.outcome {
+        WriteOutcome::Committed { .. } => Ok(Applied::Yes),
+        WriteOutcome::Rejected(current) => {
+            let verdict = judge(choice, condition, current.as_ref())?;
+            verdict.ok_or_else(|| Unavailable::new("the key is changing").into())
+        }
+        WriteOutcome::NotCommitted(trouble) | WriteOutcome::Unknown(trouble) => {
+            core.buckets.suspect(trouble);
+            Err(unavailable(trouble).into())
+        }
+    }
+}
+
+/// `None`: commit now.
+fn judge(
+    choice: &Choice,
+    condition: &WriteCondition,
+    current: Option<&Current>,
+) -> Result<Option<Applied>, Unavailable> {
+    if current.is_some_and(|current| current.version.op == choice.op) {
+        return Ok(Some(Applied::Yes));
+    }
+    if let Err(unmet) = check_write(condition, live_object(current)?.as_ref()) {
+        return Ok(Some(Applied::Unmet(unmet)));
+    }
+    let tag = current.map(|current| current.tag).unwrap_or_default();
+    Ok((tag != choice.before).then_some(Applied::Moved))
+}
+
+/// Notes, in the background, that the op is committed; without it a repeated Complete only looks once more.
+fn mark_applied(core: &Arc<Core>, found: &FoundUpload, object_op: OpId) {
+    let (core, target) = (Arc::clone(core), found.target.clone());
+    core.background.clone().spawn(async move {
+        let op = core.op();
+        let decide = move |current: Option<&Current>| {
+            let Ok(Some(mut upload)) = upload_of(current) else { return Verdict::Reject };
+            match &mut upload.state {
+                UploadState::Completed { op: recorded, applied, .. } if *recorded == object_op => {
+                    *applied = true;
+                    Verdict::Commit(upload_version(op, &upload))
+                }
+                UploadState::Completed { .. } | UploadState::Open => Verdict::Reject,
+            }
+        };
+        if change(&core, &target, op, decide).await.is_err() {
+            tracing::debug!(%object_op, "a completed upload was not marked as applied");
+        }
+    });
+}
+
+/// The object of the chosen parts.
+async fn assemble(
+    core: &Arc<Core>,
+    request: &CompleteUpload,
+    found: &FoundUpload,
+) -> Result<ObjectMeta, CompleteError> {
+    let ascending = request.parts.windows(2).all(|pair| pair[0].number < pair[1].number);
+    if request.parts.is_empty() || !ascending {
+        return Err(CompleteError::InvalidPartOrder);
+    }
+    let stored = all_parts(core, &found.bucket, &request.upload).await?;
+    let mut parts = Vec::with_capacity(request.parts.len());
+    for (index, chosen) in request.parts.iter().enumerate() {
+        let part = choose(&stored, chosen)?;
+        if index + 1 < request.parts.len() && part.size < MIN_PART_BYTES {
+            let (number, size, etag) = (part.number, part.size, hex::encode(part.md5));
+            return Err(CompleteError::PartTooSmall { number, size, etag });
+        }
+        parts.push(part);
+    }
+    let size = parts.iter().map(|part| part.size).sum();
+    if size > MAX_OBJECT_BYTES {
+        return Err(CompleteError::TooLarge { size, limit: MAX_OBJECT_BYTES });
+    }
+    let digests: Vec<PartDigests> = parts
+        .iter()
+        .map(|part| PartDigests { size: part.size, md5: part.md5, checksums: part.checksums.clone() })
+        .collect();
+    let combined = (request.combine)(&digests, found.upload.checksum);
+    if request.expected_size.is_some_and(|expected| expected != size) {
+        return Err(CompleteError::Mismatch { what: "size" });
+    }
+    if request.expected_checksum.as_ref().is_some_and(|expected| !combined.checksums.contains(expected)) {
+        return Err(CompleteError::Mismatch { what: "checksum" });
+    }
+    Ok(ObjectMeta {
+        size,
+        etag: combined.etag,
+        checksums: combined.checksums,
+        owner: found.upload.owner.clone(),
+        attributes: found.upload.attributes.clone(),
+        parts: Some(PartTable { upload: request.upload.upload, parts }),
+        ..ObjectMeta::default()
+    })
+}
+
+/// The stored part that the request names.
+fn choose(stored: &BTreeMap<u16, Version>, chosen: &ChosenPart) -> Result<ObjectPart, CompleteError> {
+    let number = chosen.number;
+    let version = stored.get(&number).ok_or(CompleteError::InvalidPart { number })?;
+    let part = part_meta(version)?;
+    let same_checksums = chosen.checksums.iter().all(|checksum| part.checksums.contains(checksum));
+    if hex::encode(part.md5) != chosen.etag || !same_checksums {
+        return Err(CompleteError::InvalidPart { number });
+    }
+    Ok(ObjectPart {
+        number,
+        size: part.size,
+        md5: part.md5,
+        checksums: part.checksums,
+        op: version.op,
+        coding: part.coding,
+    })
+}
+
+/// Tells requests apart.
+fn request_digest(parts: &[ChosenPart]) -> u128 {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part.number.to_be_bytes());
+        hasher.update((part.etag.len() as u64).to_be_bytes());
+        hasher.update(part.etag.as_bytes());
+    }
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&hasher.finalize()[..16]);
+    u128::from_be_bytes(digest)
+}
+
+fn unmet_error(unmet: Unmet) -> CompleteError {
+    match unmet {
+        Unmet::Missing => CompleteError::NoSuchKey,
+        Unmet::Differs => CompleteError::ConditionFailed,
+    }
+}
+
+fn change_error(error: WriteError) -> CompleteError {
+    match error {
+        // Another Complete or an Abort was faster.
+        WriteError::Rejected(_) => CompleteError::Conflict,
+        WriteError::Unavailable(error) => CompleteError::Unavailable(error),
+        WriteError::Body(_) | WriteError::Overloaded | WriteError::MetadataTooLarge => CompleteError::Conflict,
+    }
+}

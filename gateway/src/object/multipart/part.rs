@@ -1,0 +1,117 @@
+//! UploadPart and its copying form: one op under the part's register.
+//!
+//! The upload is read before the body is written and once more after the commit: a part that is acknowledged was written
+//! to an upload that was open then, and a Complete or Abort that came in between is told.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coffer_common::meta::{PartMeta, RegisterMeta, UploadMeta, UploadState};
+use coffer_common::protocol::message::Version;
+use coffer_common::protocol::tally::Current;
+use coffer_common::time::UnixMillis;
+use coffer_common::types::RegisterKey;
+
+use super::{FoundUpload, find};
+use crate::object::coding;
+use crate::object::copy::{ObjectSource, open};
+use crate::object::core::Core;
+use crate::object::error::{PartError, PutError, Unavailable, UploadError};
+use crate::object::put::{MAX_BODY_BYTES, put_error};
+use crate::object::types::{
+    Body, CopyPart, Digests, ObjectRead, PartInfo, UploadPart, UploadRef, WriteCondition,
+};
+use crate::object::write::Write;
+
+/// Writes a part.
+pub(in crate::object) async fn upload_part(
+    core: &Arc<Core>,
+    request: UploadPart,
+) -> Result<PartInfo, PartError> {
+    let UploadPart { upload, number, body } = request;
+    let found = find_open(core, &upload).await?;
+    write(core, &upload, &found, number, body).await
+}
+
+/// Writes a part from an object's bytes.
+pub(in crate::object) async fn copy_part(
+    core: &Arc<Core>,
+    request: CopyPart,
+) -> Result<PartInfo, PartError> {
+    let CopyPart { upload, number, source, select, digester } = request;
+    let found = find_open(core, &upload).await?;
+    let ObjectRead { info, selected, bytes } =
+        open(core, source, select).await.map_err(PartError::Source)?;
+    let digester = digester(&info, found.upload.checksum);
+    let body = Body { length: selected.length, source: Box::new(ObjectSource(bytes)), digester };
+    write(core, &upload, &found, number, body).await
+}
+
+async fn write(
+    core: &Arc<Core>,
+    upload: &UploadRef,
+    found: &FoundUpload,
+    number: u16,
+    body: Body,
+) -> Result<PartInfo, PartError> {
+    if body.length > MAX_BODY_BYTES {
+        return Err(PutError::TooLarge { size: body.length, limit: MAX_BODY_BYTES }.into());
+    }
+    let register = RegisterKey::part(found.bucket.id(), upload.key.clone(), upload.upload, number);
+    let target = core.target(&found.bucket, register);
+    let peers = core.peers(&target);
+    let class = found.upload.attributes.storage_class;
+    let coding = coding::choose(peers.geometry, class, peers.alive().len(), body.length);
+    let size = body.length;
+    let metadata = move |digests: &Digests, previous: Option<&Current>| {
+        let before = previous.and_then(|current| part_meta(&current.version).ok());
+        let last_modified = UnixMillis::now().max(before.map(|part| part.last_modified).unwrap_or_default());
+        let checksums = digests.checksums.clone();
+        let part = PartMeta { size, md5: digests.md5, checksums, coding, last_modified };
+        RegisterMeta::Part(part).encode()
+    };
+    let write = Write {
+        target,
+        peers,
+        op: core.op(),
+        coding,
+        null_version: false,
+        metadata: Arc::new(metadata) as Arc<dyn Fn(&Digests, Option<&Current>) -> Bytes + Send + Sync>,
+        condition: None,
+    };
+    let version =
+        write.run(core, body).await.map_err(|error| put_error(error, &WriteCondition::Always))?;
+    find_open(core, upload).await?;
+    Ok(part_info(number, part_meta(&version)?))
+}
+
+/// The upload, if it takes parts.
+async fn find_open(core: &Arc<Core>, upload: &UploadRef) -> Result<FoundUpload, PartError> {
+    match find(core, upload).await {
+        Ok(found @ FoundUpload { upload: UploadMeta { state: UploadState::Open, .. }, .. }) => Ok(found),
+        Ok(_) | Err(UploadError::NoSuchUpload) => Err(PartError::NoSuchUpload),
+        Err(UploadError::NoSuchBucket) => Err(PartError::Write(PutError::NoSuchBucket)),
+        Err(UploadError::MetadataTooLarge) => Err(PartError::Write(PutError::MetadataTooLarge)),
+        Err(UploadError::Conflict) => Err(PartError::Write(PutError::Conflict)),
+        Err(UploadError::Unavailable(error)) => Err(error.into()),
+    }
+}
+
+/// The part of a version.
+pub(super) fn part_meta(version: &Version) -> Result<PartMeta, Unavailable> {
+    match RegisterMeta::decode(version.metadata.clone()) {
+        Ok(RegisterMeta::Part(part)) => Ok(part),
+        Ok(_) => Err(Unavailable::new(format!("op {} holds no part", version.op))),
+        Err(error) => Err(Unavailable::new(format!("op {}: {error}", version.op))),
+    }
+}
+
+pub(super) fn part_info(number: u16, part: PartMeta) -> PartInfo {
+    PartInfo {
+        number,
+        size: part.size,
+        etag: hex::encode(part.md5),
+        checksums: part.checksums,
+        last_modified: part.last_modified,
+    }
+}

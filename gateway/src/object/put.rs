@@ -1,0 +1,102 @@
+//! PUT: one op under the key's register.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coffer_common::meta::{ObjectMeta, RegisterMeta};
+use coffer_common::protocol::tally::Current;
+use coffer_common::time::UnixMillis;
+use coffer_common::types::RegisterKey;
+
+use super::coding;
+use super::core::Core;
+use super::error::{HeadBucketError, PutError};
+use super::info::{Unmet, check_write, live_object, object_info, object_meta};
+use super::types::{Digests, ObjectInfo, PutObject, WriteCondition};
+use super::write::{Holds, Write, WriteError};
+
+/// Longest body of a single write, in bytes.
+pub(super) const MAX_BODY_BYTES: u64 = 5 * 1024 * 1024 * 1024;
+
+impl From<HeadBucketError> for PutError {
+    fn from(error: HeadBucketError) -> Self {
+        match error {
+            HeadBucketError::NoSuchBucket => Self::NoSuchBucket,
+            HeadBucketError::Unavailable(error) => Self::Unavailable(error),
+        }
+    }
+}
+
+/// Writes an object.
+pub(super) async fn put(core: &Arc<Core>, request: PutObject) -> Result<ObjectInfo, PutError> {
+    let PutObject { bucket, key, attributes, owner, condition, body } = request;
+    if body.length > MAX_BODY_BYTES {
+        return Err(PutError::TooLarge { size: body.length, limit: MAX_BODY_BYTES });
+    }
+    let bucket = core.buckets.find(core.cluster.coordinator().as_ref(), &bucket).await?;
+    let target = core.target(&bucket, RegisterKey::object(bucket.id(), key));
+    let peers = core.peers(&target);
+    let coding =
+        coding::choose(peers.geometry, attributes.storage_class, peers.alive().len(), body.length);
+    let template = ObjectMeta { size: body.length, owner, attributes, coding, ..ObjectMeta::default() };
+    let write = Write {
+        target,
+        peers,
+        op: core.op(),
+        coding,
+        null_version: true,
+        metadata: Arc::new(move |digests, previous| metadata(&template, digests, previous)),
+        condition: holds(&condition),
+    };
+    match write.run(core, body).await {
+        Ok(version) => Ok(object_info(object_meta(&version)?)),
+        Err(error) => Err(put_error(error, &condition)),
+    }
+}
+
+/// The object's metadata, once its digests and the version it replaces are known.
+fn metadata(template: &ObjectMeta, digests: &Digests, previous: Option<&Current>) -> Bytes {
+    let object = ObjectMeta {
+        etag: hex::encode(digests.md5),
+        checksums: digests.checksums.clone(),
+        last_modified: monotone_now(previous),
+        ..template.clone()
+    };
+    RegisterMeta::Object(Box::new(object)).encode()
+}
+
+/// Wall time, but not before the version that is replaced.
+pub(super) fn monotone_now(previous: Option<&Current>) -> UnixMillis {
+    let before = previous.and_then(|current| object_meta(&current.version).ok());
+    UnixMillis::now().max(before.map(|object| object.last_modified).unwrap_or_default())
+}
+
+/// The condition as the machine asks it; `None` if there is none.
+pub(super) fn holds(condition: &WriteCondition) -> Option<Holds> {
+    if *condition == WriteCondition::Always {
+        return None;
+    }
+    let condition = condition.clone();
+    Some(Arc::new(move |current: Option<&Current>| {
+        // What cannot be read fulfils no condition.
+        live_object(current).is_ok_and(|live| check_write(&condition, live.as_ref()).is_ok())
+    }))
+}
+
+/// What a failed write means to the caller.
+pub(super) fn put_error(error: WriteError, condition: &WriteCondition) -> PutError {
+    match error {
+        WriteError::Body(error) => PutError::Body(error),
+        WriteError::Overloaded => PutError::Overloaded,
+        WriteError::MetadataTooLarge => PutError::MetadataTooLarge,
+        WriteError::Unavailable(error) => PutError::Unavailable(error),
+        WriteError::Rejected(current) => match live_object(current.as_ref()) {
+            Err(error) => PutError::Unavailable(error),
+            Ok(live) => match check_write(condition, live.as_ref()) {
+                Err(Unmet::Missing) => PutError::NoSuchKey,
+                Err(Unmet::Differs) => PutError::ConditionFailed,
+                Ok(()) => PutError::Conflict,
+            },
+        },
+    }
+}

@@ -1,0 +1,294 @@
+//! Writes a body as the shards of one op, and commits it: what PUT, UploadPart and copies share.
+//!
+//! 1. Stripe buffers are admitted against the process's budget.
+//! 2. Small: the body is read whole, hashed and coded; its shards travel inside PREPARE.
+//!    Large: [`super::pump`] streams stripes into one channel per slot while the machine's PREPAREs carry them off.
+//! 3. The digester has the last word before any shard is complete; a refused body leaves no PREPARE that could count.
+//! 4. The machine chooses the tag and commits; the metadata is made then, when digests and the previous version are known.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use coffer_common::limits::MAX_METADATA_BYTES;
+use coffer_common::meta::Coding;
+use coffer_common::protocol::action::Machine;
+use coffer_common::protocol::fenced::{FencedWriter, Verdict, WriteOutcome};
+use coffer_common::protocol::message::{Version, VersionKind};
+use coffer_common::protocol::tally::Current;
+use coffer_common::protocol::writer::PlainWriter;
+use coffer_common::shard::{ShardId, StripeGeometry};
+use coffer_common::types::{OpId, SlotIndex};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::coding;
+use super::core::{Core, OPERATION_LIMIT, unavailable};
+use super::driver::{Payload, Target, drive};
+use super::error::{BodyError, Unavailable};
+use super::peers::Peers;
+use super::pump::{Pump, PumpError, channels};
+use super::types::{Body, Digester, Digests};
+
+/// How long a body waits for stripe buffers before the client is told to slow down.
+const ADMISSION_WAIT: Duration = Duration::from_secs(10);
+/// Stripe buffers of one streamed body: one being filled, one being coded or sent, one in the slots' channels.
+const BUFFERS: u64 = 3;
+/// Small bodies up to this are hashed where they are: a hand-over costs as much.
+const HASH_IN_PLACE_BYTES: u64 = 64 * 1024;
+
+/// Makes a version's metadata from the body's digests and the version it replaces.
+pub(super) type MakeMetadata = Arc<dyn Fn(&Digests, Option<&Current>) -> Bytes + Send + Sync>;
+/// Whether the write may go on top of the current version.
+pub(super) type Holds = Arc<dyn Fn(Option<&Current>) -> bool + Send + Sync>;
+
+/// One write.
+pub(super) struct Write {
+    /// The register.
+    pub(super) target: Target,
+    /// Its slots when the coding was chosen.
+    pub(super) peers: Peers,
+    /// The op.
+    pub(super) op: OpId,
+    /// How the body is coded.
+    pub(super) coding: Coding,
+    /// Whether a newer version frees this one.
+    pub(super) null_version: bool,
+    /// Makes the metadata.
+    pub(super) metadata: MakeMetadata,
+    /// The condition, if there is one: the write then goes under the lock.
+    pub(super) condition: Option<Holds>,
+}
+
+/// Why a write did not succeed.
+pub(super) enum WriteError {
+    /// The client's body.
+    Body(BodyError),
+    /// No stripe buffers.
+    Overloaded,
+    /// The metadata is too long for a slot.
+    MetadataTooLarge,
+    /// The condition is false on this version.
+    Rejected(Option<Current>),
+    /// See [`Unavailable`].
+    Unavailable(Unavailable),
+}
+
+impl From<Unavailable> for WriteError {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+impl Write {
+    /// Writes the body and commits it; returns the version.
+    pub(super) async fn run(self, core: &Arc<Core>, body: Body) -> Result<Version, WriteError> {
+        if (self.metadata)(&Digests::default(), None).len() > MAX_METADATA_BYTES / 2 {
+            return Err(WriteError::MetadataTooLarge);
+        }
+        if self.coding.k == 0 {
+            return self.run_small(core, body, None).await;
+        }
+        let stripes = coding::stripes(self.coding, body.length)
+            .map_err(|error| Unavailable::new(error.to_string()))?;
+        let _buffers = admit(core, &stripes).await?;
+        if coding::is_inline(&stripes) {
+            self.run_small(core, body, Some(stripes)).await
+        } else {
+            self.run_large(core, body, stripes).await
+        }
+    }
+
+    async fn run_small(
+        self,
+        core: &Arc<Core>,
+        body: Body,
+        stripes: Option<StripeGeometry>,
+    ) -> Result<Version, WriteError> {
+        let (data, digests) = read_whole(body).await.map_err(WriteError::Body)?;
+        let payload = match &stripes {
+            None => Payload::Nothing,
+            Some(stripes) => {
+                let shards = encode_whole(core, &self, stripes, &data)?;
+                Payload::Inline { op: self.op, shards }
+            }
+        };
+        let known = Arc::new(OnceLock::from(digests));
+        self.commit(core, stripes, known, payload, tokio::time::sleep(OPERATION_LIMIT)).await
+    }
+
+    async fn run_large(
+        self,
+        core: &Arc<Core>,
+        body: Body,
+        stripes: StripeGeometry,
+    ) -> Result<Version, WriteError> {
+        let known = Arc::new(OnceLock::new());
+        let (senders, receivers) = channels(self.peers.slots.len());
+        let pump = Pump {
+            core: Arc::clone(core),
+            op: self.op,
+            stripes,
+            senders,
+            need: self.peers.geometry.write_quorum(self.coding.k),
+            digests: Arc::clone(&known),
+        };
+        let payload = Payload::Streams { op: self.op, pieces: receivers };
+        let (pumped, after_pump) = tokio::sync::oneshot::channel::<()>();
+        let deadline = async move {
+            // The client's pace is not ours to limit; what follows the last byte is.
+            let _ = after_pump.await;
+            tokio::time::sleep(OPERATION_LIMIT).await;
+        };
+        let commit = self.commit(core, Some(stripes), known, payload, deadline);
+        let pump = pump.run(body);
+        tokio::pin!(commit, pump);
+        tokio::select! {
+            biased;
+            result = &mut pump => match result {
+                Ok(()) => {
+                    let _ = pumped.send(());
+                    commit.await
+                }
+                Err(PumpError::Body(error)) => Err(WriteError::Body(error)),
+                Err(PumpError::Unavailable(error)) => Err(error.into()),
+            },
+            result = &mut commit => result,
+        }
+    }
+
+    async fn commit(
+        &self,
+        core: &Arc<Core>,
+        stripes: Option<StripeGeometry>,
+        digests: Arc<OnceLock<Digests>>,
+        payload: Payload,
+        deadline: impl Future<Output = ()> + Send,
+    ) -> Result<Version, WriteError> {
+        let (op, k, null_version) = (self.op, self.coding.k, self.null_version);
+        let metadata = Arc::clone(&self.metadata);
+        let make = move |seen: Option<&Current>| Version {
+            op,
+            kind: VersionKind::Data,
+            k,
+            shard_len_bytes: stripes.map_or(0, |stripes| stripes.shard_len_bytes()),
+            block_len_bytes: stripes.map_or(0, |stripes| stripes.block_len_bytes()),
+            null_version,
+            // Before the body's end only a read asks, and it uses no more than whether the condition holds.
+            metadata: metadata(digests.get().unwrap_or(&Digests::default()), seen),
+        };
+        let (geometry, epochs) = (self.peers.geometry, self.peers.epochs);
+        let outcome = match &self.condition {
+            None => {
+                let machine = PlainWriter::new(geometry, epochs, op, k, make);
+                self.drive(core, machine, payload, deadline).await
+            }
+            Some(holds) => {
+                let holds = Arc::clone(holds);
+                let decide = move |current: Option<&Current>| {
+                    if holds(current) { Verdict::Commit(make(current)) } else { Verdict::Reject }
+                };
+                let shards = (k > 0).then_some(k);
+                let machine = FencedWriter::new(geometry, epochs, op, shards, true, decide);
+                self.drive(core, machine, payload, deadline).await
+            }
+        };
+        written(core, outcome)
+    }
+
+    async fn drive<M: Machine>(
+        &self,
+        core: &Arc<Core>,
+        machine: M,
+        payload: Payload,
+        deadline: impl Future<Output = ()> + Send,
+    ) -> M::Outcome {
+        drive(core, &self.target, self.peers.clone(), machine, payload, deadline).await.outcome
+    }
+}
+
+/// What an outcome means to a writer.
+pub(super) fn written(core: &Core, outcome: WriteOutcome) -> Result<Version, WriteError> {
+    match outcome {
+        WriteOutcome::Committed { version, .. } => Ok(version),
+        WriteOutcome::Rejected(current) => Err(WriteError::Rejected(current)),
+        WriteOutcome::NotCommitted(trouble) | WriteOutcome::Unknown(trouble) => {
+            core.buckets.suspect(trouble);
+            Err(unavailable(trouble).into())
+        }
+    }
+}
+
+async fn admit(core: &Core, stripes: &StripeGeometry) -> Result<OwnedSemaphorePermit, WriteError> {
+    let n = u64::from(stripes.k()) + u64::from(stripes.m());
+    let bytes = n * u64::from(stripes.block_len_bytes_at(0)) * BUFFERS.min(stripes.stripes() + 1);
+    let permits = bytes.div_ceil(1024) as u32;
+    let permit = Arc::clone(&core.stripes).acquire_many_owned(permits);
+    match tokio::time::timeout(ADMISSION_WAIT, permit).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) | Err(_) => Err(WriteError::Overloaded),
+    }
+}
+
+/// Reads a small body and hashes it.
+async fn read_whole(body: Body) -> Result<(Bytes, Digests), BodyError> {
+    let Body { length, mut source, mut digester } = body;
+    let mut whole = Bytes::new();
+    let mut rest = BytesMut::new();
+    let mut received = 0;
+    while let Some(piece) = source.next().await? {
+        received += piece.len() as u64;
+        if received > length {
+            return Err(BodyError::Length { expected: length, received });
+        }
+        if piece.len() as u64 == length {
+            whole = piece;
+        } else {
+            rest.reserve(length as usize - rest.len());
+            rest.extend_from_slice(&piece);
+        }
+    }
+    if received != length {
+        return Err(BodyError::Length { expected: length, received });
+    }
+    let whole = if rest.is_empty() { whole } else { rest.freeze() };
+    let digests = if length <= HASH_IN_PLACE_BYTES {
+        digester.update(&whole);
+        digester.finish()?
+    } else {
+        let data = whole.clone();
+        compute(move || hash(digester, &data)).await.map_err(|error| BodyError::Broken(error.reason))??
+    };
+    Ok((whole, digests))
+}
+
+fn hash(mut digester: Box<dyn Digester>, data: &[u8]) -> Result<Digests, BodyError> {
+    digester.update(data);
+    digester.finish()
+}
+
+/// Runs work that takes longer than a hand-over away from the async threads.
+pub(super) async fn compute<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Unavailable> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Unavailable::new(format!("computing failed: {error}")))
+}
+
+/// All encoded shards of a small body, by slot.
+fn encode_whole(
+    core: &Core,
+    write: &Write,
+    stripes: &StripeGeometry,
+    data: &Bytes,
+) -> Result<Vec<Bytes>, Unavailable> {
+    let failed = |error: coffer_common::erasure::CodecError| Unavailable::new(error.to_string());
+    let codec = core.codecs.get(stripes.k(), stripes.m()).map_err(failed)?;
+    let blocks = stripes.data_blocks(0, data);
+    let parity = codec.encode(&blocks).map_err(failed)?;
+    let cluster = core.cluster.map().cluster;
+    let header =
+        |slot: usize| stripes.header(ShardId { cluster, op: write.op, slot: SlotIndex(slot as u8) });
+    let all = blocks.iter().map(|block| &block[..]).chain(parity.iter().map(|block| &block[..]));
+    Ok(all.enumerate().map(|(slot, block)| header(slot).encode_shard(block)).collect())
+}

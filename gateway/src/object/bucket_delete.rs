@@ -92,8 +92,7 @@ async fn adopt(core: &Core, bucket: &Bucket) -> Result<(), Unavailable> {
     let map = core.cluster.map();
     for partition in (0..PARTITION_COUNT).map(PartitionId) {
         let targets = map.targets(partition);
-        let votes =
-            targets.iter().filter(|t| t.voter && adopted.contains_key(&t.address.drive)).count();
+        let votes = targets.iter().filter(|t| t.voter && adopted.contains_key(&t.address.drive)).count();
         if votes < targets.len() - targets.len() / 2 {
             let reason = format!("{votes} of {} drives of partition {} know", targets.len(), partition.0);
             return Err(Unavailable::new(reason));

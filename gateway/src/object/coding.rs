@@ -1,33 +1,33 @@
 //! How many data and parity shards a new version gets, and its block length. Fixed before the first byte.
 
 use coffer_common::erasure::CODEC_REED_SOLOMON;
+use coffer_common::layout::{self, ParitySettings, Split};
 use coffer_common::limits::INLINE_SHARD_BYTES;
 use coffer_common::meta::{Coding, StorageClass};
 use coffer_common::protocol::quorum::Geometry;
 use coffer_common::shard::{InvalidGeometry, StripeGeometry, default_block_len_bytes};
 
-/// Data shards of a class, if all slots are alive: parity n/2 for the standard class, 2 (but less than the standard
-/// class's, and at least 1 from two slots on) for reduced redundancy.
-fn class_data_shards(n: u8, class: StorageClass) -> u8 {
-    let standard = n / 2;
-    let parity = match class {
-        StorageClass::Standard => standard,
-        StorageClass::ReducedRedundancy => 2.min(standard.saturating_sub(1)).max(1.min(standard)),
-    };
-    n - parity
-}
-
 /// How a body of `size` bytes is coded while `alive` of the slots are: parity rises when slots are away, so that a write
 /// never needs more than n/2 + 1 of them.
-pub(super) fn choose(geometry: Geometry, class: StorageClass, alive: usize, size: u64) -> Coding {
+pub(super) fn choose(
+    settings: &ParitySettings,
+    geometry: Geometry,
+    class: StorageClass,
+    alive: usize,
+    size: u64,
+) -> Coding {
     if size == 0 {
         return Coding::default();
     }
     let n = geometry.n() as u8;
-    let least = (n / 2).max(1);
-    let most = (alive.saturating_sub(1) as u8).max(least);
-    let k = class_data_shards(n, class).min(most);
-    let m = n - k;
+    let class = match class {
+        StorageClass::Standard => layout::StorageClass::Standard,
+        StorageClass::ReducedRedundancy => layout::StorageClass::ReducedRedundancy,
+    };
+    // Liveness is a guess: with too few alive the write is tried at the most parity, and its quorum decides.
+    let alive = (alive as u8).max(n / 2 + 1).min(n);
+    let full = settings.split(class, n);
+    let Split { k, m } = full.with_alive(alive).unwrap_or(full);
     let block_len_bytes = default_block_len_bytes(size, k, m);
     Coding { codec: u32::from(CODEC_REED_SOLOMON), k, m, block_len_bytes }
 }
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn parity_follows_the_class_and_rises_while_slots_are_away() {
-        let k = |n, class, alive| choose(Geometry::new(n), class, alive, 1).k;
+        let k = |n, class, alive| choose(&ParitySettings::default(), Geometry::new(n), class, alive, 1).k;
         let (standard, reduced) = (StorageClass::Standard, StorageClass::ReducedRedundancy);
         assert_eq!((k(1, standard, 1), k(1, reduced, 1)), (1, 1));
         assert_eq!((k(2, standard, 2), k(2, reduced, 2)), (1, 1));
@@ -63,7 +63,7 @@ mod tests {
         for n in 1..=16 {
             for alive in 0..=usize::from(n) {
                 for class in [StorageClass::Standard, StorageClass::ReducedRedundancy] {
-                    let coding = choose(Geometry::new(n), class, alive, 1 << 30);
+                    let coding = choose(&ParitySettings::default(), Geometry::new(n), class, alive, 1 << 30);
                     assert!(Geometry::new(n).allows(coding.k), "n {n} alive {alive} {coding:?}");
                     assert_eq!(coding.k + coding.m, n);
                 }
@@ -73,6 +73,9 @@ mod tests {
 
     #[test]
     fn an_empty_body_has_no_shards() {
-        assert_eq!(choose(Geometry::new(4), StorageClass::Standard, 4, 0), Coding::default());
+        assert_eq!(
+            choose(&ParitySettings::default(), Geometry::new(4), StorageClass::Standard, 4, 0),
+            Coding::default()
+        );
     }
 }

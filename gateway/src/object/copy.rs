@@ -42,8 +42,7 @@ pub(super) async fn open(
 /// Copies an object.
 pub(super) async fn copy(core: &Arc<Core>, request: CopyObject) -> Result<ObjectInfo, CopyError> {
     let CopyObject { source, bucket, key, attributes, owner, condition, digester } = request;
-    let ObjectRead { info, bytes, .. } =
-        open(core, source, Select::All).await.map_err(CopyError::Source)?;
+    let ObjectRead { info, bytes, .. } = open(core, source, Select::All).await.map_err(CopyError::Source)?;
     if info.size > MAX_BODY_BYTES {
         return Err(CopyError::SourceTooLarge { size: info.size, limit: MAX_BODY_BYTES });
     }

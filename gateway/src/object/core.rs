@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use coffer_common::cluster::Cluster;
 use coffer_common::erasure::Codecs;
+use coffer_common::layout::ParitySettings;
+use coffer_common::meta::{Coding, StorageClass};
 use coffer_common::node::partition_of;
 use coffer_common::protocol::action::Machine;
 use coffer_common::protocol::fenced::Trouble;
@@ -17,6 +19,7 @@ use coffer_common::types::{BucketId, ObjectKey, OpId, PartitionId, RegisterKey};
 use tokio::sync::Semaphore;
 
 use super::bucket::{Bucket, Buckets};
+use super::coding;
 use super::driver::{Driven, Payload, Target, drive};
 use super::error::Unavailable;
 use super::latency::Latency;
@@ -49,13 +52,15 @@ pub(super) struct Core {
     pub(super) block_latency: Latency,
     /// Tasks that a stop waits for.
     pub(super) background: Shutdown,
+    /// The parity of each class.
+    parity: ParitySettings,
     session: u64,
     counter: AtomicU64,
 }
 
 impl Core {
     /// For one process.
-    pub(super) fn new(cluster: Cluster, background: Shutdown) -> Self {
+    pub(super) fn new(cluster: Cluster, parity: ParitySettings, background: Shutdown) -> Self {
         Self {
             cluster,
             buckets: Buckets::default(),
@@ -64,6 +69,7 @@ impl Core {
             stripes: Arc::new(Semaphore::new(STRIPE_BUDGET_KIB)),
             block_latency: Latency::default(),
             background,
+            parity,
             session: rand::random(),
             counter: AtomicU64::new(1),
         }
@@ -98,6 +104,11 @@ impl Core {
         machine: M,
     ) -> Driven<M::Outcome> {
         drive(self, target, peers, machine, Payload::Nothing, tokio::time::sleep(OPERATION_LIMIT)).await
+    }
+
+    /// How a body is coded on these slots now.
+    pub(super) fn choose_coding(&self, peers: &Peers, class: StorageClass, size: u64) -> Coding {
+        coding::choose(&self.parity, peers.geometry, class, peers.alive().len(), size)
     }
 
     /// A strict read of a register; with `inline`, shards that came along.

@@ -18,7 +18,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use coffer_common::coordination::LockGuard;
 use coffer_common::node::{NodeError, PrepareShard, ShardPieces, SlotAddress, SlotCall};
-use coffer_common::protocol::action::{Action, Actions, Lost, Machine, MapEpochs, NoLock, RoundNumber, Timer};
+use coffer_common::protocol::action::{
+    Action, Actions, Lost, Machine, MapEpochs, NoLock, RoundNumber, Timer,
+};
 use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::types::{Epoch, OpId, PartitionId, RegisterKey, SlotIndex, SlotSet};
 use futures_util::future::BoxFuture;
@@ -160,9 +162,10 @@ impl<O> Run<'_, O> {
                 Action::Prepare { round, epoch, slots } => self.prepare(round, epoch, slots),
                 Action::Send { round, epoch, slots, request } => self.send(round, epoch, slots, &request),
                 Action::Notify { epoch, slots, request } => self.notify(epoch, slots, &request),
-                Action::Stable { version, tag, acknowledged } => {
+                Action::Stable { epoch, version, tag, acknowledged } => {
                     self.core.stable.push(StableNotice {
                         target: self.target.clone(),
+                        epoch,
                         version,
                         tag,
                         acknowledged,
@@ -189,8 +192,10 @@ impl<O> Run<'_, O> {
                     self.call(slot, epoch, SlotRequest::Prepare { op, shard: Bytes::new() })
                 }
                 Payload::Inline { op, shards } => {
-                    let request =
-                        SlotRequest::Prepare { op: *op, shard: shards.get(index).cloned().unwrap_or_default() };
+                    let request = SlotRequest::Prepare {
+                        op: *op,
+                        shard: shards.get(index).cloned().unwrap_or_default(),
+                    };
                     self.call(slot, epoch, request)
                 }
                 Payload::Streams { op, pieces } => {

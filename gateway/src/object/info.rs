@@ -58,13 +58,17 @@ pub(super) enum Unmet {
 /// Judges a write condition on the live object.
 pub(super) fn check_write(condition: &WriteCondition, live: Option<&ObjectMeta>) -> Result<(), Unmet> {
     match (condition, live) {
-        (WriteCondition::Always, _)
-        | (WriteCondition::Absent, None)
-        | (WriteCondition::Present, Some(_)) => Ok(()),
+        (WriteCondition::Always, _) | (WriteCondition::Absent, None) | (WriteCondition::Present, Some(_)) => {
+            Ok(())
+        }
         (WriteCondition::Absent, Some(_)) => Err(Unmet::Differs),
         (WriteCondition::Present | WriteCondition::EtagIn(_), None) => Err(Unmet::Missing),
         (WriteCondition::EtagIn(etags), Some(object)) => {
-            if etags.contains(&object.etag) { Ok(()) } else { Err(Unmet::Differs) }
+            if etags.contains(&object.etag) {
+                Ok(())
+            } else {
+                Err(Unmet::Differs)
+            }
         }
     }
 }

@@ -64,8 +64,7 @@ impl Peers {
     /// parity.
     pub(super) fn first(&self, count: usize) -> SlotSet {
         let mut first = SlotSet::default();
-        let (alive, dead): (Vec<_>, Vec<_>) =
-            (0..self.slots.len()).partition(|slot| self.slots[*slot].alive);
+        let (alive, dead): (Vec<_>, Vec<_>) = (0..self.slots.len()).partition(|slot| self.slots[*slot].alive);
         for slot in alive.into_iter().chain(dead).take(count) {
             first.insert(SlotIndex(slot as u8));
         }

@@ -8,7 +8,6 @@ use coffer_common::protocol::tally::Current;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::RegisterKey;
 
-use super::coding;
 use super::core::Core;
 use super::error::{HeadBucketError, PutError};
 use super::info::{Unmet, check_write, live_object, object_info, object_meta};
@@ -36,8 +35,7 @@ pub(super) async fn put(core: &Arc<Core>, request: PutObject) -> Result<ObjectIn
     let bucket = core.buckets.find(core.cluster.coordinator().as_ref(), &bucket).await?;
     let target = core.target(&bucket, RegisterKey::object(bucket.id(), key));
     let peers = core.peers(&target);
-    let coding =
-        coding::choose(peers.geometry, attributes.storage_class, peers.alive().len(), body.length);
+    let coding = core.choose_coding(&peers, attributes.storage_class, body.length);
     let template = ObjectMeta { size: body.length, owner, attributes, coding, ..ObjectMeta::default() };
     let write = Write {
         target,

@@ -145,8 +145,12 @@ impl SegmentReader {
     }
 
     fn rebuild(&self, blocks: &mut [Option<Bytes>]) -> Result<(), ReadBroken> {
-        let missing: Vec<usize> =
-            self.wanted.iter().map(|slot| usize::from(slot.0)).filter(|slot| blocks[*slot].is_none()).collect();
+        let missing: Vec<usize> = self
+            .wanted
+            .iter()
+            .map(|slot| usize::from(slot.0))
+            .filter(|slot| blocks[*slot].is_none())
+            .collect();
         if missing.is_empty() {
             return Ok(());
         }

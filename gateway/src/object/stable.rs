@@ -10,7 +10,7 @@ use std::time::Duration;
 use coffer_common::limits::STABLE_DELAY;
 use coffer_common::protocol::message::{SlotRequest, Version};
 use coffer_common::shutdown::Shutdown;
-use coffer_common::types::{SlotSet, Tag};
+use coffer_common::types::{Epoch, SlotSet, Tag};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -30,6 +30,8 @@ const CONCURRENCY: usize = 32;
 pub(super) struct StableNotice {
     /// The register.
     pub(super) target: Target,
+    /// The epoch it was committed in; under a newer one it would be wrong (a purge may have come in between).
+    pub(super) epoch: Epoch,
     /// The version.
     pub(super) version: Version,
     /// Its tag.
@@ -88,16 +90,13 @@ async fn tell_all(core: &Arc<Core>, batch: Vec<StableNotice>) {
 
 async fn tell(core: &Arc<Core>, notice: StableNotice) {
     let peers = Peers::of(&core.cluster, notice.target.partition);
-    let request = SlotRequest::Stable {
-        version: notice.version,
-        tag: notice.tag,
-        acknowledged: notice.acknowledged,
-    };
+    let request =
+        SlotRequest::Stable { version: notice.version, tag: notice.tag, acknowledged: notice.acknowledged };
     let mut calls: FuturesUnordered<_> = peers
         .geometry
         .all()
         .iter()
-        .map(|slot| call_slot(&peers, &notice.target, slot, peers.epochs.epoch, request.clone()))
+        .map(|slot| call_slot(&peers, &notice.target, slot, notice.epoch, request.clone()))
         .collect();
     while calls.next().await.is_some() {}
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_common::cluster::{Cluster, bucket_entries};
+use coffer_common::layout::ParitySettings;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{BucketName, ObjectKey, UploadId};
 
@@ -26,8 +27,8 @@ pub struct ObjectStore {
 impl ObjectStore {
     /// Starts the object layer on a live cluster, with the bucket records as far as they can be had. Its background work
     /// ends with `shutdown`, which waits for it.
-    pub async fn start(cluster: Cluster, shutdown: Shutdown) -> Self {
-        let core = Arc::new(Core::new(cluster, shutdown.clone()));
+    pub async fn start(cluster: Cluster, parity: ParitySettings, shutdown: Shutdown) -> Self {
+        let core = Arc::new(Core::new(cluster, parity, shutdown.clone()));
         shutdown.spawn(StableQueue::run(Arc::clone(&core), shutdown.clone()));
         let (known, first) = tokio::sync::oneshot::channel();
         shutdown.spawn(follow_buckets(Arc::clone(&core), shutdown.clone(), known));

@@ -88,8 +88,8 @@ impl Write {
         if self.coding.k == 0 {
             return self.run_small(core, body, None).await;
         }
-        let stripes = coding::stripes(self.coding, body.length)
-            .map_err(|error| Unavailable::new(error.to_string()))?;
+        let stripes =
+            coding::stripes(self.coding, body.length).map_err(|error| Unavailable::new(error.to_string()))?;
         let _buffers = admit(core, &stripes).await?;
         if coding::is_inline(&stripes) {
             self.run_small(core, body, Some(stripes)).await
@@ -287,8 +287,7 @@ fn encode_whole(
     let blocks = stripes.data_blocks(0, data);
     let parity = codec.encode(&blocks).map_err(failed)?;
     let cluster = core.cluster.map().cluster;
-    let header =
-        |slot: usize| stripes.header(ShardId { cluster, op: write.op, slot: SlotIndex(slot as u8) });
+    let header = |slot: usize| stripes.header(ShardId { cluster, op: write.op, slot: SlotIndex(slot as u8) });
     let all = blocks.iter().map(|block| &block[..]).chain(parity.iter().map(|block| &block[..]));
     Ok(all.enumerate().map(|(slot, block)| header(slot).encode_shard(block)).collect())
 }

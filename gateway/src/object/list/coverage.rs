@@ -41,7 +41,8 @@ pub(super) fn check<'a>(
     for authority in answered {
         drives.extend(authority.drives.iter().copied());
         not_voting.extend(authority.not_voting.iter().copied());
-        epochs.extend(authority.epochs.iter().map(|(drive, partition, epoch)| ((*drive, *partition), *epoch)));
+        epochs
+            .extend(authority.epochs.iter().map(|(drive, partition, epoch)| ((*drive, *partition), *epoch)));
     }
     let partitions = match only {
         Some(partition) => partition.0..partition.0 + 1,

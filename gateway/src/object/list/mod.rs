@@ -202,8 +202,7 @@ pub(super) async fn is_empty(
     kind: RegisterKind,
     shows: Option<Shows>,
 ) -> Result<bool, Unavailable> {
-    let range =
-        Range { kind, prefix: Bytes::new(), delimiter: Bytes::new(), after: Vec::new(), only: None };
+    let range = Range { kind, prefix: Bytes::new(), delimiter: Bytes::new(), after: Vec::new(), only: None };
     let mut listing = Listing::new(core, bucket, range, shows.unwrap_or(shows_all), 100);
     Ok(listing.next(1).await?.is_empty())
 }

@@ -117,8 +117,7 @@ async fn first_time(
         }
         let before = current.as_ref().map(|current| current.tag).unwrap_or_default();
         let last_modified = monotone_now(current.as_ref());
-        let choice =
-            Choice { op: core.op(), object: ObjectMeta { last_modified, ..object.clone() }, before };
+        let choice = Choice { op: core.op(), object: ObjectMeta { last_modified, ..object.clone() }, before };
         record(core, found, &choice, digest, replaces).await?;
         match apply(core, &key, &choice, &request.condition).await? {
             Applied::Yes => {
@@ -361,6 +360,8 @@ fn change_error(error: WriteError) -> CompleteError {
         // Another Complete or an Abort was faster.
         WriteError::Rejected(_) => CompleteError::Conflict,
         WriteError::Unavailable(error) => CompleteError::Unavailable(error),
-        WriteError::Body(_) | WriteError::Overloaded | WriteError::MetadataTooLarge => CompleteError::Conflict,
+        WriteError::Body(_) | WriteError::Overloaded | WriteError::MetadataTooLarge => {
+            CompleteError::Conflict
+        }
     }
 }

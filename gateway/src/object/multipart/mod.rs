@@ -63,13 +63,8 @@ pub(super) async fn create(core: &Arc<Core>, request: CreateUpload) -> Result<Up
     let bucket = core.buckets.find(core.cluster.coordinator().as_ref(), &bucket).await?;
     let upload = UploadId::random();
     let target = core.target(&bucket, RegisterKey::upload(bucket.id(), key, upload));
-    let meta = UploadMeta {
-        initiated: UnixMillis::now(),
-        owner,
-        attributes,
-        checksum,
-        state: UploadState::Open,
-    };
+    let meta =
+        UploadMeta { initiated: UnixMillis::now(), owner, attributes, checksum, state: UploadState::Open };
     let op = core.op();
     let version = upload_version(op, &meta);
     if version.metadata.len() > MAX_METADATA_BYTES / 2 {
@@ -100,9 +95,7 @@ pub(super) async fn abort(core: &Arc<Core>, upload: &UploadRef) -> Result<(), Up
     }
     let op = core.op();
     let decide = move |current: Option<&Current>| match upload_of(current) {
-        Ok(Some(UploadMeta { state: UploadState::Open, .. })) => {
-            Verdict::Commit(tombstone_version(op, None))
-        }
+        Ok(Some(UploadMeta { state: UploadState::Open, .. })) => Verdict::Commit(tombstone_version(op, None)),
         _ => Verdict::Reject,
     };
     change(core, &found.target, op, decide).await.map_err(upload_error)?;

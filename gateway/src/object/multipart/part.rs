@@ -13,7 +13,6 @@ use coffer_common::time::UnixMillis;
 use coffer_common::types::RegisterKey;
 
 use super::{FoundUpload, find};
-use crate::object::coding;
 use crate::object::copy::{ObjectSource, open};
 use crate::object::core::Core;
 use crate::object::error::{PartError, PutError, Unavailable, UploadError};
@@ -34,14 +33,10 @@ pub(in crate::object) async fn upload_part(
 }
 
 /// Writes a part from an object's bytes.
-pub(in crate::object) async fn copy_part(
-    core: &Arc<Core>,
-    request: CopyPart,
-) -> Result<PartInfo, PartError> {
+pub(in crate::object) async fn copy_part(core: &Arc<Core>, request: CopyPart) -> Result<PartInfo, PartError> {
     let CopyPart { upload, number, source, select, digester } = request;
     let found = find_open(core, &upload).await?;
-    let ObjectRead { info, selected, bytes } =
-        open(core, source, select).await.map_err(PartError::Source)?;
+    let ObjectRead { info, selected, bytes } = open(core, source, select).await.map_err(PartError::Source)?;
     let digester = digester(&info, found.upload.checksum);
     let body = Body { length: selected.length, source: Box::new(ObjectSource(bytes)), digester };
     write(core, &upload, &found, number, body).await
@@ -61,7 +56,7 @@ async fn write(
     let target = core.target(&found.bucket, register);
     let peers = core.peers(&target);
     let class = found.upload.attributes.storage_class;
-    let coding = coding::choose(peers.geometry, class, peers.alive().len(), body.length);
+    let coding = core.choose_coding(&peers, class, body.length);
     let size = body.length;
     let metadata = move |digests: &Digests, previous: Option<&Current>| {
         let before = previous.and_then(|current| part_meta(&current.version).ok());
@@ -79,8 +74,7 @@ async fn write(
         metadata: Arc::new(metadata) as Arc<dyn Fn(&Digests, Option<&Current>) -> Bytes + Send + Sync>,
         condition: None,
     };
-    let version =
-        write.run(core, body).await.map_err(|error| put_error(error, &WriteCondition::Always))?;
+    let version = write.run(core, body).await.map_err(|error| put_error(error, &WriteCondition::Always))?;
     find_open(core, upload).await?;
     Ok(part_info(number, part_meta(&version)?))
 }

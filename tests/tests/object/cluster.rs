@@ -1,0 +1,217 @@
+//! An object layer over real storage nodes in this process, with a gate before each node that lets faults in.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coffer_common::cluster::{Cluster, ClusterOptions, DriveRecord, NodeRecord, first_layout, node_key};
+use coffer_common::coordination::{Coordinator, Expected, LocalCoordinator, SnapshotStore};
+use coffer_common::layout::ParitySettings;
+use coffer_common::node::{
+    ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard, ReadShard, ShardBlocks,
+    ShardPieces, SlotCall, Snapshot, SnapshotKind,
+};
+use coffer_common::protocol::message::{SlotReply, SlotRequest};
+use coffer_common::shutdown::Shutdown;
+use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId};
+use coffer_gateway::object::ObjectStore;
+use coffer_storage_node::{NodeConfig, StorageNode, format};
+
+/// A node behind switches.
+pub struct Gate {
+    id: NodeId,
+    inner: Arc<dyn NodeClient>,
+    /// Answers nothing.
+    pub down: AtomicBool,
+    /// Answers nothing to COMMIT and STABLE.
+    pub loses_commits: AtomicBool,
+    /// Takes its time for blocks.
+    pub slow_reads: AtomicBool,
+    /// Sends blocks with a flipped bit.
+    pub damages_reads: AtomicBool,
+    /// Breaks off after the first block.
+    pub cuts_reads: AtomicBool,
+}
+
+impl Gate {
+    fn check(&self) -> Result<(), NodeError> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(NodeError::Unreachable { node: self.id.to_string(), reason: "gate is shut".into() });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl NodeClient for Gate {
+    async fn call(&self, call: SlotCall) -> Result<SlotReply, NodeError> {
+        self.check()?;
+        if self.loses_commits.load(Ordering::SeqCst)
+            && matches!(call.request, SlotRequest::Commit { .. } | SlotRequest::Stable { .. })
+        {
+            return Err(NodeError::Timeout { node: self.id.to_string() });
+        }
+        self.inner.call(call).await
+    }
+
+    async fn prepare_shard(&self, header: PrepareShard, pieces: ShardPieces) -> Result<SlotReply, NodeError> {
+        self.check()?;
+        self.inner.prepare_shard(header, pieces).await
+    }
+
+    async fn read_shard(&self, request: ReadShard) -> Result<ShardBlocks, NodeError> {
+        self.check()?;
+        let mut blocks = self.inner.read_shard(request).await?;
+        let (slow, damages, cuts) = (
+            self.slow_reads.load(Ordering::SeqCst),
+            self.damages_reads.load(Ordering::SeqCst),
+            self.cuts_reads.load(Ordering::SeqCst),
+        );
+        if !slow && !damages && !cuts {
+            return Ok(blocks);
+        }
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            let mut sent = 0;
+            while let Some(mut block) = blocks.recv().await {
+                if slow {
+                    tokio::time::sleep(Duration::from_secs(20)).await;
+                }
+                if damages && let Ok(block) = &mut block {
+                    let mut bytes = block.data.to_vec();
+                    bytes[0] ^= 1;
+                    block.data = bytes.into();
+                }
+                if (cuts && sent == 1) || sender.send(block).await.is_err() {
+                    return;
+                }
+                sent += 1;
+            }
+        });
+        Ok(receiver)
+    }
+
+    async fn list(&self, request: ListRequest) -> Result<ListPage, NodeError> {
+        self.check()?;
+        self.inner.list(request).await
+    }
+
+    async fn info(&self) -> Result<NodeInfo, NodeError> {
+        self.check()?;
+        self.inner.info().await
+    }
+
+    async fn snapshot(&self, kind: SnapshotKind) -> Result<Option<Snapshot>, NodeError> {
+        self.check()?;
+        self.inner.snapshot(kind).await
+    }
+
+    async fn store_snapshot(&self, snapshot: Snapshot) -> Result<(), NodeError> {
+        self.check()?;
+        self.inner.store_snapshot(snapshot).await
+    }
+
+    async fn adopt_bucket(&self, bucket: BucketId, revision: u64) -> Result<Vec<DriveId>, NodeError> {
+        self.check()?;
+        self.inner.adopt_bucket(bucket, revision).await
+    }
+}
+
+/// The coordinator's image, in memory.
+#[derive(Default)]
+struct Image(Mutex<Option<Snapshot>>);
+
+#[async_trait]
+impl SnapshotStore for Image {
+    fn copies(&self) -> usize {
+        1
+    }
+
+    async fn load(&self) -> Vec<Option<Snapshot>> {
+        vec![self.0.lock().unwrap().clone()]
+    }
+
+    async fn store(&self, snapshot: Snapshot) -> usize {
+        *self.0.lock().unwrap() = Some(snapshot);
+        1
+    }
+}
+
+/// A running cluster.
+pub struct Bench {
+    pub store: ObjectStore,
+    pub gates: Vec<Arc<Gate>>,
+    pub cluster: Cluster,
+    pub shutdown: Shutdown,
+    _dirs: Vec<tempfile::TempDir>,
+}
+
+impl Bench {
+    /// `nodes` nodes with `drives` drives each.
+    pub async fn start(nodes: usize, drives: usize) -> Self {
+        let cluster_id = ClusterId::random();
+        let coordinator = LocalCoordinator::start(Arc::new(Image::default())).await.unwrap();
+        let (mut gates, mut records, mut dirs) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..nodes {
+            let dir = tempfile::tempdir().unwrap();
+            let id = NodeId(format!("n{index}"));
+            let paths: Vec<_> = (0..drives).map(|drive| dir.path().join(format!("d{drive}"))).collect();
+            for path in &paths {
+                format(path, cluster_id, DriveId::random()).unwrap();
+            }
+            let config = NodeConfig { node: id.clone(), drives: paths, cluster: None, replace: Vec::new() };
+            let node = StorageNode::open(config).await.unwrap();
+            let info = node.info().await.unwrap();
+            records.push(NodeRecord {
+                id: id.clone(),
+                address: format!("{id}:9100"),
+                zone: String::new(),
+                drives: info.drives.iter().map(DriveRecord::from).collect(),
+                version: info.version,
+                protocol: info.protocol,
+                endpoints: Vec::new(),
+            });
+            gates.push(Arc::new(Gate {
+                id,
+                inner: node,
+                down: AtomicBool::default(),
+                loses_commits: AtomicBool::default(),
+                slow_reads: AtomicBool::default(),
+                damages_reads: AtomicBool::default(),
+                cuts_reads: AtomicBool::default(),
+            }));
+            dirs.push(dir);
+        }
+        for record in &records {
+            let value = serde_json::to_vec(record).unwrap();
+            coordinator.put(&node_key(&record.id), value.into(), Expected::Any, false).await.unwrap();
+        }
+        assert!(first_layout(&records, cluster_id).unwrap().apply(&*coordinator).await.unwrap());
+        let by_id: HashMap<NodeId, Arc<dyn NodeClient>> =
+            gates.iter().map(|gate| (gate.id.clone(), Arc::clone(gate) as Arc<dyn NodeClient>)).collect();
+        let options = ClusterOptions {
+            coordinator,
+            clients: Arc::new(move |record| Arc::clone(&by_id[&record.id])),
+            seeds: Vec::new(),
+            local: None,
+        };
+        let cluster = Cluster::start(options, Duration::from_secs(5)).await.unwrap();
+        let shutdown = Shutdown::new();
+        let store = ObjectStore::start(cluster.clone(), ParitySettings::default(), shutdown.clone()).await;
+        Self { store, gates, cluster, shutdown, _dirs: dirs }
+    }
+
+    /// Another gateway on the same cluster.
+    pub async fn gateway(&self) -> ObjectStore {
+        ObjectStore::start(self.cluster.clone(), ParitySettings::default(), self.shutdown.clone()).await
+    }
+
+    /// Shuts the gates of these nodes, opens all others.
+    pub fn down(&self, nodes: &[usize]) {
+        for (index, gate) in self.gates.iter().enumerate() {
+            gate.down.store(nodes.contains(&index), Ordering::SeqCst);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What holds while nodes are away, slow or lying.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use coffer_gateway::object::{GetError, ListError, PutError};
+
+use crate::body::*;
+use crate::cluster::Bench;
+
+fn unavailable<T: std::fmt::Debug>(result: &Result<T, ReadFailure>) -> bool {
+    matches!(result, Err(ReadFailure::Get(GetError::Unavailable(_)) | ReadFailure::Broken(_)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_of_the_nodes_may_be_gone_for_reads_and_one_less_for_writes() {
+    let bench = Bench::start(4, 1).await;
+    make_bucket(&bench.store, "bucket").await;
+    let (small, large) = (bytes(1_000, 1), bytes(5_000_000, 2));
+    put(&bench.store, "bucket", "small", &small).await.unwrap();
+    put(&bench.store, "bucket", "large", &large).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    for down in [[0, 1], [0, 2], [2, 3], [1, 3]] {
+        bench.down(&down);
+        assert_eq!(get(&bench.store, "bucket", "small").await.unwrap(), small, "{down:?}");
+        assert_eq!(get(&bench.store, "bucket", "large").await.unwrap(), large, "{down:?}");
+        assert_eq!(list_all(&bench.store, "bucket", "", "", 10).await.0, ["large", "small"]);
+        for data in [&small, &large] {
+            let refused = put(&bench.store, "bucket", "new", data).await;
+            assert!(matches!(refused, Err(PutError::Unavailable(_))), "{refused:?}");
+        }
+    }
+    bench.down(&[0]);
+    put(&bench.store, "bucket", "new", &large).await.unwrap();
+    bench.down(&[3]);
+    assert_eq!(get(&bench.store, "bucket", "new").await.unwrap(), large);
+    bench.down(&[]);
+    assert_eq!(get(&bench.store, "bucket", "new").await.unwrap(), large);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_more_than_half_gone_nothing_is_said_to_be_missing() {
+    let bench = Bench::start(4, 1).await;
+    make_bucket(&bench.store, "bucket").await;
+    put(&bench.store, "bucket", "k", &bytes(1_000, 1)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    bench.down(&[0, 1, 2]);
+    assert!(unavailable(&get(&bench.store, "bucket", "k").await));
+    assert!(unavailable(&get(&bench.store, "bucket", "none").await));
+    let listed = bench.store.list_objects(list_request("bucket", "", "", 10)).await;
+    assert!(matches!(listed, Err(ListError::Unavailable(_))), "{listed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_cut_and_slow_shards_are_replaced_in_the_middle_of_a_read() {
+    let bench = Bench::start(4, 1).await;
+    make_bucket(&bench.store, "bucket").await;
+    let data = bytes(6_000_000, 5);
+    put(&bench.store, "bucket", "k", &data).await.unwrap();
+    for gate in &bench.gates {
+        for fault in [&gate.damages_reads, &gate.cuts_reads, &gate.slow_reads] {
+            fault.store(true, Ordering::SeqCst);
+            let started = Instant::now();
+            assert_eq!(get(&bench.store, "bucket", "k").await.unwrap(), data);
+            assert!(started.elapsed() < Duration::from_secs(10));
+            fault.store(false, Ordering::SeqCst);
+        }
+    }
+    bench.gates.iter().for_each(|gate| gate.damages_reads.store(true, Ordering::SeqCst));
+    assert!(matches!(get(&bench.store, "bucket", "k").await, Err(ReadFailure::Broken(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_reached_one_slot_is_settled_by_the_next_reader() {
+    let bench = Bench::start(4, 1).await;
+    make_bucket(&bench.store, "bucket").await;
+    let (old, new) = (bytes(1_000, 1), bytes(1_000, 2));
+    put(&bench.store, "bucket", "k", &old).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    for gate in &bench.gates[1..] {
+        gate.loses_commits.store(true, Ordering::SeqCst);
+    }
+    let unknown = put(&bench.store, "bucket", "k", &new).await;
+    assert!(matches!(unknown, Err(PutError::Unavailable(_))), "{unknown:?}");
+    bench.gates.iter().for_each(|gate| gate.loses_commits.store(false, Ordering::SeqCst));
+    let first = get(&bench.store, "bucket", "k").await.unwrap();
+    let listed = bench.store.list_objects(list_request("bucket", "", "", 10)).await.unwrap();
+    assert_eq!(listed.objects.len(), 1);
+    for down in [[0, 1], [2, 3]] {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        bench.down(&down);
+        let again = get(&bench.store, "bucket", "k").await.unwrap();
+        assert!(again == new || first == old, "what was seen once must stay");
+        bench.down(&[]);
+    }
+}

@@ -1,0 +1,11 @@
+//! The object layer over real storage nodes: what is acknowledged reads back, with half of the drives gone too, and what
+//! cannot be decided is said to be unavailable.
+
+#![allow(missing_docs, reason = "a test")]
+
+mod body;
+mod cluster;
+mod faults;
+mod listing;
+mod multipart;
+mod plain;

@@ -1,0 +1,157 @@
+//! Uploads.
+
+use coffer_gateway::object::{
+    Attributes, ChosenPart, CompleteError, CompleteUpload, CreateUpload, GetError, ListParts, ListUploads,
+    ObjectStore, Owner, PartError, Select, UploadError, UploadPart, UploadRef, WriteCondition,
+};
+
+use crate::body::*;
+use crate::cluster::Bench;
+
+const MIB: usize = 1024 * 1024;
+
+async fn begin(store: &ObjectStore, k: &str) -> UploadRef {
+    let request = CreateUpload {
+        bucket: name("bucket"),
+        key: key(k),
+        attributes: Attributes { content_type: Some("a/b".into()), ..Attributes::default() },
+        owner: Owner::default(),
+        checksum: None,
+    };
+    let upload = store.create_upload(request).await.unwrap();
+    UploadRef { bucket: name("bucket"), key: key(k), upload }
+}
+
+async fn part(
+    store: &ObjectStore,
+    upload: &UploadRef,
+    number: u16,
+    data: &bytes::Bytes,
+) -> Result<ChosenPart, PartError> {
+    let request = UploadPart { upload: upload.clone(), number, body: body(data) };
+    let info = store.upload_part(request).await?;
+    Ok(ChosenPart { number, etag: info.etag, checksums: Vec::new() })
+}
+
+fn complete(upload: &UploadRef, parts: &[ChosenPart]) -> CompleteUpload {
+    CompleteUpload {
+        upload: upload.clone(),
+        parts: parts.to_vec(),
+        condition: WriteCondition::Always,
+        expected_size: None,
+        expected_checksum: None,
+        combine: combine(),
+    }
+}
+
+fn uploads() -> ListUploads {
+    ListUploads {
+        bucket: name("bucket"),
+        prefix: String::new(),
+        delimiter: String::new(),
+        after_key: String::new(),
+        after_upload: None,
+        limit: 100,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_becomes_an_object_of_its_chosen_parts() {
+    let bench = Bench::start(4, 1).await;
+    let store = &bench.store;
+    make_bucket(store, "bucket").await;
+    let upload = begin(store, "k").await;
+    let longer_key = begin(store, "k2").await;
+    part(store, &longer_key, 1, &bytes(10, 9)).await.unwrap();
+    let data = [bytes(5 * MIB, 1), bytes(6 * MIB + 7, 2), bytes(3, 3)];
+    part(store, &upload, 2, &bytes(5 * MIB, 77)).await.unwrap();
+    let mut chosen = Vec::new();
+    for (number, data) in [(1, &data[0]), (2, &data[1]), (7, &data[2])] {
+        chosen.push(part(store, &upload, number, data).await.unwrap());
+    }
+    part(store, &upload, 9, &bytes(50, 4)).await.unwrap();
+    let page = store.list_parts(ListParts { upload: upload.clone(), after: 0, limit: 3 }).await.unwrap();
+    assert_eq!(page.parts.iter().map(|part| part.number).collect::<Vec<_>>(), [1, 2, 7]);
+    assert_eq!(page.next, Some(7));
+    let page = store.list_parts(ListParts { upload: upload.clone(), after: 7, limit: 3 }).await.unwrap();
+    assert_eq!((page.parts.len(), page.next), (1, None));
+    assert_eq!(store.list_uploads(uploads()).await.unwrap().uploads.len(), 2);
+
+    let info = store.complete_upload(complete(&upload, &chosen)).await.unwrap();
+    assert!(info.etag.ends_with("-3") && info.attributes.content_type.as_deref() == Some("a/b"));
+    let whole: bytes::Bytes = data.concat().into();
+    assert_eq!(get(store, "bucket", "k").await.unwrap(), whole);
+    let select = Select::Range { first: 5 * MIB as u64 - 10, last: Some(5 * MIB as u64 + 10) };
+    let range = get_part(store, "bucket", "k", select).await.unwrap();
+    assert_eq!(range, whole.slice(5 * MIB - 10..=5 * MIB + 10));
+    assert_eq!(get_part(store, "bucket", "k", Select::Part(7)).await.unwrap(), data[2]);
+    let missing = get_part(store, "bucket", "k", Select::Part(3)).await;
+    assert!(matches!(missing, Err(ReadFailure::Get(GetError::NoSuchPart { .. }))));
+
+    let again = store.complete_upload(complete(&upload, &chosen)).await.unwrap();
+    assert_eq!(again, info);
+    let other = store.complete_upload(complete(&upload, &chosen[..2])).await;
+    assert!(matches!(other, Err(CompleteError::NoSuchUpload)), "{other:?}");
+    let late = part(store, &upload, 1, &bytes(5, 5)).await;
+    assert!(matches!(late, Err(PartError::NoSuchUpload)), "{late:?}");
+    assert_eq!(store.list_uploads(uploads()).await.unwrap().uploads.len(), 1);
+    let gone = store.abort_upload(&upload).await;
+    assert!(matches!(gone, Err(UploadError::NoSuchUpload)));
+    for down in [[0, 1], [2, 3]] {
+        bench.down(&down);
+        assert_eq!(get(store, "bucket", "k").await.unwrap(), whole, "{down:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_complete_does_not_come_back_over_a_later_write() {
+    let bench = Bench::start(1, 4).await;
+    let store = &bench.store;
+    make_bucket(store, "bucket").await;
+    let upload = begin(store, "k").await;
+    let chosen = [part(store, &upload, 1, &bytes(100, 1)).await.unwrap()];
+    let first = store.complete_upload(complete(&upload, &chosen)).await.unwrap();
+    let later = bytes(200, 2);
+    put(store, "bucket", "k", &later).await.unwrap();
+    assert_eq!(store.complete_upload(complete(&upload, &chosen)).await.unwrap(), first);
+    assert_eq!(get(store, "bucket", "k").await.unwrap(), later);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_parts_and_conditions_leave_the_upload_open() {
+    let bench = Bench::start(1, 4).await;
+    let store = &bench.store;
+    make_bucket(store, "bucket").await;
+    put(store, "bucket", "k", &bytes(1, 1)).await.unwrap();
+    let upload = begin(store, "k").await;
+    let small = part(store, &upload, 1, &bytes(100, 1)).await.unwrap();
+    let last = part(store, &upload, 2, &bytes(100, 2)).await.unwrap();
+    let result = store.complete_upload(complete(&upload, &[small.clone(), last.clone()])).await;
+    assert!(matches!(result, Err(CompleteError::PartTooSmall { number: 1, .. })), "{result:?}");
+    let result = store.complete_upload(complete(&upload, &[last.clone(), small.clone()])).await;
+    assert!(matches!(result, Err(CompleteError::InvalidPartOrder)));
+    let wrong = ChosenPart { etag: "x".into(), ..small.clone() };
+    let result = store.complete_upload(complete(&upload, &[wrong])).await;
+    assert!(matches!(result, Err(CompleteError::InvalidPart { number: 1 })));
+    let mut absent = complete(&upload, std::slice::from_ref(&small));
+    absent.condition = WriteCondition::Absent;
+    let result = store.complete_upload(absent).await;
+    assert!(matches!(result, Err(CompleteError::ConditionFailed)), "{result:?}");
+    store.complete_upload(complete(&upload, &[small])).await.unwrap();
+    assert_eq!(get(store, "bucket", "k").await.unwrap(), bytes(100, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aborted_upload_is_gone() {
+    let bench = Bench::start(1, 4).await;
+    let store = &bench.store;
+    make_bucket(store, "bucket").await;
+    let upload = begin(store, "k").await;
+    let chosen = [part(store, &upload, 1, &bytes(100, 1)).await.unwrap()];
+    store.abort_upload(&upload).await.unwrap();
+    let result = store.complete_upload(complete(&upload, &chosen)).await;
+    assert!(matches!(result, Err(CompleteError::NoSuchUpload)), "{result:?}");
+    assert!(matches!(store.abort_upload(&upload).await, Err(UploadError::NoSuchUpload)));
+    assert!(store.list_uploads(uploads()).await.unwrap().uploads.is_empty());
+    store.delete_bucket(&name("bucket")).await.unwrap();
+}

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use clap::Args;
+use coffer_common::layout::ParitySettings;
 
 use crate::s3::auth::Credentials;
 
@@ -77,6 +78,14 @@ pub struct GatewayArgs {
     /// Whether Signature Version 2 is accepted, which old clients and presigned URLs of boto3 use.
     #[arg(long, env = "COFFER_SIGV2", value_name = "on|off", default_value = "on")]
     pub sigv2: Switch,
+
+    /// Parity of the storage class STANDARD, such as EC:4 [default: half of the stripe].
+    #[arg(long, env = "COFFER_STORAGE_CLASS_STANDARD", value_name = "EC:m", value_parser = ParitySettings::parse)]
+    pub standard: Option<u8>,
+
+    /// Parity of the storage class REDUCED_REDUNDANCY [default: EC:2, but less than STANDARD].
+    #[arg(long, env = "COFFER_STORAGE_CLASS_RRS", value_name = "EC:m", value_parser = ParitySettings::parse)]
+    pub reduced: Option<u8>,
 }
 
 /// A setting that is on or off.
@@ -103,6 +112,8 @@ pub struct GatewayConfig {
     pub sigv2: bool,
     /// The only region that is accepted; `None` for any.
     pub region: Option<String>,
+    /// The parity of each storage class.
+    pub parity: ParitySettings,
 }
 
 impl GatewayArgs {
@@ -125,6 +136,7 @@ impl GatewayArgs {
             domains: parse_domains(&domains)?,
             sigv2: self.sigv2 == Switch::On,
             region: self.region.clone().filter(|region| !region.is_empty()),
+            parity: ParitySettings { standard: self.standard, reduced: self.reduced },
         })
     }
 }

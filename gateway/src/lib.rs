@@ -1,5 +1,9 @@
-//! Coffer's stateless gateway.
+//! Coffer's stateless gateway: the S3 edge, the object layer behind it, and the admin port beside it.
+//!
+//! Import directions: `app` → `s3`, `admin` → `object` → `coffer_common`. This crate never imports the storage node.
 
+pub mod admin;
+pub mod app;
 pub mod config;
 pub mod object;
 pub mod s3;

@@ -32,6 +32,9 @@ use crate::object::{self, BodyError, ByteSource, ChecksumScope, Digester, Digest
 /// A client that sends no byte for this long has gone.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
+/// Bytes of objects and parts that were received whole.
+const BYTES_RECEIVED: &str = "coffer_s3_received_bytes_total";
+
 /// What is left of a refused body is still taken, up to this much, so that the client reads the answer instead of
 /// failing to write.
 const DRAIN_BYTES: u64 = 8 * 1024 * 1024;
@@ -196,6 +199,7 @@ impl ByteSource for Source {
             }
         } else if let Some(hasher) = self.hasher.take() {
             let computed = hasher.finish().await.map_err(lost)?;
+            metrics::counter!(BYTES_RECEIVED).increment(computed.len());
             *self.evidence.lock() = Some(Evidence { computed, trailers: self.stream.trailers().clone() });
         }
         Ok(piece)

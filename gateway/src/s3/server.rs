@@ -32,6 +32,8 @@ const MAX_CONNECTIONS: usize = 8192;
 const FIRST_BYTE_LIMIT: Duration = Duration::from_secs(60);
 /// A request's head must be complete within this time.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// Bytes that a peer does not acknowledge for this long end its connection.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
 /// Buffer of a connection, in bytes: large reads and writes for large bodies; it grows only where it is used.
 const BUFFER_BYTES: usize = 512 * 1024;
 /// HTTP/2 window of a stream and of a connection.
@@ -100,10 +102,18 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
+/// Small answers leave at once; a peer that takes nothing, or is gone without a word, does not hold its place for ever.
+fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(STALL_LIMIT))?;
+    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(STALL_LIMIT))
+}
+
 /// Waits for the first byte; false if none comes.
 async fn sends_something(stream: &TcpStream, stop: &Shutdown) -> bool {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY is refused");
+    if let Err(error) = tune(stream) {
+        tracing::debug!(%error, "a socket option is refused");
     }
     tokio::select! {
         () = stop.told() => false,

@@ -88,3 +88,49 @@ pub(crate) async fn list(
     };
     Ok(response::xml(StatusCode::OK, xml::document("ListVersionsResult", &document)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use coffer_common::time::UnixMillis;
+    use coffer_common::types::ObjectKey;
+
+    use super::super::super::query::Query;
+    use super::super::Encoding;
+    use super::*;
+    use crate::object::{
+        Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, ListedObject, ObjectInfo, Owner, VersionId,
+    };
+
+    #[test]
+    fn a_version_is_an_object_with_its_version() {
+        let checksum = |algorithm| Checksum {
+            algorithm,
+            scope: ChecksumScope::FullObject,
+            value: bytes::Bytes::from_static(&[0; 4]),
+        };
+        let info = ObjectInfo {
+            size: 7,
+            etag: "e".to_owned(),
+            last_modified: UnixMillis(0),
+            owner: Owner { id: "o".to_owned(), display_name: "d".to_owned() },
+            attributes: Attributes::default(),
+            checksums: vec![checksum(ChecksumAlgorithm::Crc32), checksum(ChecksumAlgorithm::Crc32c)],
+            version: VersionId::Null,
+            parts: Vec::new(),
+        };
+        let object = ListedObject { key: ObjectKey::new("a&b").unwrap(), info };
+        let encoding = Encoding::parse(&Query::default()).unwrap();
+        let version = VersionXml {
+            version: object.info.version.to_string(),
+            latest: true,
+            contents: ContentsXml::new(object, encoding, true),
+        };
+        let text = xml::document("Version", &version).unwrap();
+        let expected = "<Version><VersionId>null</VersionId><IsLatest>true</IsLatest><Key>a&amp;b</Key>\
+                        <LastModified>1970-01-01T00:00:00.000Z</LastModified><ETag>\"e\"</ETag>\
+                        <ChecksumAlgorithm>CRC32</ChecksumAlgorithm><ChecksumAlgorithm>CRC32C</ChecksumAlgorithm>\
+                        <ChecksumType>FULL_OBJECT</ChecksumType><Size>7</Size><Owner><ID>o</ID>\
+                        <DisplayName>d</DisplayName></Owner><StorageClass>STANDARD</StorageClass></Version>";
+        assert_eq!(text.strip_prefix(xml::DECLARATION), Some(expected));
+    }
+}

@@ -1,2 +1,75 @@
-//! skeleton
-fn main() {}
+//! `coffer`: one binary for servers, gateways, storage nodes and their operators.
+//!
+//! Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not found, 4 degraded, 5 denied.
+
+mod distributed;
+mod gateway;
+mod listen;
+mod server;
+mod standalone;
+mod status;
+mod storage_node;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use coffer_common::config::{LogArgs, install_crypto};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Failed for a reason that was told.
+const FAILED: u8 = 1;
+
+/// Coffer, an S3-compatible object store with erasure coding.
+///
+/// Try it on one machine:
+///   export COFFER_ACCESS_KEY=coffer COFFER_SECRET_KEY=choose-a-long-secret
+///   coffer server /data{1...4}
+#[derive(Parser)]
+#[command(name = "coffer", version, verbatim_doc_comment)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run Coffer: on folders of this machine, or as one node of a cluster given by URLs.
+    Server(server::ServerArgs),
+    /// Run a stateless S3 gateway in front of a cluster.
+    Gateway(gateway::GatewayCommandArgs),
+    /// Run a storage node, which owns drives.
+    StorageNode(storage_node::StorageNodeArgs),
+    /// Show on one screen how the cluster is.
+    Status(status::StatusArgs),
+    /// Show the version of this program and of the protocol between nodes.
+    Version,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    install_crypto();
+    if let Err(error) = cli.log.init() {
+        eprintln!("coffer: {error}");
+        return ExitCode::from(2);
+    }
+    let result = match cli.command {
+        Command::Server(args) => server::run(args).await,
+        Command::Gateway(args) => gateway::run(args).await,
+        Command::StorageNode(args) => storage_node::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Version => {
+            let protocol = coffer_common::cluster::PROTOCOL_VERSION;
+            println!("coffer {}\nprotocol {protocol}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("coffer: {error:#}");
+        ExitCode::from(FAILED)
+    })
+}

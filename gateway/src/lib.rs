@@ -6,4 +6,5 @@ pub mod admin;
 pub mod app;
 pub mod config;
 pub mod object;
+pub mod process;
 pub mod s3;

@@ -1,0 +1,47 @@
+//! What all long-running commands share: ports that are free, signals, the end.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use coffer_common::shutdown::Shutdown;
+
+/// How long a stop may take.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Refuses a port that is taken before anything is started or formatted. Each address comes with its purpose and
+/// the option that changes it.
+pub(crate) fn refuse_taken(ports: &[(SocketAddr, &str, &str)]) -> anyhow::Result<()> {
+    for (address, purpose, option) in ports {
+        let bound = std::net::TcpListener::bind(address);
+        bound.with_context(|| format!("cannot listen on `{address}` for {purpose}; choose another with `{option}`"))?;
+    }
+    Ok(())
+}
+
+/// Listens for signals, starts, serves until told to stop, and drains. A stop that is told while `start` still runs
+/// ends it there.
+pub(crate) async fn serve<T, L>(
+    start: impl AsyncFnOnce(Shutdown) -> anyhow::Result<T>,
+    leave: impl FnOnce(T) -> L,
+) -> anyhow::Result<ExitCode>
+where
+    L: Future<Output = ()>,
+{
+    let shutdown = Shutdown::new();
+    shutdown.listen_for_signals().context("cannot listen for signals")?;
+    let running = tokio::select! {
+        biased;
+        started = start(shutdown.clone()) => started?,
+        () = shutdown.told() => return Ok(ExitCode::SUCCESS),
+    };
+    let drained = shutdown.wait(DRAIN).await;
+    leave(running).await;
+    match drained {
+        Ok(()) => tracing::info!("stopped"),
+        Err(error) => tracing::warn!(%error, "stopped without them"),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,214 @@
+//! A server on folders: gateway, node and coordinator in one process; nothing listens but the gateway.
+//!
+//! 1. Refuse taken ports and bad credentials before a folder is touched.
+//! 2. Look at the drives; format fresh ones if this is the first start, or the rest of a first start that was cut short.
+//! 3. Open the node; the embedded coordinator reads its image from the drives.
+//! 4. First start: one coordinator change makes the cluster and its layout. Then the gateway starts.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use coffer_common::cluster::{
+    Cluster, ClusterOptions, ClusterRecord, DriveRecord, LiveRecord, NodeRecord, PROTOCOL_VERSION, first_layout,
+    live_key, node_key,
+};
+use coffer_common::coordination::{CLUSTER_KEY, Coordinator, Expected, LocalCoordinator, SnapshotStore};
+use coffer_common::node::{DriveState, NodeClient, Snapshot, SnapshotKind};
+use coffer_common::shutdown::Shutdown;
+use coffer_common::telemetry::Metrics;
+use coffer_common::time::UnixMillis;
+use coffer_common::types::{ClusterId, DriveId, NodeId};
+use coffer_gateway::app::Gateway;
+use coffer_storage_node::{DriveProbe, NodeConfig, StorageNode, format, survey};
+
+use crate::listen;
+use crate::server::ServerArgs;
+
+const MAP_PATIENCE: Duration = Duration::from_secs(10);
+/// The node of a standalone server; the name never leaves the process.
+const NODE: &str = "standalone";
+
+pub(crate) async fn run(args: &ServerArgs, drives: Vec<PathBuf>) -> anyhow::Result<ExitCode> {
+    let config = args.gateway.gateway_config()?;
+    if !args.etcd.etcd.is_empty() {
+        bail!(
+            "folders make a standalone server, which keeps its own state and needs no `--etcd`; for a cluster give \
+             URLs, for example http://10.0.0.1{{1...4}}:9100/data"
+        );
+    }
+    listen::refuse_taken(&[
+        (config.s3_address, "S3", "--address"),
+        (config.admin_address, "the admin API", "--console-address"),
+    ])?;
+    let start = async |shutdown: Shutdown| {
+        let metrics = Metrics::install(&shutdown)?;
+        let node = open_node(&drives, &args.node.replace).await?;
+        let copies = Arc::new(DriveCopies { node: node.clone(), drives: drives.len() });
+        let coordinator = LocalCoordinator::start(copies).await.context("the embedded coordinator cannot start")?;
+        register(&node, &*coordinator, &args.node.zone).await?;
+        let cluster = start_cluster(node, coordinator.clone()).await?;
+        say_what_it_is(&cluster);
+        Gateway::start(config, cluster, metrics, shutdown).await?;
+        Ok(coordinator)
+    };
+    listen::serve(start, |coordinator| async move { coordinator.close().await }).await
+}
+
+async fn open_node(drives: &[PathBuf], replace: &[PathBuf]) -> anyhow::Result<Arc<StorageNode>> {
+    let probes = survey(drives, replace)?;
+    let identities = || {
+        probes.iter().filter_map(|(path, probe)| match probe {
+            DriveProbe::Ours(identity) => Some((path, identity)),
+            DriveProbe::Fresh | DriveProbe::Refused(_) => None,
+        })
+    };
+    let clusters = || identities().map(|(_, identity)| identity.cluster);
+    let common = clusters().max_by_key(|cluster| clusters().filter(|other| other == cluster).count());
+    let cluster = common.unwrap_or_else(ClusterId::random);
+    // A drive remembers the node's paths once the node was opened.
+    let opened_before = identities().any(|(_, identity)| !identity.known_paths.is_empty());
+    for (path, probe) in &probes {
+        if !matches!(probe, DriveProbe::Fresh) {
+            continue;
+        }
+        if opened_before && !replace.contains(path) {
+            refuse_new_drive(path)?;
+        }
+        let drive = DriveId::random();
+        format(path, cluster, drive)?;
+        tracing::info!(path = %path.display(), %drive, "drive formatted");
+    }
+    let config = NodeConfig {
+        node: NodeId(NODE.to_owned()),
+        drives: drives.to_vec(),
+        cluster: Some(cluster),
+        replace: replace.to_vec(),
+    };
+    Ok(StorageNode::open(config).await?)
+}
+
+fn refuse_new_drive(path: &Path) -> anyhow::Result<()> {
+    let path = path.display();
+    bail!(
+        "`{path}` is empty, and the other folders belong to a store that was made without it: a standalone store \
+         keeps the drives it began with. Start with the same folders as before; if `{path}` takes the place of a \
+         drive that is gone for good, add `--replace {path}`"
+    )
+}
+
+/// Writes the node's record and sign of life, and on the first start the cluster and its layout.
+async fn register(node: &StorageNode, coordinator: &dyn Coordinator, zone: &str) -> anyhow::Result<()> {
+    let infos = node.drive_infos();
+    let record = NodeRecord {
+        id: node.id().clone(),
+        address: String::new(),
+        zone: zone.to_owned(),
+        drives: infos.iter().filter(|drive| drive.id != DriveId(0)).map(DriveRecord::from).collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: PROTOCOL_VERSION,
+        endpoints: Vec::new(),
+    };
+    let known = coordinator.get(CLUSTER_KEY).await?;
+    let known = known.and_then(|entry| serde_json::from_slice::<ClusterRecord>(&entry.value).ok());
+    match known {
+        Some(known) if known.id != node.cluster() => {
+            bail!("the drives belong to cluster {}, their state to cluster {}", node.cluster(), known.id)
+        }
+        Some(_) => {}
+        None => {
+            if let Some(broken) = infos.iter().find(|drive| drive.state != DriveState::Online) {
+                bail!("the first start needs every drive: `{}`: {}", broken.path, broken.reason);
+            }
+            let first = first_layout(std::slice::from_ref(&record), node.cluster())?;
+            first.apply(coordinator).await?;
+            tracing::info!(cluster = %node.cluster(), slots = first.record.n, "the store is made");
+        }
+    }
+    let written = coordinator.put(&node_key(&record.id), encode(&record)?, Expected::Any, false).await;
+    if let Err(error) = written {
+        // With half of the drives the store can be read, not changed.
+        tracing::warn!(%error, "this start was not recorded");
+    }
+    let live = LiveRecord { since_ms: UnixMillis::now().0, process: u64::from(std::process::id()) };
+    coordinator.put(&live_key(&record.id), encode(&live)?, Expected::Any, true).await?;
+    Ok(())
+}
+
+fn encode<T: serde::Serialize>(record: &T) -> anyhow::Result<bytes::Bytes> {
+    Ok(serde_json::to_vec(record)?.into())
+}
+
+async fn start_cluster(
+    node: Arc<StorageNode>,
+    coordinator: Arc<LocalCoordinator>,
+) -> anyhow::Result<Cluster> {
+    let local: Arc<dyn NodeClient> = node;
+    let direct = local.clone();
+    let options = ClusterOptions {
+        coordinator,
+        clients: Arc::new(move |_| direct.clone()),
+        seeds: vec![local],
+        // The coordinator's own image is on every drive already.
+        local: None,
+    };
+    Ok(Cluster::start(options, MAP_PATIENCE).await?)
+}
+
+fn say_what_it_is(cluster: &Cluster) {
+    let layout = &cluster.map().layout;
+    let tolerance = layout.tolerance();
+    let (drives, reads, writes) =
+        (layout.drives().len(), tolerance.drives_for_reads, tolerance.drives_for_writes);
+    if layout.n() == 1 {
+        tracing::warn!("one drive: nothing is erasure-coded, and its loss is the loss of everything on it");
+    } else {
+        tracing::info!("{drives} drives: {reads} may fail and all stays readable, {writes} and all stays writable");
+    }
+}
+
+/// The embedded coordinator's image, once per drive.
+struct DriveCopies {
+    node: Arc<StorageNode>,
+    drives: usize,
+}
+
+#[async_trait::async_trait]
+impl SnapshotStore for DriveCopies {
+    fn copies(&self) -> usize {
+        self.drives
+    }
+
+    async fn load(&self) -> Vec<Option<Snapshot>> {
+        let mut answers = Vec::new();
+        for drive in self.node.drives() {
+            match drive.snapshot(SnapshotKind::Coordinator).await {
+                Ok(image) => answers.push(image),
+                Err(error) => tracing::warn!(%error, drive = %drive.id(), "its copy of the state is not readable"),
+            }
+        }
+        answers
+    }
+
+    async fn store(&self, snapshot: Snapshot) -> usize {
+        let stores: Vec<_> = self
+            .node
+            .drives()
+            .map(|drive| {
+                let (drive, snapshot) = (drive.clone(), snapshot.clone());
+                tokio::spawn(async move { drive.store_snapshot(&snapshot).await })
+            })
+            .collect();
+        let mut durable = 0;
+        for store in stores {
+            match store.await {
+                Ok(Ok(())) => durable += 1,
+                Ok(Err(error)) => tracing::warn!(%error, "a drive did not store the state"),
+                Err(error) => tracing::error!(%error, "storing the state failed"),
+            }
+        }
+        durable
+    }
+}

@@ -1,0 +1,290 @@
+//! `coffer status`: the cluster on one screen, by a gateway's admin API.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::Args;
+use http_body_util::{BodyExt, Empty};
+use hyper::{StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const NOT_FOUND: u8 = 3;
+const DEGRADED: u8 = 4;
+const DENIED: u8 = 5;
+const CLOCK_WORTH_A_WORD_MS: u64 = 1000;
+
+/// Show on one screen how the cluster is. Exit code 0 if it is healthy, 4 if not.
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// The admin address of any gateway.
+    #[arg(long, env = "COFFER_ENDPOINT", value_name = "URL", default_value = "http://127.0.0.1:9001")]
+    endpoint: String,
+
+    /// Print the gateway's JSON as it is.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What this screen needs of `GET /api/v1/status`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    health: String,
+    cluster: String,
+    slots: u32,
+    quorum: Quorum,
+    tolerance: Tolerance,
+    capacity_bytes: u64,
+    free_bytes: u64,
+    missing_shards: u64,
+    unstable_versions: u64,
+    nodes: Vec<Node>,
+    version: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Quorum {
+    partitions: u64,
+    writable: u64,
+    readable: u64,
+    complete: u64,
+    spare_for_writes: u64,
+    spare_for_reads: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Tolerance {
+    nodes_for_writes: u64,
+    nodes_for_reads: u64,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Node {
+    id: String,
+    address: String,
+    zone: String,
+    alive: bool,
+    version: String,
+    clock_ahead_ms: i64,
+    drives: Vec<Drive>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Drive {
+    path: String,
+    state: String,
+    reason: String,
+    capacity_bytes: u64,
+    free_bytes: u64,
+}
+
+pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
+    let url = format!("{}/api/v1/status", args.endpoint.trim_end_matches('/'));
+    let (code, body) = get(&url).await?;
+    match code {
+        StatusCode::OK => {}
+        StatusCode::NOT_FOUND => {
+            eprintln!("coffer: `{url}` is not there: is `{}` a gateway's admin address?", args.endpoint);
+            return Ok(ExitCode::from(NOT_FOUND));
+        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            eprintln!("coffer: `{url}` refuses: {code}");
+            return Ok(ExitCode::from(DENIED));
+        }
+        other => bail!("`{url}` answered {other}"),
+    }
+    let status: Status = serde_json::from_slice(&body).with_context(|| format!("`{url}` gave no status"))?;
+    if args.json {
+        println!("{}", String::from_utf8_lossy(&body));
+    } else {
+        print!("{}", screen(&status));
+    }
+    let healthy = status.health == "healthy";
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(DEGRADED) })
+}
+
+async fn get(url: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    let uri: Uri = url.parse().with_context(|| format!("`{url}` is no URL"))?;
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let asked = async {
+        let answer = client.get(uri).await?;
+        let code = answer.status();
+        anyhow::Ok((code, answer.into_body().collect().await?.to_bytes()))
+    };
+    let hint = || format!("no gateway answers at `{url}`: give its admin address with `--endpoint`");
+    tokio::time::timeout(TIMEOUT, asked).await.with_context(hint)?.with_context(hint)
+}
+
+fn screen(status: &Status) -> String {
+    let mut out = String::new();
+    let quorum = &status.quorum;
+    let word = status.health.to_uppercase();
+    let _ = writeln!(out, "{word}: {}\n", meaning(status));
+    let _ = writeln!(
+        out,
+        "cluster    {}, {} slots, version {}",
+        status.cluster, status.slots, status.version
+    );
+    let _ = writeln!(
+        out,
+        "may fail   now {} more drives for writes, {} for reads; with all up {} nodes for writes, {} for reads",
+        quorum.spare_for_writes,
+        quorum.spare_for_reads,
+        status.tolerance.nodes_for_writes,
+        status.tolerance.nodes_for_reads
+    );
+    let used = status.capacity_bytes.saturating_sub(status.free_bytes);
+    let _ = writeln!(
+        out,
+        "capacity   {} used of {} ({} free)",
+        bytes(used),
+        bytes(status.capacity_bytes),
+        bytes(status.free_bytes)
+    );
+    let _ = writeln!(
+        out,
+        "repair     {} shards missing, {} versions not yet known to be stable\n",
+        status.missing_shards, status.unstable_versions
+    );
+    out.push_str(&nodes_table(&status.nodes));
+    let next = next_steps(status);
+    if !next.is_empty() {
+        out.push('\n');
+        next.iter().for_each(|step| {
+            let _ = writeln!(out, "  {step}");
+        });
+    }
+    out
+}
+
+fn meaning(status: &Status) -> String {
+    let quorum = &status.quorum;
+    match status.health.as_str() {
+        "healthy" => "every slot answers".to_owned(),
+        "degraded" => format!(
+            "all can be read and written; {} of {} partitions lack a slot",
+            quorum.partitions - quorum.complete.min(quorum.partitions),
+            quorum.partitions
+        ),
+        "read-only" => {
+            format!("all can be read; {} of {} partitions can be written", quorum.writable, quorum.partitions)
+        }
+        _ => format!("{} of {} partitions can be read", quorum.readable, quorum.partitions),
+    }
+}
+
+fn nodes_table(nodes: &[Node]) -> String {
+    let mut rows = vec![["NODE", "STATE", "DRIVES", "FREE", "ZONE", "VERSION", "ADDRESS"].map(str::to_owned)];
+    for node in nodes {
+        let up = node.drives.iter().filter(|drive| serves(drive)).count();
+        let (free, size) = node
+            .drives
+            .iter()
+            .fold((0, 0), |(free, size), drive| (free + drive.free_bytes, size + drive.capacity_bytes));
+        rows.push([
+            node.id.clone(),
+            if node.alive { "up".to_owned() } else { "away".to_owned() },
+            format!("{up}/{}", node.drives.len()),
+            format!("{} of {}", bytes(free), bytes(size)),
+            node.zone.clone(),
+            node.version.clone(),
+            node.address.clone(),
+        ]);
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..7).map(width).collect();
+    let mut out = String::new();
+    for row in &rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+    }
+    out
+}
+
+fn serves(drive: &Drive) -> bool {
+    !matches!(drive.state.as_str(), "failed" | "offline")
+}
+
+/// What to do next.
+fn next_steps(status: &Status) -> Vec<String> {
+    let mut next = Vec::new();
+    for node in &status.nodes {
+        if !node.alive {
+            next.push(format!("node {} does not answer at {}: start it, or look at its log", node.id, node.address));
+        }
+        if node.clock_ahead_ms.unsigned_abs() > CLOCK_WORTH_A_WORD_MS {
+            next.push(format!("node {}'s clock is {} ms off: set it by NTP", node.id, node.clock_ahead_ms));
+        }
+        if node.alive && node.version != status.version && !node.version.is_empty() {
+            next.push(format!("node {} runs {}: finish the upgrade to {}", node.id, node.version, status.version));
+        }
+        for drive in node.drives.iter().filter(|drive| drive.state != "online") {
+            next.push(format!("node {} drive {} is {}: {}", node.id, drive.path, drive.state, drive.reason));
+        }
+    }
+    next.extend(status.tolerance.warnings.iter().cloned());
+    next
+}
+
+/// `1.5 TiB`.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn screen_begins_with_the_health_word_and_names_what_to_do() {
+        let drive = |state: &str| Drive {
+            path: "/data1".to_owned(),
+            state: state.to_owned(),
+            reason: "i/o error".to_owned(),
+            capacity_bytes: 2 << 40,
+            free_bytes: 1 << 40,
+        };
+        let node = |id: &str, alive: bool, state: &str| Node {
+            id: id.to_owned(),
+            address: format!("{id}:9100"),
+            alive,
+            drives: vec![drive(state)],
+            ..Node::default()
+        };
+        let status = Status {
+            health: "degraded".to_owned(),
+            quorum: Quorum { partitions: 4096, complete: 96, ..Quorum::default() },
+            nodes: vec![node("a", true, "failed"), node("bb", false, "online")],
+            ..Status::default()
+        };
+        let screen = screen(&status);
+        assert!(screen.starts_with("DEGRADED: "), "{screen}");
+        for wanted in ["4000 of 4096", "1.0 TiB of 2.0 TiB", "node bb does not answer", "drive /data1 is failed"] {
+            assert!(screen.contains(wanted), "{wanted} is not in\n{screen}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_shown_for_people() {
+        assert_eq!([bytes(0), bytes(1023), bytes(1536), bytes(1 << 50)], ["0 B", "1023 B", "1.5 KiB", "1.0 PiB"]);
+    }
+}

@@ -23,15 +23,16 @@ use super::coding;
 use super::driver::{Driven, Payload, Target, drive};
 use super::error::Unavailable;
 use super::latency::Latency;
+use super::list;
 use super::peers::Peers;
 use super::stable::StableQueue;
 
 /// How long an operation that carries no body may take before it is given up.
 pub(super) const OPERATION_LIMIT: Duration = Duration::from_secs(20);
 
-/// Bytes that all bodies in flight may hold in stripe buffers, in KiB: with what connections hold beside it, the process
-/// stays below 256 MiB at 64 uploads.
-const STRIPE_BUDGET_KIB: usize = 144 * 1024;
+/// What all bodies in flight may hold in stripe buffers, in KiB: with what connections and hashing hold beside it, the
+/// process stays below 256 MiB at 64 uploads.
+pub(super) const STRIPE_BUDGET_KIB: u32 = 144 * 1024;
 
 /// An inline shard as it came with a view.
 pub(super) type InlineShards = Vec<(coffer_common::types::SlotIndex, OpId, bytes::Bytes)>;
@@ -42,6 +43,8 @@ pub(super) struct Core {
     pub(super) cluster: Cluster,
     /// The bucket records.
     pub(super) buckets: Buckets,
+    /// Which nodes' pages speak for every partition.
+    pub(super) coverage: list::Checked,
     /// Erasure codecs.
     pub(super) codecs: Codecs,
     /// STABLE notices that wait.
@@ -64,9 +67,10 @@ impl Core {
         Self {
             cluster,
             buckets: Buckets::default(),
+            coverage: list::Checked::default(),
             codecs: Codecs::new(),
             stable: StableQueue::default(),
-            stripes: Arc::new(Semaphore::new(STRIPE_BUDGET_KIB)),
+            stripes: Arc::new(Semaphore::new(STRIPE_BUDGET_KIB as usize)),
             block_latency: Latency::default(),
             background,
             parity,
@@ -108,7 +112,8 @@ impl Core {
 
     /// How a body is coded on these slots now.
     pub(super) fn choose_coding(&self, peers: &Peers, class: StorageClass, size: u64) -> Coding {
-        coding::choose(&self.parity, peers.geometry, class, peers.alive().len(), size)
+        let room = self.stripes.available_permits() as u64 * 1024;
+        coding::choose(&self.parity, peers.geometry, class, peers.alive().len(), size, room)
     }
 
     /// A strict read of a register; with `inline`, shards that came along.

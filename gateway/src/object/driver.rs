@@ -78,6 +78,7 @@ pub(super) struct Driven<O> {
     pub(super) inline: Vec<(SlotIndex, OpId, Bytes)>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "most events are replies; a box would cost each an allocation")]
 enum Event {
     Reply(RoundNumber, SlotIndex, Result<SlotReply, Lost>),
     Timer(Timer),

@@ -24,7 +24,7 @@ use super::types::{Body, ByteSource, Digester, Digests};
 use super::write::compute;
 
 /// Pieces that wait per slot.
-const CHANNEL_PIECES: usize = 2;
+const CHANNEL_PIECES: usize = 1;
 /// How long a slot may take to accept a piece.
 const STALL_LIMIT: Duration = Duration::from_secs(8);
 

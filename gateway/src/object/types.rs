@@ -250,6 +250,7 @@ pub struct Deleted {
 
 /// What a copy's target carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one per copy, moved once")]
 pub enum CopyAttributes {
     /// The source's attributes, with this storage class, and these tags in place of the source's if given.
     FromSource {

@@ -30,9 +30,7 @@ use super::pump::{Pump, PumpError, channels};
 use super::types::{Body, Digester, Digests};
 
 /// How long a body waits for stripe buffers before the client is told to slow down.
-const ADMISSION_WAIT: Duration = Duration::from_secs(10);
-/// Stripe buffers of one streamed body: one being filled, one being coded or sent, one in the slots' channels.
-const BUFFERS: u64 = 3;
+const ADMISSION_WAIT: Duration = Duration::from_secs(30);
 /// Small bodies up to this are hashed where they are: a hand-over costs as much.
 const HASH_IN_PLACE_BYTES: u64 = 64 * 1024;
 
@@ -219,8 +217,13 @@ pub(super) fn written(core: &Core, outcome: WriteOutcome) -> Result<Version, Wri
 }
 
 async fn admit(core: &Core, stripes: &StripeGeometry) -> Result<OwnedSemaphorePermit, WriteError> {
-    let n = u64::from(stripes.k()) + u64::from(stripes.m());
-    let bytes = n * u64::from(stripes.block_len_bytes_at(0)) * BUFFERS.min(stripes.stripes() + 1);
+    let (k, m) = (stripes.k(), stripes.m());
+    let bytes = if coding::is_inline(stripes) {
+        // The body and its encoded shards.
+        stripes.size_bytes() + (u64::from(k) + u64::from(m)) * stripes.shard_len_bytes()
+    } else {
+        coding::buffers_bytes(k, m, stripes.block_len_bytes())
+    };
     let permits = bytes.div_ceil(1024) as u32;
     let permit = Arc::clone(&core.stripes).acquire_many_owned(permits);
     match tokio::time::timeout(ADMISSION_WAIT, permit).await {

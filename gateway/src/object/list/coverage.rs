@@ -1,14 +1,16 @@
 //! Whether the nodes that answered a listing may speak for every partition.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use coffer_common::cluster::Cluster;
+use coffer_common::cluster::{Cluster, ClusterMap};
 use coffer_common::limits::PARTITION_COUNT;
 use coffer_common::node::ListPage;
+use coffer_common::protocol::quorum::Geometry;
 use coffer_common::types::{DriveId, Epoch, Incarnation, PartitionId};
+use parking_lot::Mutex;
 
 use crate::object::error::Unavailable;
-use crate::object::peers::Peers;
 
 /// What a node's page says of its own authority.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,10 +31,31 @@ impl Authority {
     }
 }
 
+/// The last authorities that were found to speak for every partition of a map, so that the next page of the same nodes
+/// need not be checked again.
+#[derive(Default)]
+pub(in crate::object) struct Checked(Mutex<Option<(Arc<ClusterMap>, Vec<Authority>)>>);
+
+impl Checked {
+    /// [`check`] for every partition, unless it is known.
+    pub(super) fn check(&self, cluster: &Cluster, answered: &[&Authority]) -> Result<(), Unavailable> {
+        let map = cluster.map();
+        if let Some((known, authorities)) = &*self.0.lock()
+            && Arc::ptr_eq(known, &map)
+            && authorities.iter().eq(answered.iter().copied())
+        {
+            return Ok(());
+        }
+        check(&map, answered, None)?;
+        *self.0.lock() = Some((map, answered.iter().map(|authority| (*authority).clone()).collect()));
+        Ok(())
+    }
+}
+
 /// Checks that R0 voters of the partition, or of every partition, are among those that answered.
-pub(super) fn check<'a>(
-    cluster: &Cluster,
-    answered: impl Iterator<Item = &'a Authority>,
+pub(super) fn check(
+    map: &ClusterMap,
+    answered: &[&Authority],
     only: Option<PartitionId>,
 ) -> Result<(), Unavailable> {
     let mut drives: HashMap<DriveId, Incarnation> = HashMap::new();
@@ -48,7 +71,6 @@ pub(super) fn check<'a>(
         Some(partition) => partition.0..partition.0 + 1,
         None => 0..PARTITION_COUNT,
     };
-    let map = cluster.map();
     for partition in partitions.map(PartitionId) {
         let (mut votes, mut n) = (0, 0);
         let known = map.epochs(partition).epoch;
@@ -69,8 +91,8 @@ pub(super) fn check<'a>(
     Ok(())
 }
 
-/// The stripe width of a partition.
-pub(super) fn majority(cluster: &Cluster, partition: PartitionId) -> (usize, usize) {
-    let geometry = Peers::of(cluster, partition).geometry;
+/// M and R0: every partition has the layout's stripe width.
+pub(super) fn counts(cluster: &Cluster) -> (usize, usize) {
+    let geometry = Geometry::new(cluster.map().layout.n());
     (geometry.m(), geometry.r0())
 }

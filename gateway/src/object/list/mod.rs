@@ -16,6 +16,7 @@ use coffer_common::protocol::message::{Version, VersionKind};
 use coffer_common::types::{BucketId, PartitionId, RegisterKey, RegisterKind};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+pub(super) use self::coverage::Checked;
 use self::scan::{Listed, Merged, Scan, ScanRequest};
 use super::bucket::Bucket;
 use super::core::Core;
@@ -139,7 +140,7 @@ impl Listing {
 
     /// The visible current version of a register, settled if need be.
     async fn current(&self, listed: &Listed) -> Result<Option<Version>, Unavailable> {
-        let (m, _) = coverage::majority(&self.core.cluster, listed.partition);
+        let (m, _) = coverage::counts(&self.core.cluster);
         let version = match listed.top(m) {
             None => return Ok(None),
             Some((version, true)) => version.clone(),
@@ -161,7 +162,7 @@ impl Listing {
     /// Whether anything visible lies below a rolled-up prefix.
     async fn confirm(&self, prefix: &Bytes, witnesses: &[Listed]) -> Result<bool, Unavailable> {
         for witness in witnesses {
-            let (m, r0) = coverage::majority(&self.core.cluster, witness.partition);
+            let (m, r0) = coverage::counts(&self.core.cluster);
             if witness.slots.len() >= r0
                 && let Some((version, true)) = witness.top(m)
                 && self.is_visible(version)?

@@ -158,8 +158,12 @@ impl Scan {
             },
         );
         join_all(pages).await;
-        let answered = self.cursors.iter().filter_map(|cursor| cursor.authority.as_ref());
-        coverage::check(&self.core.cluster, answered, self.request.only)
+        let answered: Vec<&Authority> =
+            self.cursors.iter().filter_map(|cursor| cursor.authority.as_ref()).collect();
+        match self.request.only {
+            None => self.core.coverage.check(&self.core.cluster, &answered),
+            Some(_) => coverage::check(&self.core.cluster.map(), &answered, self.request.only),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the suites share: [`harness`] starts real Coffer, etcd and load-balancer processes on free ports and can
-//! kill, pause, restart and wipe them; [`client`] makes S3 clients for them.
+//! kill, pause, restart and wipe them; [`client`] makes S3 clients for them; [`bench`] is the load generator.
 
+pub mod bench;
 pub mod client;
 pub mod harness;

@@ -270,7 +270,7 @@ pub(crate) fn checksum_text(value: &Checksum, parts: usize) -> String {
 pub(crate) fn read_checksums(info: &ObjectInfo, select: Select, selected: Selected, headers: &mut HeaderMap) {
     match select {
         Select::Part(number) if !info.parts.is_empty() => {
-            if let Some(part) = info.parts.get(usize::from(number).saturating_sub(1)) {
+            if let Some(part) = info.parts.iter().find(|part| part.number == number) {
                 checksums_to_headers(&part.checksums, info.parts.len(), headers);
             }
         }

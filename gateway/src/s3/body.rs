@@ -10,7 +10,8 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,7 +28,7 @@ use super::convert::{algorithm_to_s3, to_object};
 use super::error::{Code, S3Error};
 use super::payload::{PayloadError, PayloadPlan, PayloadStream, Trailers};
 use super::response;
-use crate::object::{self, BodyError, ByteSource, ChecksumScope, Digester, Digests, MakeDigester};
+use crate::object::{self, BodyError, ByteSource, ChecksumScope, Digester, Digests, MakeDigester, Select};
 
 /// A client that sends no byte for this long has gone.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
@@ -47,12 +48,33 @@ pub(crate) struct RequestBody {
     incoming: Option<Incoming>,
     /// A client that waits for `100 Continue` sends nothing after a refusal.
     waits: bool,
+    whole: Arc<AtomicBool>,
+}
+
+/// Tells whether a request's body was read to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct BodyWatch(Arc<AtomicBool>);
+
+impl BodyWatch {
+    /// Whether it was. If not, the connection cannot carry another request: the next bytes may be the rest of this one.
+    /// Nor can it if the client got its answer where it waited for `100 Continue`, be the body empty: botocore then takes
+    /// the next answer for this one.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl RequestBody {
     /// The body of a request with these headers.
     pub(crate) fn new(incoming: Incoming, headers: &HeaderMap) -> Self {
-        Self { incoming: Some(incoming), waits: headers.contains_key(http::header::EXPECT) }
+        let waits = headers.contains_key(http::header::EXPECT);
+        let whole = Arc::new(AtomicBool::new(incoming.is_end_stream() && !waits));
+        Self { incoming: Some(incoming), waits, whole }
+    }
+
+    /// Outlives the body.
+    pub(crate) fn watch(&self) -> BodyWatch {
+        BodyWatch(self.whole.clone())
     }
 }
 
@@ -64,11 +86,17 @@ impl http_body::Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.waits = false;
-        match &mut self.incoming {
-            Some(incoming) => Pin::new(incoming).poll_frame(context),
-            None => Poll::Ready(None),
+        let this = &mut *self;
+        let Some(incoming) = this.incoming.as_mut().filter(|incoming| !incoming.is_end_stream()) else {
+            return Poll::Ready(None);
+        };
+        // Asking for the body is what sends `100 Continue`.
+        this.waits = false;
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
+        if frame.is_none() || incoming.is_end_stream() {
+            this.whole.store(true, Ordering::Release);
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -278,7 +306,26 @@ pub(crate) fn copy_digester(asked: Option<checksum::ChecksumAlgorithm>) -> MakeD
     })
 }
 
-/// Hashes a copied part with what its upload keeps.
-pub(crate) fn copy_part_digester() -> MakeDigester {
-    Box::new(|_, upload| store_digester(upload.map(|(algorithm, _)| algorithm_to_s3(algorithm))))
+/// Hashes a copied part with what its upload keeps. A range that goes beyond the source is refused.
+pub(crate) fn copy_part_digester(select: Select) -> MakeDigester {
+    Box::new(move |source, upload| match select {
+        Select::Range { last: Some(last), .. } if last >= source.size => {
+            let message = format!("Range specified is not valid for source object of size: {}", source.size);
+            Box::new(Refuser(S3Error::with(Code::InvalidArgument, message)))
+        }
+        Select::All | Select::Range { .. } | Select::Suffix(_) | Select::Part(_) => {
+            store_digester(upload.map(|(algorithm, _)| algorithm_to_s3(algorithm)))
+        }
+    })
+}
+
+/// Has the last word about bytes that must not be stored, whatever they are.
+struct Refuser(S3Error);
+
+impl Digester for Refuser {
+    fn update(&mut self, _: &[u8]) {}
+
+    fn finish(self: Box<Self>) -> Result<Digests, BodyError> {
+        Err(refused(self.0))
+    }
 }

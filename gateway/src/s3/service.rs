@@ -8,7 +8,7 @@
 //!    byte of the answer is out, not before);
 //! 3. a panic becomes `InternalError`, and the connection lives;
 //! 4. address, signature, operation, handler ([`S3Service::dispatch`]); an error becomes XML;
-//! 5. ids on the answer; metrics.
+//! 5. ids on the answer; `Connection: close` if the request's body was not read to its end; metrics.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::auth::{AuthConfig, Credentials, RequestParts, Verifier};
-use super::body::RequestBody;
+use super::body::{BodyWatch, RequestBody};
 use super::checksum::HashPool;
 use super::error::{Code, S3Error};
 use super::operation::{Address, BucketOperation, ObjectOperation, Operation};
@@ -76,6 +76,7 @@ struct Inner {
 #[derive(Default)]
 struct Labels {
     operation: Option<&'static str>,
+    body: Option<BodyWatch>,
 }
 
 impl S3Service {
@@ -108,6 +109,7 @@ impl S3Service {
 
     async fn answer(&self, request: Request<Incoming>, id: String, started: Instant) -> S3Response {
         let head = *request.method() == Method::HEAD;
+        let http1 = request.version() < http::Version::HTTP_2;
         let resource = request.uri().path().to_owned();
         let mut labels = Labels::default();
         let place = tokio::time::timeout(ADMISSION_WAIT, self.inner.admission.clone().acquire_owned()).await;
@@ -134,6 +136,10 @@ impl S3Service {
             }
         };
         self.stamp(&mut response, &id);
+        // A client whose body was refused must not send its next request behind what is left of it.
+        if http1 && labels.body.is_none_or(|body| !body.is_whole()) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let status = response.status();
         tracing::debug!(operation, status = status.as_u16(), elapsed = ?started.elapsed(), "answered");
         response.map(|body| metered::Metered::new(body, operation, status, started, place).boxed_unsync())
@@ -152,6 +158,7 @@ impl S3Service {
     async fn dispatch(&self, request: Request<Incoming>, labels: &mut Labels) -> Result<S3Response, S3Error> {
         let (parts, incoming) = request.into_parts();
         let body = RequestBody::new(incoming, &parts.headers);
+        labels.body = Some(body.watch());
         let inner = &self.inner;
         let authority = authority(&parts.uri);
         let host = authority.or_else(|| parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()));

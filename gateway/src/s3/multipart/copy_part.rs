@@ -42,7 +42,7 @@ pub(crate) async fn copy_part(
         Some(range) => range::parse_copy_range(range)?,
         None => Select::All,
     };
-    let copy = CopyPart { upload, number, source, select, digester: copy_part_digester() };
+    let copy = CopyPart { upload, number, source, select, digester: copy_part_digester(select) };
     let part = store.copy_part(copy).await?;
     let document = CopyPartResult {
         xmlns: xml::NAMESPACE,

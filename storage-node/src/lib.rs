@@ -7,6 +7,8 @@
 
 pub mod admin;
 pub mod app;
+#[doc(hidden)]
+pub mod bench;
 pub mod config;
 mod drive;
 mod image;

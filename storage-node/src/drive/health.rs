@@ -4,7 +4,7 @@
 //! after a failed sync nobody knows what the kernel dropped, so nothing of the drive is served or retried.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coffer_common::node::DriveState;
 use parking_lot::Mutex;
@@ -17,6 +17,8 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(5);
 const FAILED_AFTER: Duration = Duration::from_secs(60);
 /// Read errors that make a drive suspect.
 const SUSPECT_ERRORS: u32 = 3;
+/// Read errors count no longer when none has come for this long.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 /// Writes of data are refused when fewer free bytes are left than the smaller of this and one twentieth of the
 /// capacity; commits, deletes and compaction go on in what remains.
 const RESERVE_BYTES: u64 = 1 << 30;
@@ -26,6 +28,7 @@ const RESERVE_BYTES: u64 = 1 << 30;
 pub(crate) struct Health {
     poison: Mutex<Option<String>>,
     read_errors: AtomicU32,
+    last_error: Mutex<Option<Instant>>,
     full: AtomicU32,
     capacity: AtomicU64,
     free: AtomicU64,
@@ -49,7 +52,15 @@ impl Health {
 
     /// Counts a read that failed or did not verify.
     pub(crate) fn read_error(&self) {
+        *self.last_error.lock() = Some(Instant::now());
         self.read_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Forgives read errors once none has come for a while.
+    pub(crate) fn forget_old_errors(&self) {
+        if self.last_error.lock().is_some_and(|at| at.elapsed() >= FORGIVEN_AFTER) {
+            self.read_errors.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Takes note of the room that is left.

@@ -7,7 +7,7 @@
 //! mounted) is refused instead of being taken for a fresh one.
 //!
 //! ```json
-//! { "format": 1, "cluster": "<32 hex>", "drive": "<32 hex>", "incarnation": 0, "segment_bytes": 67108864,
+//! { "format": 1, "cluster": "<32 hex>", "drive": "<32 hex>", "incarnation": 0, "segment_bytes": 33554432,
 //!   "known_paths": [{ "path": "/data1", "drive": "<32 hex>" }] }
 //! ```
 //! It is written as `coffer.json.new`, synced, renamed, and the folder is synced.
@@ -30,8 +30,8 @@ const NEW_IDENTITY_FILE: &str = "coffer.json.new";
 /// The drive format that this program writes and the newest it understands.
 const FORMAT: u32 = 1;
 
-/// The segment size of drives that are large enough.
-const SEGMENT_BYTES: u32 = 64 << 20;
+/// The segment size of drives that are large enough: two of them are written with zeros at the first start.
+const SEGMENT_BYTES: u32 = 32 << 20;
 const MIN_SEGMENT_BYTES: u32 = 2 << 20;
 
 fn default_segment_bytes() -> u32 {

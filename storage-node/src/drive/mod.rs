@@ -18,9 +18,7 @@ mod pool;
 pub(crate) use health::Health;
 pub use identity::{DriveIdentity, DriveProbe, DriveRefusal, KnownPath, format, probe, survey};
 pub(crate) use identity::{OpenDrive, remember_paths};
-#[cfg(test)]
-pub(crate) use io::FileIo;
-pub(crate) use io::{DriveFile, DriveIo, is_full};
+pub(crate) use io::{DriveFile, DriveIo, FileIo, is_full};
 pub(crate) use pool::{IoPool, PoolError};
 
 /// Size of the file system that a drive is, or will be, on; 0 if it does not say.

@@ -18,6 +18,8 @@ use coffer_common::protocol::register::Register;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{Fence, OpId, PartitionId, SlotIndex, SlotSet, Tag};
 use prost::Message;
+use prost::bytes::Buf;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use super::{Entry, ShardLocation, StoredShard, Waiting};
 use crate::journal::Place;
@@ -139,6 +141,42 @@ pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
             .collect(),
     }
     .encode_to_vec()
+}
+
+/// What a listing needs of a register.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// The key's partition.
+    pub(crate) partition: PartitionId,
+    /// The slot that the drive is.
+    pub(crate) slot: SlotIndex,
+    /// The current version.
+    pub(crate) current: SlotVersion,
+}
+
+/// The current version of an encoded register, if it has one, without decoding the rest: listings read millions of them.
+pub(crate) fn decode_listed(mut image: &[u8]) -> Result<Option<Listed>, DecodeImageError> {
+    let bad = |error: prost::DecodeError| DecodeImageError(error.to_string());
+    let (mut partition, mut slot, mut last) = (0, 0, None);
+    while image.has_remaining() {
+        let (field, wire) = decode_key(&mut image).map_err(bad)?;
+        match (field, wire) {
+            (2, WireType::Varint) => partition = decode_varint(&mut image).map_err(bad)?,
+            (3, WireType::Varint) => slot = decode_varint(&mut image).map_err(bad)?,
+            // The last of the versions is the current one.
+            (8, WireType::LengthDelimited) => {
+                let len = decode_varint(&mut image).map_err(bad)? as usize;
+                let (version, rest) =
+                    image.split_at_checked(len).ok_or_else(|| DecodeImageError("a length".to_owned()))?;
+                (last, image) = (Some(version), rest);
+            }
+            _ => skip_field(wire, field, &mut image, DecodeContext::default()).map_err(bad)?,
+        }
+    }
+    let Some(version) = last else { return Ok(None) };
+    let version = VersionImage::decode(Bytes::copy_from_slice(version)).map_err(bad)?;
+    let (partition, slot) = (PartitionId(small(partition)?), SlotIndex(small(slot)?));
+    Ok(Some(Listed { partition, slot, current: version_of(version)? }))
 }
 
 /// The inverse of [`encode_entry`]; sequence and place are not part of a record.

@@ -18,7 +18,7 @@ use coffer_common::protocol::register::Register;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{OpId, PartitionId, SlotIndex};
 
-pub(crate) use disk::{DecodeImageError, decode_entry, encode_entry};
+pub(crate) use disk::{DecodeImageError, Listed, decode_entry, decode_listed, encode_entry};
 pub(crate) use state::{
     StateKey, decode_boot, decode_bucket, decode_forget, decode_partition, decode_snapshot, encode_boot,
     encode_bucket, encode_forget, encode_partition, encode_snapshot,

@@ -83,7 +83,13 @@ proptest! {
     #[test]
     fn a_register_survives_its_record(entry in entry()) {
         let decoded = decode_entry(encode_entry(&entry).into(), entry.sequence, entry.place);
-        prop_assert_eq!(decoded, Ok(entry));
+        prop_assert_eq!(decoded, Ok(entry.clone()));
+        let listed = entry.register.current().map(|current| Listed {
+            partition: entry.partition,
+            slot: entry.slot,
+            current: current.clone(),
+        });
+        prop_assert_eq!(decode_listed(&encode_entry(&entry)), Ok(listed));
     }
 
     #[test]
@@ -91,6 +97,7 @@ proptest! {
         let mut bytes = encode_entry(&entry);
         let at = at.index(bytes.len());
         bytes[at] ^= 1_u8 << bit;
+        let _ = decode_listed(&bytes);
         let _ = decode_entry(bytes.clone().into(), 0, Place::default());
         bytes.truncate(at);
         let _ = decode_entry(bytes.into(), 0, Place::default());

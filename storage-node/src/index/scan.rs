@@ -12,13 +12,13 @@ use bytes::Bytes;
 use redb::{AccessGuard, Range, ReadableDatabase};
 
 use super::layers::Held;
-use super::{Index, IndexError, REGISTERS, decode_value};
-use crate::image::Entry;
+use super::{Index, IndexError, REGISTERS, split_value};
+use crate::image::{Entry, Listed, decode_listed};
 
 /// Registers taken from the layers at a time.
 const PIECE: usize = 64;
 
-type Row = (AccessGuard<'static, &'static [u8]>, AccessGuard<'static, &'static [u8]>);
+pub(crate) type Row = (AccessGuard<'static, &'static [u8]>, AccessGuard<'static, &'static [u8]>);
 
 /// A range being read; blocks on I/O.
 pub(crate) struct Scan<'a> {
@@ -39,16 +39,31 @@ pub(crate) struct Scan<'a> {
 pub(crate) enum Found {
     /// In a layer.
     Recent(Arc<Entry>),
-    /// A row of redb.
-    Row(AccessGuard<'static, &'static [u8]>),
+    /// A row of redb: key and value.
+    Row(Row),
 }
 
 impl Found {
-    /// The register.
-    pub(crate) fn entry(self) -> Result<Arc<Entry>, IndexError> {
+    /// The register's encoded key.
+    pub(crate) fn key(&self) -> &[u8] {
         match self {
-            Self::Recent(entry) => Ok(entry),
-            Self::Row(value) => Ok(Arc::new(decode_value(value.value())?)),
+            Self::Recent(entry) => &entry.key,
+            Self::Row((key, _)) => key.value(),
+        }
+    }
+
+    /// What a listing needs of it; `None` if it has no current version.
+    pub(crate) fn listed(&self) -> Result<Option<Listed>, IndexError> {
+        match self {
+            Self::Recent(entry) => Ok(entry.register.current().map(|current| Listed {
+                partition: entry.partition,
+                slot: entry.slot,
+                current: current.clone(),
+            })),
+            Self::Row((_, value)) => {
+                let (_, _, image) = split_value(value.value())?;
+                decode_listed(image).map_err(|error| IndexError::Malformed(error.to_string()))
+            }
         }
     }
 }
@@ -107,9 +122,9 @@ impl Scan<'_> {
                 }
             };
             if disk_first {
-                let Some((key, value)) = self.row.take() else { continue };
-                self.moved_to(key.value());
-                return Ok(Some(Found::Row(value)));
+                let Some(row) = self.row.take() else { continue };
+                self.moved_to(row.0.value());
+                return Ok(Some(Found::Row(row)));
             }
             let Some((key, held)) = self.recent.pop_front() else { continue };
             self.moved_to(&key);

@@ -1,6 +1,6 @@
 //! How a record lies in a segment, and how a segment begins and ends. Golden bytes are in the tests.
 //!
-//! All integers are little-endian. A segment of `S` bytes (64 MiB), preallocated and zeroed:
+//! All integers are little-endian. A segment of `S` bytes (32 MiB, less on small drives), preallocated and zeroed:
 //!
 //! ```text
 //! 0        segment header, 64 bytes

@@ -1,7 +1,8 @@
-//! The drive's own loop: applies layers, frees superseded versions, sweeps, looks at the room that is left.
+//! The drive's own loops: one applies layers to the index, one frees superseded versions, compacts, sweeps, and looks at
+//! the room that is left.
 //!
-//! One thread per drive, which blocks on that drive only. Each step is short, and what fails is tried again later; a
-//! failed index poisons the drive, because its layers could only grow.
+//! Two threads per drive, which block on that drive only. What fails is tried again later; a failed index poisons the
+//! drive, because its layers could only grow.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -54,52 +55,67 @@ pub struct Unstable {
     pub tag: Tag,
 }
 
-/// The running loop; stops, and syncs the index, when dropped.
+/// The running loops; they stop, and the index is synced, when this is dropped.
 pub(crate) struct Background {
-    stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
+    store: Arc<DriveStore>,
+    stop: Arc<Stop>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Tells the loops to end.
+#[derive(Default)]
+struct Stop {
+    told: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Stop {
+    /// Waits for `time`; true if the loop must end.
+    fn wait(&self, time: Duration) -> bool {
+        let mut told = self.told.lock();
+        if !*told {
+            self.wake.wait_for(&mut told, time);
+        }
+        *told
+    }
 }
 
 impl Background {
     pub(crate) fn start(store: Arc<DriveStore>) -> std::io::Result<Self> {
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let seen = Arc::clone(&stop);
-        let name = format!("drive-{:08x}", store.id.0 >> 96);
-        let thread = std::thread::Builder::new().name(name).spawn(move || run(&store, &seen))?;
-        Ok(Self { stop, thread: Some(thread) })
+        let stop = Arc::<Stop>::default();
+        let spawn = |role: &str, run: fn(&DriveStore, &Stop)| {
+            let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
+            let name = format!("{role}-{:08x}", store.id.0 >> 96);
+            std::thread::Builder::new().name(name).spawn(move || run(&store, &stop))
+        };
+        let threads = vec![spawn("index", apply_layers)?, spawn("house", keep_house)?];
+        Ok(Self { store, stop, threads })
     }
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
-        *self.stop.0.lock() = true;
-        self.stop.1.notify_all();
-        if let Some(thread) = self.thread.take() {
+        *self.stop.told.lock() = true;
+        self.stop.wake.notify_all();
+        for thread in self.threads.drain(..) {
+            // A loop that panicked has nothing left to stop.
             let _ = thread.join();
+        }
+        if self.store.health.poisoned().is_none() {
+            self.store.apply(true);
         }
     }
 }
 
-fn run(store: &DriveStore, stop: &(Mutex<bool>, Condvar)) {
-    let (mut applied, mut synced, mut kept) = (Instant::now(), Instant::now(), Instant::now());
-    let mut swept: Option<Instant> = None;
-    let mut free_cursor = Vec::new();
-    loop {
-        let stopping = {
-            let mut stopping = stop.0.lock();
-            if !*stopping {
-                stop.1.wait_for(&mut stopping, TICK);
-            }
-            *stopping
-        };
+/// Applies a layer when it is full, or has waited long enough.
+fn apply_layers(store: &DriveStore, stop: &Stop) {
+    let (mut applied, mut synced) = (Instant::now(), Instant::now());
+    while !stop.wait(TICK) {
         if store.health.poisoned().is_some() {
             store.index.release();
-            if stopping {
-                return;
-            }
             continue;
         }
-        let sync = stopping || synced.elapsed() >= SYNC_INTERVAL;
+        let sync = synced.elapsed() >= SYNC_INTERVAL;
         if sync || applied.elapsed() >= APPLY_INTERVAL || store.index.is_due() {
             store.apply(sync);
             applied = Instant::now();
@@ -107,16 +123,21 @@ fn run(store: &DriveStore, stop: &(Mutex<bool>, Condvar)) {
                 synced = Instant::now();
             }
         }
-        if stopping {
-            return;
+    }
+}
+
+/// Looks at the room that is left, frees, compacts and sweeps.
+fn keep_house(store: &DriveStore, stop: &Stop) {
+    let mut swept: Option<Instant> = None;
+    let mut free_cursor = Vec::new();
+    while !stop.wait(HOUSEKEEPING_INTERVAL) {
+        if store.health.poisoned().is_some() {
+            continue;
         }
-        if kept.elapsed() >= HOUSEKEEPING_INTERVAL {
-            store.keep_house(&mut free_cursor);
-            if swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL) {
-                store.sweep_files(SWEEP_AGE);
-                swept = Some(Instant::now());
-            }
-            kept = Instant::now();
+        store.keep_house(&mut free_cursor, stop);
+        if swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL) {
+            store.sweep_files(SWEEP_AGE);
+            swept = Some(Instant::now());
         }
     }
 }
@@ -131,7 +152,8 @@ impl DriveStore {
         }
     }
 
-    fn keep_house(&self, free_cursor: &mut Vec<u8>) {
+    fn keep_house(&self, free_cursor: &mut Vec<u8>, stop: &Stop) {
+        self.health.forget_old_errors();
         match self.drive.io.space() {
             Ok(space) => {
                 self.health.set_space(space);
@@ -150,7 +172,7 @@ impl DriveStore {
             Err(error) => tracing::warn!(drive = %self.id, error, "freeing superseded versions failed"),
         }
         let began = Instant::now();
-        while began.elapsed() < COMPACTION_TIME {
+        while began.elapsed() < COMPACTION_TIME && !*stop.told.lock() {
             match self.compact() {
                 Ok(true) => {}
                 Ok(false) => break,

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coffer_common::node::{ListEntry, ListRequest, NodeError};
 use coffer_common::protocol::message::VersionKind;
-use coffer_common::types::{Epoch, PartitionId, RegisterKey, SlotIndex};
+use coffer_common::types::{Epoch, PartitionId, RegisterKey};
 
 use super::DriveStore;
-use crate::image::Entry;
+use crate::image::Listed;
 use crate::index::{IndexError, Scan};
 
 /// An item of one drive's page, with the key it is ordered by.
@@ -52,12 +52,12 @@ impl DriveStore {
     ) -> Result<Option<ListEntry>, NodeError> {
         let key = register.encode();
         let entry = self.run(move |store| store.index.get(&key)).await?.map_err(|e| self.unavailable(e))?;
-        let entry = match &entry {
-            Some(entry) => list_entry(register, entry),
-            None => None,
-        };
+        let listed = entry.and_then(|entry| {
+            let current = entry.register.current()?.clone();
+            Some(list_entry(register, Listed { partition: entry.partition, slot: entry.slot, current }))
+        });
         self.journal.durable(self.journal.last_sequence()).await.map_err(|e| self.unavailable(e))?;
-        Ok(entry)
+        Ok(listed)
     }
 
     fn list_blocking(&self, request: &ListRequest) -> Result<DriveList, IndexError> {
@@ -75,17 +75,23 @@ impl DriveStore {
         let mut scan = self.index.scan(from, end);
         let limit = request.limit.max(1) as usize;
         while let Some(found) = scan.next()? {
-            let entry = found.entry()?;
-            let Some((register, listed)) = listable(&entry)? else { continue };
+            let Some(listed) = found.listed()? else { continue };
             if list.items.len() == limit {
                 list.truncated = true;
                 break;
             }
+            let key = Bytes::copy_from_slice(found.key());
+            let register = decode_key(&key)?;
             match rolled_up(&register, request) {
-                None => list.items.push((entry.key.clone(), DriveItem::Entry(listed))),
+                None => list.items.push((key, DriveItem::Entry(list_entry(register, listed)))),
                 Some(common) => {
                     let encoded = RegisterKey::encode_prefix(request.bucket, request.kind, &common);
-                    if let Some(witness) = first_live(&mut scan, &entry, listed, &encoded)? {
+                    let first = is_live(&listed).then(|| list_entry(register, listed));
+                    let witness = match first {
+                        None => first_live(&mut scan, &encoded)?,
+                        live => live,
+                    };
+                    if let Some(witness) = witness {
                         let item = DriveItem::CommonPrefix(common, witness);
                         list.items.push((encoded.clone().into(), item));
                     }
@@ -112,45 +118,29 @@ impl DriveStore {
     }
 }
 
-/// The first register at or behind `entry` below the encoded prefix that is no tombstone here.
-fn first_live(
-    scan: &mut Scan<'_>,
-    entry: &Arc<Entry>,
-    listed: ListEntry,
-    encoded: &[u8],
-) -> Result<Option<ListEntry>, IndexError> {
-    if is_live(entry) {
-        return Ok(Some(listed));
-    }
+/// The next register below the encoded prefix that is no tombstone here.
+fn first_live(scan: &mut Scan<'_>, encoded: &[u8]) -> Result<Option<ListEntry>, IndexError> {
     while let Some(found) = scan.next()? {
-        let entry = found.entry()?;
-        if !entry.key.starts_with(encoded) {
+        if !found.key().starts_with(encoded) {
             return Ok(None);
         }
-        if is_live(&entry) {
-            return Ok(listable(&entry)?.map(|(_, listed)| listed));
+        if let Some(listed) = found.listed()?.filter(is_live) {
+            return Ok(Some(list_entry(decode_key(found.key())?, listed)));
         }
     }
     Ok(None)
 }
 
-fn is_live(entry: &Entry) -> bool {
-    entry.register.current().is_some_and(|current| current.version.kind != VersionKind::Tombstone)
+fn is_live(listed: &Listed) -> bool {
+    listed.current.version.kind != VersionKind::Tombstone
 }
 
-fn listable(entry: &Entry) -> Result<Option<(RegisterKey, ListEntry)>, IndexError> {
-    if entry.register.current().is_none() {
-        return Ok(None);
-    }
-    let register =
-        RegisterKey::decode(&entry.key).map_err(|error| IndexError::Malformed(error.to_string()))?;
-    Ok(list_entry(register.clone(), entry).map(|listed| (register, listed)))
+fn decode_key(key: &[u8]) -> Result<RegisterKey, IndexError> {
+    RegisterKey::decode(key).map_err(|error| IndexError::Malformed(error.to_string()))
 }
 
-fn list_entry(register: RegisterKey, entry: &Entry) -> Option<ListEntry> {
-    let current = entry.register.current()?.clone();
-    let slots: Vec<(SlotIndex, _)> = vec![(entry.slot, current)];
-    Some(ListEntry { register, partition: entry.partition, slots })
+fn list_entry(register: RegisterKey, listed: Listed) -> ListEntry {
+    ListEntry { register, partition: listed.partition, slots: vec![(listed.slot, listed.current)] }
 }
 
 /// The common prefix that a register's key is rolled up into, delimiter included.

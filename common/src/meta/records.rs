@@ -14,6 +14,7 @@ pub(super) struct DiskEnvelope {
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
+#[expect(clippy::large_enum_variant, reason = "one per record, gone as soon as it is converted")]
 pub(super) enum Body {
     #[prost(message, tag = "2")]
     Object(DiskObject),

@@ -1,7 +1,7 @@
 //! The object layer over real storage nodes: what is acknowledged reads back, with half of the drives gone too, and what
 //! cannot be decided is said to be unavailable.
 
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test, all of it")]
 
 mod body;
 mod cluster;

@@ -51,8 +51,6 @@ pub(super) struct ScanRequest {
 pub(super) struct Listed {
     /// The register.
     pub(super) register: RegisterKey,
-    /// Its partition.
-    pub(super) partition: PartitionId,
     /// Current versions by slot; slots that are not named hold nothing.
     pub(super) slots: Vec<(SlotIndex, SlotVersion)>,
 }
@@ -216,8 +214,8 @@ fn add(entries: &mut Vec<Listed>, entry: ListEntry) {
     match entries.iter_mut().find(|listed| listed.register == entry.register) {
         Some(listed) => listed.slots.extend(entry.slots),
         None => {
-            let ListEntry { register, partition, slots } = entry;
-            entries.push(Listed { register, partition, slots });
+            let ListEntry { register, partition: _, slots } = entry;
+            entries.push(Listed { register, slots });
         }
     }
 }

@@ -10,7 +10,7 @@ use coffer_gateway::object::{
 };
 use md5::{Digest, Md5};
 
-pub struct Pieces {
+pub(crate) struct Pieces {
     data: Bytes,
     piece: usize,
 }
@@ -23,13 +23,13 @@ impl ByteSource for Pieces {
     }
 }
 
-pub struct Md5Digester {
+pub(crate) struct Md5Digester {
     md5: Md5,
     refuse: bool,
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Refused;
+pub(crate) struct Refused;
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,11 +52,11 @@ impl Digester for Md5Digester {
     }
 }
 
-pub fn digester() -> Box<dyn Digester> {
+pub(crate) fn digester() -> Box<dyn Digester> {
     Box::new(Md5Digester { md5: Md5::new(), refuse: false })
 }
 
-pub fn body(data: &Bytes) -> Body {
+pub(crate) fn body(data: &Bytes) -> Body {
     Body {
         length: data.len() as u64,
         source: Box::new(Pieces { data: data.clone(), piece: 60_001 }),
@@ -64,12 +64,12 @@ pub fn body(data: &Bytes) -> Body {
     }
 }
 
-pub fn refused_body(data: &Bytes) -> Body {
+pub(crate) fn refused_body(data: &Bytes) -> Body {
     Body { digester: Box::new(Md5Digester { md5: Md5::new(), refuse: true }), ..body(data) }
 }
 
 /// Bytes that differ from each other and between seeds.
-pub fn bytes(len: usize, seed: u64) -> Bytes {
+pub(crate) fn bytes(len: usize, seed: u64) -> Bytes {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {
@@ -82,23 +82,23 @@ pub fn bytes(len: usize, seed: u64) -> Bytes {
     out.into()
 }
 
-pub fn etag(data: &Bytes) -> String {
+pub(crate) fn etag(data: &Bytes) -> String {
     hex::encode(Md5::digest(data))
 }
 
-pub fn name(bucket: &str) -> BucketName {
+pub(crate) fn name(bucket: &str) -> BucketName {
     BucketName::new(bucket).unwrap()
 }
 
-pub fn key(key: &str) -> ObjectKey {
+pub(crate) fn key(key: &str) -> ObjectKey {
     ObjectKey::new(key.to_owned()).unwrap()
 }
 
-pub async fn make_bucket(store: &ObjectStore, bucket: &str) {
+pub(crate) async fn make_bucket(store: &ObjectStore, bucket: &str) {
     store.create_bucket(name(bucket), Owner::default(), "r".into()).await.unwrap();
 }
 
-pub fn put_request(bucket: &str, k: &str, body: Body) -> PutObject {
+pub(crate) fn put_request(bucket: &str, k: &str, body: Body) -> PutObject {
     PutObject {
         bucket: name(bucket),
         key: key(k),
@@ -109,17 +109,22 @@ pub fn put_request(bucket: &str, k: &str, body: Body) -> PutObject {
     }
 }
 
-pub async fn put(store: &ObjectStore, bucket: &str, k: &str, data: &Bytes) -> Result<ObjectInfo, PutError> {
+pub(crate) async fn put(
+    store: &ObjectStore,
+    bucket: &str,
+    k: &str,
+    data: &Bytes,
+) -> Result<ObjectInfo, PutError> {
     store.put_object(put_request(bucket, k, body(data))).await
 }
 
 #[derive(Debug)]
-pub enum ReadFailure {
+pub(crate) enum ReadFailure {
     Get(#[allow(dead_code, reason = "shown by Debug")] GetError),
     Broken(#[allow(dead_code, reason = "shown by Debug")] ReadBroken),
 }
 
-pub async fn get_part(
+pub(crate) async fn get_part(
     store: &ObjectStore,
     bucket: &str,
     k: &str,
@@ -142,11 +147,11 @@ pub async fn get_part(
     Ok(out.into())
 }
 
-pub async fn get(store: &ObjectStore, bucket: &str, k: &str) -> Result<Bytes, ReadFailure> {
+pub(crate) async fn get(store: &ObjectStore, bucket: &str, k: &str) -> Result<Bytes, ReadFailure> {
     get_part(store, bucket, k, Select::All).await
 }
 
-pub fn list_request(bucket: &str, prefix: &str, delimiter: &str, limit: u32) -> ListObjects {
+pub(crate) fn list_request(bucket: &str, prefix: &str, delimiter: &str, limit: u32) -> ListObjects {
     ListObjects {
         bucket: name(bucket),
         prefix: prefix.into(),
@@ -157,7 +162,7 @@ pub fn list_request(bucket: &str, prefix: &str, delimiter: &str, limit: u32) -> 
 }
 
 /// All pages together, and how many there were.
-pub async fn list_all(
+pub(crate) async fn list_all(
     store: &ObjectStore,
     bucket: &str,
     prefix: &str,
@@ -180,7 +185,7 @@ pub async fn list_all(
     }
 }
 
-pub fn combine() -> coffer_gateway::object::CombineDigests {
+pub(crate) fn combine() -> coffer_gateway::object::CombineDigests {
     Box::new(|parts, _| {
         let mut md5 = Md5::new();
         parts.iter().for_each(|part| md5.update(part.md5));

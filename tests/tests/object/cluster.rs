@@ -20,19 +20,19 @@ use coffer_gateway::object::ObjectStore;
 use coffer_storage_node::{NodeConfig, StorageNode, format};
 
 /// A node behind switches.
-pub struct Gate {
+pub(crate) struct Gate {
     id: NodeId,
     inner: Arc<dyn NodeClient>,
     /// Answers nothing.
-    pub down: AtomicBool,
+    pub(crate) down: AtomicBool,
     /// Answers nothing to COMMIT and STABLE.
-    pub loses_commits: AtomicBool,
+    pub(crate) loses_commits: AtomicBool,
     /// Takes its time for blocks.
-    pub slow_reads: AtomicBool,
+    pub(crate) slow_reads: AtomicBool,
     /// Sends blocks with a flipped bit.
-    pub damages_reads: AtomicBool,
+    pub(crate) damages_reads: AtomicBool,
     /// Breaks off after the first block.
-    pub cuts_reads: AtomicBool,
+    pub(crate) cuts_reads: AtomicBool,
 }
 
 impl Gate {
@@ -140,17 +140,17 @@ impl SnapshotStore for Image {
 }
 
 /// A running cluster.
-pub struct Bench {
-    pub store: ObjectStore,
-    pub gates: Vec<Arc<Gate>>,
-    pub cluster: Cluster,
-    pub shutdown: Shutdown,
+pub(crate) struct Bench {
+    pub(crate) store: ObjectStore,
+    pub(crate) gates: Vec<Arc<Gate>>,
+    pub(crate) cluster: Cluster,
+    pub(crate) shutdown: Shutdown,
     _dirs: Vec<tempfile::TempDir>,
 }
 
 impl Bench {
     /// `nodes` nodes with `drives` drives each.
-    pub async fn start(nodes: usize, drives: usize) -> Self {
+    pub(crate) async fn start(nodes: usize, drives: usize) -> Self {
         let cluster_id = ClusterId::random();
         let coordinator = LocalCoordinator::start(Arc::new(Image::default())).await.unwrap();
         let (mut gates, mut records, mut dirs) = (Vec::new(), Vec::new(), Vec::new());
@@ -204,12 +204,12 @@ impl Bench {
     }
 
     /// Another gateway on the same cluster.
-    pub async fn gateway(&self) -> ObjectStore {
+    pub(crate) async fn gateway(&self) -> ObjectStore {
         ObjectStore::start(self.cluster.clone(), ParitySettings::default(), self.shutdown.clone()).await
     }
 
     /// Shuts the gates of these nodes, opens all others.
-    pub fn down(&self, nodes: &[usize]) {
+    pub(crate) fn down(&self, nodes: &[usize]) {
         for (index, gate) in self.gates.iter().enumerate() {
             gate.down.store(nodes.contains(&index), Ordering::SeqCst);
         }

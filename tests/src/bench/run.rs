@@ -21,7 +21,7 @@ pub struct Run {
     pub mix: Mix,
     /// Workers, each with one connection and one request at a time.
     pub concurrency: usize,
-    /// Not counted.
+    /// Not counted; left out where the mix deletes and never puts.
     pub warm_up: Duration,
     /// Counted.
     pub duration: Duration,
@@ -216,7 +216,10 @@ pub async fn run(run: &Run) -> Result<Outcome> {
     .await?;
 
     let start = Instant::now();
-    let window = Window { from: start + run.warm_up, until: start + run.warm_up + run.duration };
+    // What is only ever deleted would be gone before it counted.
+    let consumes = run.mix.has(Op::Delete) && !run.mix.has(Op::Put);
+    let from = if consumes { start } else { start + run.warm_up };
+    let window = Window { from, until: from + run.duration };
     let cpu_before = Arc::new(AtomicU64::new(0));
     let reader = {
         let cpu_before = Arc::clone(&cpu_before);

@@ -47,7 +47,7 @@ struct Arguments {
     /// Seconds that count.
     #[arg(long, short = 'd', default_value_t = 10.0)]
     duration: f64,
-    /// Seconds before them that do not.
+    /// Seconds before them that do not; none where objects are only deleted.
     #[arg(long, short = 'w', default_value_t = 2.0)]
     warm_up: f64,
     /// Objects to prepare for get, stat, list, delete and mixed.

@@ -84,7 +84,9 @@ fn refuse_scheme(nodes: &[ListedNode], security: &NodeSecurity) -> anyhow::Resul
     let https = nodes.iter().flat_map(|(_, drives)| drives).any(|drive| drive.scheme == Scheme::Https);
     match (https, security) {
         (true, NodeSecurity::ClusterSecret(_) | NodeSecurity::Insecure) => {
-            bail!("https:// endpoints need certificates: give their folder with `--tls-dir`, or write http://")
+            bail!(
+                "https:// endpoints need certificates: give their folder with `--tls-dir`, or write http://"
+            )
         }
         (false, NodeSecurity::Mtls { .. }) => {
             bail!("with `--tls-dir` nodes speak TLS only: write https:// in the endpoints")
@@ -94,10 +96,7 @@ fn refuse_scheme(nodes: &[ListedNode], security: &NodeSecurity) -> anyhow::Resul
 }
 
 /// The part of the list that this process serves, and where it listens.
-async fn own_node(
-    asked: Option<&str>,
-    nodes: &[ListedNode],
-) -> anyhow::Result<(SocketAddr, ListedNode)> {
+async fn own_node(asked: Option<&str>, nodes: &[ListedNode]) -> anyhow::Result<(SocketAddr, ListedNode)> {
     let list = || nodes.iter().map(|(address, _)| address.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(asked) = asked {
         let asked = if has_port(asked) { asked.to_owned() } else { format!("{asked}:{DEFAULT_NODE_PORT}") };
@@ -132,7 +131,9 @@ async fn own_node(
 
 fn has_port(address: &str) -> bool {
     address.parse::<SocketAddr>().is_ok()
-        || address.rsplit_once(':').is_some_and(|(host, port)| !host.contains(':') && port.parse::<u16>().is_ok())
+        || address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.contains(':') && port.parse::<u16>().is_ok())
 }
 
 async fn resolve(address: &str) -> std::io::Result<Vec<SocketAddr>> {

@@ -16,7 +16,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub(crate) fn refuse_taken(ports: &[(SocketAddr, &str, &str)]) -> anyhow::Result<()> {
     for (address, purpose, option) in ports {
         let bound = std::net::TcpListener::bind(address);
-        bound.with_context(|| format!("cannot listen on `{address}` for {purpose}; choose another with `{option}`"))?;
+        bound.with_context(|| {
+            format!("cannot listen on `{address}` for {purpose}; choose another with `{option}`")
+        })?;
     }
     Ok(())
 }

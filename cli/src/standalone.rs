@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use coffer_common::cluster::{
-    Cluster, ClusterOptions, ClusterRecord, DriveRecord, LiveRecord, NodeRecord, PROTOCOL_VERSION, first_layout,
-    live_key, node_key,
+    Cluster, ClusterOptions, ClusterRecord, DriveRecord, LiveRecord, NodeRecord, PROTOCOL_VERSION,
+    first_layout, live_key, node_key,
 };
 use coffer_common::coordination::{CLUSTER_KEY, Coordinator, Expected, LocalCoordinator, SnapshotStore};
 use coffer_common::node::{DriveState, NodeClient, Snapshot, SnapshotKind};
@@ -47,7 +47,8 @@ pub(crate) async fn run(args: &ServerArgs, drives: Vec<PathBuf>) -> anyhow::Resu
         let metrics = Metrics::install(&shutdown)?;
         let node = open_node(&drives, &args.node.replace).await?;
         let copies = Arc::new(DriveCopies { node: node.clone(), drives: drives.len() });
-        let coordinator = LocalCoordinator::start(copies).await.context("the embedded coordinator cannot start")?;
+        let coordinator =
+            LocalCoordinator::start(copies).await.context("the embedded coordinator cannot start")?;
         register(&node, &*coordinator, &args.node.zone).await?;
         let cluster = start_cluster(node, coordinator.clone()).await?;
         say_what_it_is(&cluster);
@@ -165,7 +166,9 @@ fn say_what_it_is(cluster: &Cluster) {
     if layout.n() == 1 {
         tracing::warn!("one drive: nothing is erasure-coded, and its loss is the loss of everything on it");
     } else {
-        tracing::info!("{drives} drives: {reads} may fail and all stays readable, {writes} and all stays writable");
+        tracing::info!(
+            "{drives} drives: {reads} may fail and all stays readable, {writes} and all stays writable"
+        );
     }
 }
 
@@ -186,7 +189,9 @@ impl SnapshotStore for DriveCopies {
         for drive in self.node.drives() {
             match drive.snapshot(SnapshotKind::Coordinator).await {
                 Ok(image) => answers.push(image),
-                Err(error) => tracing::warn!(%error, drive = %drive.id(), "its copy of the state is not readable"),
+                Err(error) => {
+                    tracing::warn!(%error, drive = %drive.id(), "its copy of the state is not readable")
+                }
             }
         }
         answers

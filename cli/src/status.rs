@@ -131,11 +131,8 @@ fn screen(status: &Status) -> String {
     let quorum = &status.quorum;
     let word = status.health.to_uppercase();
     let _ = writeln!(out, "{word}: {}\n", meaning(status));
-    let _ = writeln!(
-        out,
-        "cluster    {}, {} slots, version {}",
-        status.cluster, status.slots, status.version
-    );
+    let _ =
+        writeln!(out, "cluster    {}, {} slots, version {}", status.cluster, status.slots, status.version);
     let _ = writeln!(
         out,
         "may fail   now {} more drives for writes, {} for reads; with all up {} nodes for writes, {} for reads",
@@ -222,13 +219,19 @@ fn next_steps(status: &Status) -> Vec<String> {
     let mut next = Vec::new();
     for node in &status.nodes {
         if !node.alive {
-            next.push(format!("node {} does not answer at {}: start it, or look at its log", node.id, node.address));
+            next.push(format!(
+                "node {} does not answer at {}: start it, or look at its log",
+                node.id, node.address
+            ));
         }
         if node.clock_ahead_ms.unsigned_abs() > CLOCK_WORTH_A_WORD_MS {
             next.push(format!("node {}'s clock is {} ms off: set it by NTP", node.id, node.clock_ahead_ms));
         }
         if node.alive && node.version != status.version && !node.version.is_empty() {
-            next.push(format!("node {} runs {}: finish the upgrade to {}", node.id, node.version, status.version));
+            next.push(format!(
+                "node {} runs {}: finish the upgrade to {}",
+                node.id, node.version, status.version
+            ));
         }
         for drive in node.drives.iter().filter(|drive| drive.state != "online") {
             next.push(format!("node {} drive {} is {}: {}", node.id, drive.path, drive.state, drive.reason));
@@ -278,13 +281,18 @@ mod tests {
         };
         let screen = screen(&status);
         assert!(screen.starts_with("DEGRADED: "), "{screen}");
-        for wanted in ["4000 of 4096", "1.0 TiB of 2.0 TiB", "node bb does not answer", "drive /data1 is failed"] {
+        for wanted in
+            ["4000 of 4096", "1.0 TiB of 2.0 TiB", "node bb does not answer", "drive /data1 is failed"]
+        {
             assert!(screen.contains(wanted), "{wanted} is not in\n{screen}");
         }
     }
 
     #[test]
     fn bytes_are_shown_for_people() {
-        assert_eq!([bytes(0), bytes(1023), bytes(1536), bytes(1 << 50)], ["0 B", "1023 B", "1.5 KiB", "1.0 PiB"]);
+        assert_eq!(
+            [bytes(0), bytes(1023), bytes(1536), bytes(1 << 50)],
+            ["0 B", "1023 B", "1.5 KiB", "1.0 PiB"]
+        );
     }
 }

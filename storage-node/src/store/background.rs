@@ -157,7 +157,8 @@ impl DriveStore {
         match self.drive.io.space() {
             Ok(space) => {
                 self.health.set_space(space);
-                if !self.health.is_full() {
+                // Deletes and compaction need the journal to go on, also below the reserve for data.
+                if space.free >= 2 * u64::from(self.journal.segment_bytes()) {
                     self.journal.retry_room();
                 }
             }

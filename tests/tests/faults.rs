@@ -119,12 +119,17 @@ async fn half_of_the_nodes_may_be_gone_and_nothing_is_stale_when_they_return() -
     for node in 0..8 {
         assert_round(&cluster.client(node), 2).await;
     }
-    // The nodes that saw every round are gone now: what is left must still not be stale.
+    // What was written while nodes were away has no shard on them yet, so with other nodes gone it may be unavailable; but
+    // whatever is answered is the last round.
     for node in 0..3 {
         cluster.kill(node);
     }
-    let client = cluster.client(7);
-    assert_round(&client, 2).await;
+    for (key, size) in keys() {
+        match get(&cluster.client(7), &key).await {
+            Ok(got) => assert!(got == body(&key, 2, size), "GET {key} is stale"),
+            Err(status) => assert_ne!(status, 404, "GET {key}: unavailable is not absent"),
+        }
+    }
     Ok(())
 }
 

@@ -75,7 +75,8 @@ pub enum Action<O> {
     },
     /// Call `on_timer` after [`Timer::delay`].
     SetTimer(Timer),
-    /// Take the register's lock (a lock held so far is given up first), then call `on_lock`.
+    /// Take the register's lock (a lock held so far is given up first), then call `on_lock`. Each grant is for this machine
+    /// and this register alone: a fence is never shared between registers.
     TakeLock,
     /// Get a map whose epoch for this partition is newer than this, then call `on_map`.
     RefreshMap(Epoch),

@@ -11,7 +11,8 @@
 //! 5. False: RELEASE if the version is decided; else it is re-stamped as `(F, 0, op)` on M first, because the answer
 //!    reveals it.
 //!
-//! Consistency: of one op only one COMMIT with one tag is ever sent. In a newer epoch the same one is sent again and
+//! Consistency: a version that is not below `(F, 0)` among those M is not to be built upon: the lock again. The fence is
+//! for one register only (§8 hand-over and §7 floors carry fences from register to register). Of one op only one COMMIT with one tag is ever sent. In a newer epoch the same one is sent again and
 //! its answers are counted afresh; not if a purge came in between, because what it superseded may be forgotten by then.
 //! Cancellation: `give_up` is truthful at any time; a fence that is left behind is settled by the next reader.
 
@@ -227,18 +228,31 @@ impl<D: Decide> FencedWriter<D> {
             Progress::Enough => self.judge(out),
             Progress::Waiting => {}
             Progress::WrongEpoch => self.round.refresh(out),
-            Progress::Fenced if self.lock_tries < LOCK_TRIES => {
-                self.lock_tries += 1;
-                self.release(out);
-                self.lock(out);
-            }
-            Progress::Fenced => self.fail(Trouble::Fenced, out),
+            Progress::Fenced => self.outdone(out),
             Progress::Lost => self.fail(Trouble::NoQuorum, out),
+        }
+    }
+
+    /// The fence is no longer, or never was, the highest: another lock, another fence.
+    fn outdone(&mut self, out: &mut Out) {
+        if self.lock_tries < LOCK_TRIES {
+            self.lock_tries += 1;
+            self.release(out);
+            self.lock(out);
+        } else {
+            self.fail(Trouble::Fenced, out);
         }
     }
 
     fn judge(&mut self, out: &mut Out) {
         let tally = Tally::of(self.round.answers());
+        // A version at or above this fence would not be superseded by what is committed under it. Slots that keep rule
+        // 3.4 never show one, unless other registers' floors have carried this very fence.
+        let outdone = tally.top.is_some_and(|top| top.tag.fence >= self.fence);
+        if outdone && !self.round.geometry.breaks(Flaw::BuildsAboveFence) {
+            self.outdone(out);
+            return;
+        }
         let current = tally.current();
         let decided = tally.decided(self.round.geometry) || self.round.geometry.breaks(Flaw::NoRestamp);
         self.decided_in = self.round.map;

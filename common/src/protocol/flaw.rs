@@ -30,6 +30,8 @@ pub(crate) enum Flaw {
     AddsUpEpochs,
     /// COMMIT is sent again although a purge came in between.
     ResendsOverPurge,
+    /// A fenced op builds on a version that is not below its fence.
+    BuildsAboveFence,
     /// Tags ignore the floor.
     IgnoresFloor,
 }

@@ -122,7 +122,9 @@ pub enum SlotRequest {
         /// The fence.
         fence: Fence,
     },
-    /// Tells that W commits are known.
+    /// Tells that W commits are known. Sent under the epoch in which they were counted and no newer one: a purge may have
+    /// come in between, and what it dropped would come back. Who finds a slot's STABLE missing later settles the register
+    /// (or, for catch-up, reads it again) instead of sending an old notice.
     Stable {
         /// The version; recorded even if the COMMIT was missed.
         version: Version,
@@ -131,7 +133,8 @@ pub enum SlotRequest {
         /// The slots that acknowledged.
         acknowledged: SlotSet,
     },
-    /// Catch-up: adds a version (and its shard, unless empty) that this slot lacks. Never lowers, never deletes.
+    /// Catch-up: adds a version (and its shard, unless empty) that this slot lacks. Never lowers, never deletes. Sent under
+    /// the epoch that the source had when it was read, for the same reason as STABLE.
     Install {
         /// The version.
         version: Version,

@@ -22,6 +22,8 @@ pub(super) enum Broken {
     NoEpochs,
     /// STABLE is accepted whatever its epoch.
     StableInAnyEpoch,
+    /// INSTALL is accepted whatever its epoch.
+    InstallsInAnyEpoch,
     /// Tombstones are dropped without an epoch.
     PurgesWithoutEpoch,
     /// One slot need not adopt the purge epoch.
@@ -77,6 +79,7 @@ pub const CASES: &[Case] = &[
     case("installed-votes", Broken::InstalledVotes, Scenario::SEEDED_INSTALL),
     case("no-epochs", Broken::NoEpochs, Scenario::MOVE),
     case("stable-in-any-epoch", Broken::StableInAnyEpoch, Scenario::SEEDED_PURGE),
+    case("installs-in-any-epoch", Broken::InstallsInAnyEpoch, Scenario::SEEDED_PURGE),
     case("purges-without-epoch", Broken::PurgesWithoutEpoch, Scenario::SEEDED_PURGE),
     case("purges-partly-adopted", Broken::PurgesPartlyAdopted, Scenario::SEEDED_PURGE),
     case("purges-on-too-few", Broken::PurgesOnTooFew, Scenario::COLLECT),

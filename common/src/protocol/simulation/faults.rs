@@ -85,6 +85,10 @@ impl Faults {
             let at = world.random.below(world.n());
             world.free(at);
         }
+        if !world.late.is_empty() && world.random.chance(10) {
+            let envelope = world.late.pop();
+            world.network.extend(envelope);
+        }
         if scenario.collects {
             if world.random.odds(10, self.scale) {
                 raise_floors(world);

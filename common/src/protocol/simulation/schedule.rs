@@ -79,6 +79,7 @@ impl Schedule {
             left: vec![None; n],
             clients: Vec::with_capacity(10),
             network: Vec::with_capacity(256),
+            late: Vec::new(),
             maps: vec![Default::default()],
             random,
             now: 0,

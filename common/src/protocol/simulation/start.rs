@@ -107,7 +107,8 @@ impl Schedule {
         self.world.network.retain(is_commit);
     }
 
-    /// A write is committed, its acknowledgements are lost; it was read, and deleted for good.
+    /// A write is committed, its acknowledgements are lost; it was read, and deleted for good. Late STABLE notices and
+    /// catch-up of it are under way.
     fn seed_deleted(&mut self) {
         self.mostly_read(3);
         (self.calls[0], self.calls[1], self.calls[2]) = (Call::Write(1), Call::Read, Call::Write(0));
@@ -130,8 +131,14 @@ impl Schedule {
             if let Some((version, tag)) = written.clone()
                 && self.world.random.chance(200)
             {
-                let acknowledged = SlotSet::default();
-                self.send(at, 1, &SlotRequest::Stable { version, tag, acknowledged });
+                let late = if self.world.random.chance(500) {
+                    SlotRequest::Stable { version, tag, acknowledged: SlotSet::default() }
+                } else {
+                    let shard = Bytes::from_static(b"s");
+                    SlotRequest::Install { version, tag, source_stable: false, shard }
+                };
+                self.send(at, 1, &late);
+                self.world.late.extend(self.world.network.pop());
             }
         }
         for (call, returned) in [(Call::Read, Return::Value(1)), (Call::Write(0), Return::Ok)] {

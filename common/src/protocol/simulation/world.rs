@@ -58,6 +58,8 @@ pub(super) struct World {
     pub(super) left: Vec<Option<(Epoch, Box<Slot>)>>,
     pub(super) clients: Vec<Client>,
     pub(super) network: Vec<Envelope>,
+    /// Messages of slow senders, which set out at some later time.
+    pub(super) late: Vec<Envelope>,
     /// Every map there was; the last one is current.
     pub(super) maps: Vec<MapEpochs>,
     pub(super) random: Random,
@@ -184,9 +186,12 @@ impl World {
             Some((moved, old)) if epoch < *moved => old.as_mut(),
             _ => &mut self.slots[at],
         };
-        let stable = matches!(request, SlotRequest::Stable { .. });
-        let ignores_epoch =
-            broken == Some(Broken::NoEpochs) || stable && broken == Some(Broken::StableInAnyEpoch);
+        let ignores_epoch = match request {
+            _ if broken == Some(Broken::NoEpochs) => true,
+            SlotRequest::Stable { .. } => broken == Some(Broken::StableInAnyEpoch),
+            SlotRequest::Install { .. } => broken == Some(Broken::InstallsInAnyEpoch),
+            _ => false,
+        };
         let epoch = if ignores_epoch { slot.partition.epoch } else { epoch };
         let promised = slot.promised();
         if let SlotRequest::Commit { tag, .. } = request {

@@ -5,6 +5,8 @@ use coffer_gateway::object::{
     ObjectStore, Owner, PartError, Select, UploadError, UploadPart, UploadRef, WriteCondition,
 };
 
+use sha2::Digest as _;
+
 use crate::body::*;
 use crate::cluster::Bench;
 
@@ -156,4 +158,48 @@ async fn an_aborted_upload_is_gone() {
     assert!(matches!(store.abort_upload(&upload).await, Err(UploadError::NoSuchUpload)));
     assert!(store.list_uploads(uploads()).await.unwrap().uploads.is_empty());
     store.delete_bucket(&name("bucket")).await.unwrap();
+}
+
+/// Holds the lock of a key's register, as another gateway would.
+async fn hold_lock(bench: &Bench, k: &str) -> coffer_common::coordination::LockGuard {
+    let coordinator = bench.cluster.coordinator();
+    let record = coordinator.get("buckets/bucket").await.unwrap().unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record.value).unwrap();
+    let id: coffer_common::types::BucketId = record["id"].as_str().unwrap().parse().unwrap();
+    let register = coffer_common::types::RegisterKey::object(id, key(k)).encode();
+    let lock = format!("objects/{}", hex::encode(&sha2::Sha256::digest(register)[..16]));
+    coordinator.lock(&lock, std::time::Duration::from_secs(5)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_complete_that_died_after_its_record_is_driven_again_unless_the_key_moved_on() {
+    let bench = Bench::start(1, 4).await;
+    make_bucket(&bench.store, "bucket").await;
+    for overwritten in [false, true] {
+        let k = format!("k{overwritten}");
+        let upload = begin(&bench.store, &k).await;
+        let chosen = [part(&bench.store, &upload, 1, &bytes(100, 1)).await.unwrap()];
+        let lock = hold_lock(&bench, &k).await;
+        let (store, request) = (bench.store.clone(), complete(&upload, &chosen));
+        let dying = tokio::spawn(async move { store.complete_upload(request).await });
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        dying.abort();
+        drop(lock);
+        assert!(get(&bench.store, "bucket", &k).await.is_err());
+        let late = part(&bench.store, &upload, 1, &bytes(5, 5)).await;
+        assert!(matches!(late, Err(PartError::NoSuchUpload)), "{late:?}");
+        let later = bytes(200, 2);
+        if overwritten {
+            put(&bench.store, "bucket", &k, &later).await.unwrap();
+        }
+        let again = bench.store.complete_upload(complete(&upload, &chosen)).await;
+        let now = get(&bench.store, "bucket", &k).await.unwrap();
+        if overwritten {
+            assert!(matches!(again, Err(CompleteError::Conflict)), "{again:?}");
+            assert_eq!(now, later);
+        } else {
+            again.unwrap();
+            assert_eq!(now, bytes(100, 1));
+        }
+    }
 }

@@ -6,7 +6,7 @@
 //!    that the key has now. From here on parts are refused.
 //! 4. Under the key's lock: the op is committed if the key still has that version. If a plain write came first, a fresh
 //!    op is recorded on top of it (back to 3). A condition that turned false opens the upload again.
-//! 5. The record is marked as applied.
+//! 5. The record is marked as applied, then the client is answered.
 //!
 //! **Crash.** After 3, whoever repeats the Complete drives the recorded op from 4 on. It goes only on top of `before`: had
 //! it been committed and overwritten in the meantime, it would not come back over the later write; the caller is then
@@ -121,7 +121,7 @@ async fn first_time(
         record(core, found, &choice, digest, replaces).await?;
         match apply(core, &key, &choice, &request.condition).await? {
             Applied::Yes => {
-                mark_applied(core, found, choice.op);
+                mark_applied(core, found, choice.op).await;
                 return Ok(object_info(choice.object));
             }
             Applied::Moved => replaces = Some(choice.op),
@@ -144,7 +144,7 @@ async fn drive_again(
     let key = object_target(core, request, found);
     match apply(core, &key, &choice, &request.condition).await? {
         Applied::Yes => {
-            mark_applied(core, found, choice.op);
+            mark_applied(core, found, choice.op).await;
             Ok(object_info(choice.object))
         }
         Applied::Moved | Applied::Unmet(_) => Err(CompleteError::Conflict),
@@ -249,25 +249,23 @@ fn judge(
     Ok((tag != choice.before).then_some(Applied::Moved))
 }
 
-/// Notes, in the background, that the op is committed; without it a repeated Complete only looks once more.
-fn mark_applied(core: &Arc<Core>, found: &FoundUpload, object_op: OpId) {
-    let (core, target) = (Arc::clone(core), found.target.clone());
-    core.background.clone().spawn(async move {
-        let op = core.op();
-        let decide = move |current: Option<&Current>| {
-            let Ok(Some(mut upload)) = upload_of(current) else { return Verdict::Reject };
-            match &mut upload.state {
-                UploadState::Completed { op: recorded, applied, .. } if *recorded == object_op => {
-                    *applied = true;
-                    Verdict::Commit(upload_version(op, &upload))
-                }
-                UploadState::Completed { .. } | UploadState::Open => Verdict::Reject,
+/// Notes that the op is committed, before the client hears of it: so that a repeated Complete gets the same answer even
+/// after a later write. If the note fails the answer stands; a repeated Complete then looks once more.
+async fn mark_applied(core: &Arc<Core>, found: &FoundUpload, object_op: OpId) {
+    let op = core.op();
+    let decide = move |current: Option<&Current>| {
+        let Ok(Some(mut upload)) = upload_of(current) else { return Verdict::Reject };
+        match &mut upload.state {
+            UploadState::Completed { op: recorded, applied, .. } if *recorded == object_op => {
+                *applied = true;
+                Verdict::Commit(upload_version(op, &upload))
             }
-        };
-        if change(&core, &target, op, decide).await.is_err() {
-            tracing::debug!(%object_op, "a completed upload was not marked as applied");
+            UploadState::Completed { .. } | UploadState::Open => Verdict::Reject,
         }
-    });
+    };
+    if change(core, &found.target, op, decide).await.is_err() {
+        tracing::debug!(%object_op, "a completed upload was not marked as applied");
+    }
 }
 
 /// The object of the chosen parts.

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::map::ClusterMap;
 use super::record::{LIVE_PREFIX, PREFIXES};
 use super::snapshot::{Table, map_from_nodes};
-use super::{ClusterError, Inner};
+use super::{ClientFactory, ClusterError, Inner};
 use crate::coordination::{Coordinator, CoordinatorError, Entry, WatchEvent};
 use crate::node::NodeClient;
 use crate::types::NodeId;
@@ -58,7 +58,7 @@ async fn read_all(coordinator: &dyn Coordinator) -> Result<Vec<Followed>, Coordi
 /// Waits for the first map.
 pub(super) async fn first_map(
     coordinator: &dyn Coordinator,
-    seeds: &[Arc<dyn NodeClient>],
+    (seeds, clients): (&[Arc<dyn NodeClient>], &ClientFactory),
     wait: Duration,
 ) -> Result<ClusterMap, ClusterError> {
     let deadline = Instant::now() + wait;
@@ -72,8 +72,8 @@ pub(super) async fn first_map(
                 }
                 "the cluster has no layout yet: its nodes have not all registered".to_owned()
             }
-            Err(unavailable) => match map_from_nodes(seeds.to_vec()).await {
-                Ok((map, _)) => {
+            Err(unavailable) => match map_from_nodes(seeds.to_vec(), clients).await {
+                Ok(map) => {
                     tracing::warn!(error = %unavailable, "starting with the map that the nodes keep");
                     return Ok(map);
                 }
@@ -125,7 +125,8 @@ pub(super) async fn refresh(inner: &Inner) -> Result<(), ClusterError> {
         }
         Err(unavailable) => {
             let clients = inner.clients.load_full();
-            let (map, _) = map_from_nodes(clients.values().cloned().collect()).await.map_err(|error| {
+            let nodes = clients.values().cloned().collect();
+            let map = map_from_nodes(nodes, &inner.factory).await.map_err(|error| {
                 ClusterError::NoMap { waited: Duration::ZERO, reason: format!("{unavailable}; {error}") }
             })?;
             install(inner, map);

@@ -122,7 +122,7 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`].
     pub async fn start(options: ClusterOptions, wait: Duration) -> Result<Self, ClusterError> {
-        let map = follow::first_map(&*options.coordinator, &options.seeds, wait).await?;
+        let map = follow::first_map(&*options.coordinator, (&options.seeds, &options.clients), wait).await?;
         let stop = CancellationToken::new();
         let inner = Arc::new(Inner {
             map: ArcSwap::from_pointee(map.clone()),

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::map::{ClusterMap, MapError};
 use super::record::{LAYOUT_KEY, NODES_PREFIX, PARTITIONS_PREFIX};
-use super::{Cluster, Inner};
+use super::{ClientFactory, Cluster, Inner};
 use crate::coordination::{CLUSTER_KEY, Entry, WatchEvent};
 use crate::node::{NodeClient, Snapshot, SnapshotKind};
 
@@ -123,21 +123,22 @@ async fn ask(nodes: Vec<Arc<dyn NodeClient>>, kind: SnapshotKind) -> Vec<Option<
     answers.await.into_iter().flatten().collect()
 }
 
-/// The map by the nodes' copies.
+/// The map by the nodes' copies. A seed's copy names the other nodes, which are asked as well: a node that starts
+/// alone knows only itself at first.
 pub(super) async fn map_from_nodes(
-    nodes: Vec<Arc<dyn NodeClient>>,
-) -> Result<(ClusterMap, Vec<Entry>), SnapshotDisagreement> {
+    seeds: Vec<Arc<dyn NodeClient>>,
+    clients: &ClientFactory,
+) -> Result<ClusterMap, SnapshotDisagreement> {
+    let first = readable_map(&agreed_entries(ask(seeds, SnapshotKind::Layout).await, 1)?)?;
+    let nodes = first.nodes.values().map(|node| clients(node)).collect();
     let answers = ask(nodes, SnapshotKind::Layout).await;
-    let answered = answers.len();
-    let entries = agreed_entries(answers, 1)?;
+    readable_map(&agreed_entries(answers, first.nodes.len())?)
+}
+
+fn readable_map(entries: &[Entry]) -> Result<ClusterMap, SnapshotDisagreement> {
     let unreadable = |error: MapError| SnapshotDisagreement::Unreadable(error.to_string());
     let map = ClusterMap::from_entries(entries.iter()).map_err(unreadable)?;
-    let map = map.ok_or(SnapshotDisagreement::None)?;
-    let needed = map.nodes.len() - map.nodes.len() / 2;
-    if answered < needed {
-        return Err(SnapshotDisagreement::TooFew { answered, needed });
-    }
-    Ok((map, entries))
+    map.ok_or(SnapshotDisagreement::None)
 }
 
 /// The bucket entries by the nodes' copies, for gateways that meet a bucket for the first time while the coordinator is

@@ -61,7 +61,7 @@ struct ChecksumXml {
 
 #[derive(Serialize)]
 struct PartsXml {
-    #[serde(rename = "TotalPartsCount")]
+    #[serde(rename = "PartsCount")]
     total: usize,
     #[serde(rename = "PartNumberMarker")]
     marker: u16,

@@ -1,8 +1,12 @@
-//! GetObject: the bytes stream through; when they stop early the connection is broken off, so that no client takes a
-//! part for the whole.
+//! GetObject.
+//!
+//! 1. The first piece is read before anything is answered: an object that cannot be read is 503, not a broken 200.
+//! 2. The rest streams through; when it stops early the connection is broken off, so that no client takes a part for the
+//!    whole.
 
+use bytes::Bytes;
 use coffer_common::types::{BucketName, ObjectKey};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -11,7 +15,7 @@ use super::super::attributes;
 use super::super::error::S3Error;
 use super::super::request::S3Request;
 use super::super::response::{self, BoxError, ResponseBody, S3Response};
-use crate::object::{ObjectBytes, ObjectInfo, ObjectStore, Select, Selected};
+use crate::object::{ObjectBytes, ObjectInfo, ObjectStore, Select, Selected, Unavailable};
 
 /// Reads an object.
 ///
@@ -25,12 +29,14 @@ pub(crate) async fn get(
 ) -> Result<S3Response, S3Error> {
     let read = super::read_request(bucket, key, &request)?;
     let select = read.select;
-    let object = store.get_object(read).await?;
+    let mut object = store.get_object(read).await?;
+    let first = if object.selected.length > 0 { object.bytes.next().await } else { Ok(None) };
+    let first = first.map_err(|error| S3Error::from(Unavailable::new(error.reason)))?;
     let mut response = response::empty(StatusCode::OK);
     *response.status_mut() =
         describe(&object.info, select, object.selected, &request, response.headers_mut());
-    if object.selected.length > 0 {
-        *response.body_mut() = body(object.bytes);
+    if let Some(first) = first {
+        *response.body_mut() = body(first, object.bytes);
     }
     Ok(response)
 }
@@ -63,8 +69,9 @@ pub(super) fn describe(
     StatusCode::PARTIAL_CONTENT
 }
 
-fn body(bytes: Box<dyn ObjectBytes>) -> ResponseBody {
-    let pieces = stream::try_unfold(bytes, |mut bytes| async move {
+fn body(first: Bytes, bytes: Box<dyn ObjectBytes>) -> ResponseBody {
+    let first = stream::iter([Ok(Frame::data(first))]);
+    let rest = stream::try_unfold(bytes, |mut bytes| async move {
         match bytes.next().await {
             Ok(Some(piece)) => Ok(Some((Frame::data(piece), bytes))),
             Ok(None) => Ok(None),
@@ -77,5 +84,5 @@ fn body(bytes: Box<dyn ObjectBytes>) -> ResponseBody {
             }
         }
     });
-    StreamBody::new(pieces).boxed_unsync()
+    StreamBody::new(first.chain(rest)).boxed_unsync()
 }

@@ -1,10 +1,13 @@
 //! Keeps one connection to a node: made when first needed, shared, replaced when broken.
 //!
-//! One caller connects, the others wait for it. After a failure everybody fails at once with the same reason until the
-//! backoff is over, so that a dead node costs its callers nothing.
+//! One attempt runs at a time, in a task of its own: a caller that gives up does not end it. The first attempt is waited
+//! for by everybody. After a failure everybody else fails at once with the same reason, while the backoff lasts and while
+//! the next attempt runs, so that a dead node costs its callers nothing.
 
 use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::backoff;
 use super::connection::Connection;
@@ -23,8 +26,13 @@ pub(super) struct Target {
 
 /// One connection, kept.
 pub(super) struct Link {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     target: Arc<Target>,
-    state: tokio::sync::Mutex<State>,
+    state: Mutex<State>,
+    attempt: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -41,38 +49,74 @@ struct Failure {
 
 impl Link {
     pub(super) fn new(target: Arc<Target>) -> Self {
-        Self { target, state: tokio::sync::Mutex::default() }
+        let shared = Shared { target, state: Mutex::default(), attempt: Arc::default() };
+        Self { shared: Arc::new(shared) }
     }
 
     /// The connection, made if there is none.
     pub(super) async fn get(&self) -> Result<Connection, NodeError> {
-        let mut state = self.state.lock().await;
-        if let Some(connection) = state.connection.as_ref().filter(|connection| !connection.is_closed()) {
-            return Ok(connection.clone());
+        if let Some(known) = self.shared.known() {
+            return known;
         }
-        state.connection = None;
-        if let Some(failure) = state.failure.as_ref().filter(|failure| Instant::now() < failure.retry_at) {
-            return Err(failure.error.clone());
+        let attempt = match self.shared.attempt.clone().try_lock_owned() {
+            Ok(attempt) => attempt,
+            Err(_) => match self.shared.last_error() {
+                Some(error) => return Err(error),
+                None => self.shared.attempt.clone().lock_owned().await,
+            },
+        };
+        if let Some(known) = self.shared.known() {
+            return known;
         }
+        let shared = self.shared.clone();
+        let connecting = tokio::spawn(async move {
+            let connected = shared.connect().await;
+            drop(attempt);
+            connected
+        });
+        connecting.await.unwrap_or_else(|error| {
+            Err(NodeError::Unreachable { node: self.address().to_owned(), reason: error.to_string() })
+        })
+    }
+
+    /// The address, for errors.
+    pub(super) fn address(&self) -> &str {
+        &self.shared.target.address
+    }
+}
+
+impl Shared {
+    /// A connection that lives, or a failure that is too fresh to try again.
+    fn known(&self) -> Option<Result<Connection, NodeError>> {
+        let mut state = self.state.lock();
+        if state.connection.as_ref().is_some_and(Connection::is_closed) {
+            state.connection = None;
+        }
+        if let Some(connection) = &state.connection {
+            return Some(Ok(connection.clone()));
+        }
+        let fresh = state.failure.as_ref().filter(|failure| Instant::now() < failure.retry_at);
+        fresh.map(|failure| Err(failure.error.clone()))
+    }
+
+    fn last_error(&self) -> Option<NodeError> {
+        self.state.lock().failure.as_ref().map(|failure| failure.error.clone())
+    }
+
+    async fn connect(&self) -> Result<Connection, NodeError> {
         let Target { address, security, caller } = &*self.target;
-        match Connection::open(address, security, caller).await {
+        let connected = Connection::open(address, security, caller).await;
+        let mut state = self.state.lock();
+        match &connected {
             Ok(connection) => {
                 if state.failure.take().is_some() {
                     tracing::info!(node = %address, "node answers again");
                 }
                 state.connection = Some(connection.clone());
-                Ok(connection)
             }
-            Err(error) => {
-                state.failed(address, error.clone());
-                Err(error)
-            }
+            Err(error) => state.failed(address, error.clone()),
         }
-    }
-
-    /// The address, for errors.
-    pub(super) fn address(&self) -> &str {
-        &self.target.address
+        connected
     }
 }
 

@@ -11,11 +11,12 @@ pub const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// What one connection may have under way.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
-/// What one stream keeps waiting to be written before its sender waits.
-pub const SEND_BUFFER_BYTES: usize = 2 * 1024 * 1024;
+/// What one stream keeps waiting to be written before its sender waits: one piece, so that hundreds of uploads do not
+/// hold hundreds of megabytes here.
+pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Bulk messages are filled up to about this size; larger ones gain nothing.
-pub const BULK_MESSAGE_BYTES: usize = 1024 * 1024;
+/// Bulk messages are closed at this size: a piece of 1 MiB goes alone, small ones go together.
+pub const BULK_MESSAGE_BYTES: usize = 512 * 1024;
 
 /// A control frame is closed at this size, so that a large call delays small ones little.
 pub const CONTROL_FRAME_BYTES: usize = 256 * 1024;

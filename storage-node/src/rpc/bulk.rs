@@ -4,7 +4,7 @@
 //! back. The prepare runs in a task of its own: when the caller breaks off it is not dropped half way, it sees the
 //! channel close without [`ShardPiece::End`] and cleans up.
 //!
-//! Out: blocks that wait are put into one message up to about 1 MiB. When the caller leaves, the node's channel closes.
+//! Out: blocks that wait are put into one message up to about 512 KiB. When the caller leaves, the node's channel closes.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -21,7 +21,7 @@ use tonic::{Status, Streaming};
 use wire::write_shard_request::Part;
 
 /// Pieces on their way from the wire to the drive.
-const PIECES_WAITING: usize = 2;
+const PIECES_WAITING: usize = 1;
 
 /// What the trait wants of a block stream.
 pub(super) type Blocks =

@@ -5,11 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use coffer_common::node::conformance::{self, Fixture};
-use coffer_common::node::{FaultPlan, FaultyNode, NodeError, SlotAddress, SlotCall, partition_of};
+use coffer_common::node::{
+    FaultPlan, FaultyNode, NodeError, PrepareShard, ShardPiece, SlotAddress, SlotCall, partition_of,
+};
 use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::rpc::{Caller, ClusterSecret, RemoteNode};
 use coffer_common::types::{
-    BucketId, ClusterId, DriveId, Epoch, Incarnation, NodeId, ObjectKey, RegisterKey, SlotIndex,
+    BucketId, ClusterId, DriveId, Epoch, Incarnation, NodeId, ObjectKey, OpId, RegisterKey, SlotIndex,
 };
 
 use super::*;
@@ -325,6 +327,43 @@ async fn one_stalled_call_delays_no_other() {
         }
     }
     assert!(fast > 10 && stalled > 10, "{fast} {stalled}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_give_up_do_not_keep_a_slow_node_away() {
+    let local = Local::open().await;
+    let slow = Duration::from_millis(400);
+    let plan = FaultPlan { delay: slow..slow, ..FaultPlan::default() };
+    let node = Arc::new(FaultyNode::new(local.node.clone(), "node-1", plan, 1));
+    let served = Served::start(node.clone(), NodeSecurity::Insecure).await;
+    let remote = served.remote(NodeSecurity::Insecure);
+    let begun = std::time::Instant::now();
+    // The greeting takes longer than anybody waits; once it is done, a call does not.
+    loop {
+        let patience = Duration::from_millis(if begun.elapsed() < slow * 2 { 50 } else { 1000 });
+        if let Ok(reply) = tokio::time::timeout(patience, remote.call(local.query())).await {
+            assert!(matches!(reply, Ok(SlotReply::View(..))), "{reply:?}");
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_whose_caller_leaves_is_given_up_by_the_node() {
+    let local = Local::open().await;
+    let served = Served::start(local.node.clone(), NodeSecurity::Insecure).await;
+    let remote = served.remote(NodeSecurity::Insecure);
+    let SlotCall { address, register, bucket_revision, .. } = local.query();
+    let header = PrepareShard { address, register, bucket_revision, op: OpId { session: 1, counter: 1 } };
+    let (sender, pieces) = tokio::sync::mpsc::channel(1);
+    let running = tokio::spawn(async move { remote.prepare_shard(header, pieces).await });
+    sender.send(ShardPiece::Data(bytes::Bytes::from_static(b"half a header"))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    running.abort();
+    // The node lets go of the stream: nothing keeps it from stopping at once.
+    drop(sender);
+    served.stop().await;
 }
 
 fn write_certificates(dir: &Path, authority: &rcgen::CertifiedIssuer<'_, rcgen::KeyPair>) {

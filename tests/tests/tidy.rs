@@ -109,7 +109,7 @@ fn is_test(path: &str) -> bool {
 
 /// The source without its `#[cfg(test)] mod tests { … }` tail.
 fn production_part(text: &str) -> &str {
-    text.find("#[cfg(test)]\nmod tests").map_or(text, |at| &text[..at])
+    text.find("#[cfg(test)]\nmod tests {").map_or(text, |at| &text[..at])
 }
 
 fn assert_none(problems: &[String]) {

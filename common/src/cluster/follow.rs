@@ -126,8 +126,9 @@ pub(super) async fn refresh(inner: &Inner) -> Result<(), ClusterError> {
         Err(unavailable) => {
             let clients = inner.clients.load_full();
             let nodes = clients.values().cloned().collect();
-            let map = map_from_nodes(nodes, &inner.factory).await.map_err(|error| {
-                ClusterError::NoMap { waited: Duration::ZERO, reason: format!("{unavailable}; {error}") }
+            let map = map_from_nodes(nodes, &inner.factory).await.map_err(|error| ClusterError::NoMap {
+                waited: Duration::ZERO,
+                reason: format!("{unavailable}; {error}"),
             })?;
             install(inner, map);
             Ok(())

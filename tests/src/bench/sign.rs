@@ -95,7 +95,7 @@ fn mac(key: &[u8], message: &[u8]) -> [u8; 32] {
 /// `YYYYMMDDTHHMMSSZ`, by the proleptic Gregorian calendar.
 fn amz_date(unix_seconds: u64) -> String {
     let (mut days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
     while days >= 365 + u64::from(leap(year)) {
         days -= 365 + u64::from(leap(year));

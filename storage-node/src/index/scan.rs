@@ -85,8 +85,13 @@ impl Index {
 }
 
 impl Scan<'_> {
-    /// Goes on at the first key that is not below `key`.
+    /// Goes on at the first key that is not below `key`; never back to a key that was passed already.
     pub(crate) fn seek(&mut self, key: Vec<u8>) {
+        if let Bound::Included(position) | Bound::Excluded(position) = &self.position
+            && key <= *position
+        {
+            return;
+        }
         while self.recent.front().is_some_and(|(front, _)| front.as_ref() < key.as_slice()) {
             self.recent.pop_front();
         }

@@ -87,7 +87,9 @@ fn check(index: &Index, model: &BTreeMap<u16, Arc<Entry>>, (from, to): (u16, u16
     skipping.next().unwrap();
     skipping.seek(name(to).to_vec());
     let next = skipping.next().unwrap().map(|found| found.key().to_vec());
-    assert_eq!(next, model.range(to..).next().map(|(_, entry)| entry.key.to_vec()));
+    // A seek goes forward only: the key that was read before it does not come again.
+    let beyond_first = model.keys().next().map_or(0, |first| first + 1);
+    assert_eq!(next, model.range(to.max(beyond_first)..).next().map(|(_, entry)| entry.key.to_vec()));
     assert_eq!(index.get(&name(from)).unwrap(), model.get(&from).cloned());
 }
 

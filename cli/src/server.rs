@@ -23,7 +23,7 @@ use crate::{distributed, standalone};
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct ServerArgs {
-    /// Folders, or URLs of the form http://HOST[:9100]/FOLDER.
+    /// Folders, or URLs of the form http://HOST:PORT/FOLDER (port 9100 if left out).
     #[arg(required = true, value_name = "ENDPOINT")]
     pub(crate) endpoints: Vec<String>,
 

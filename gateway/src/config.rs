@@ -67,7 +67,7 @@ pub struct GatewayArgs {
     #[arg(long, env = "COFFER_CONSOLE_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9001")]
     pub console_address: SocketAddr,
 
-    /// Base domains for addresses such as http://bucket.s3.example.com, separated by commas.
+    /// Base domains for addresses such as `bucket.s3.example.com`, separated by commas.
     #[arg(long, env = "COFFER_DOMAIN", value_name = "DOMAINS", value_delimiter = ',')]
     pub domain: Vec<String>,
 

@@ -1,5 +1,5 @@
 //! The gRPC service of a storage node: calls from gateways and peers, handed to whatever implements
-//! [`NodeClient`](coffer_common::node::NodeClient) here.
+//! [`NodeClient`] here.
 //!
 //! It owns listening, authentication, flow control and the order to stop in. It never touches a drive and decides
 //! nothing about slots.

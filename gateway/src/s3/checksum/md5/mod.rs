@@ -2,7 +2,7 @@
 //!
 //! Owns: an incremental MD5 whose states can advance together, one stream per SIMD lane. MD5 is serial
 //! within a stream (0.6 to 0.8 GB/s a core), and S3 wants it for every ETag; sixteen uploads hashed in one
-//! pass reach several times that. Never: starts threads ([`super::pool`] does), or is used for security.
+//! pass reach several times that. Never: starts threads (`super::pool` does), or is used for security.
 //!
 //! Flow of [`update_many`]:
 //! 1. Each stream's buffered tail is filled up and compressed alone.

@@ -298,6 +298,29 @@ async fn a_listing_merges_drives_rolls_up_and_pages() {
     }
 }
 
+#[tokio::test]
+async fn the_key_behind_a_prefix_of_deleted_keys_is_listed() {
+    let mut bench = Bench::new(2);
+    // "b0" is the first key that can follow everything below "b/".
+    for (counter, key) in [(1, "a"), (2, "b/1"), (3, "b/2"), (4, "b0"), (5, "c/1"), (6, "c/2")] {
+        bench.put(&object(key), 0, counter, None, true).await;
+    }
+    for (counter, key) in [(7, "b/1"), (8, "b/2"), (9, "c/1")] {
+        let tombstone = Version { kind: VersionKind::Tombstone, k: 0, ..version(counter, 0) };
+        let request = SlotRequest::Commit { tag: tag(counter, tombstone.op), version: tombstone };
+        bench.call(&object(key), 0, request).await;
+    }
+    for restart in [false, true] {
+        if restart {
+            bench.reopen();
+        }
+        for limit in [1, 2, 3, 100] {
+            let (keys, prefixes) = list_all(&bench, "", "/", limit).await;
+            assert_eq!((keys, prefixes), (vec!["a".to_owned(), "b0".to_owned()], vec!["c/".to_owned()]));
+        }
+    }
+}
+
 /// All pages: keys, and common prefixes.
 async fn list_all(bench: &Bench, prefix: &str, delimiter: &str, limit: u32) -> (Vec<String>, Vec<String>) {
     let (mut keys, mut prefixes) = (Vec::new(), Vec::new());

@@ -10,7 +10,7 @@ use coffer_common::types::{Epoch, PartitionId, RegisterKey};
 
 use super::DriveStore;
 use crate::image::Listed;
-use crate::index::{IndexError, Scan};
+use crate::index::IndexError;
 
 /// An item of one drive's page, with the key it is ordered by.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl DriveStore {
                     let encoded = RegisterKey::encode_prefix(request.bucket, request.kind, &common);
                     let first = is_live(&listed).then(|| list_entry(register, listed));
                     let witness = match first {
-                        None => first_live(&mut scan, &encoded)?,
+                        None => self.first_live(&encoded, key.to_vec())?,
                         live => live,
                     };
                     if let Some(witness) = witness {
@@ -100,6 +100,17 @@ impl DriveStore {
             }
         }
         Ok(list)
+    }
+
+    /// The first register below the encoded prefix and behind `after` that is no tombstone here.
+    fn first_live(&self, encoded: &[u8], after: Vec<u8>) -> Result<Option<ListEntry>, IndexError> {
+        let mut below = self.index.scan(Bound::Excluded(after), after_prefix(encoded));
+        while let Some(found) = below.next()? {
+            if let Some(listed) = found.listed()?.filter(is_live) {
+                return Ok(Some(list_entry(decode_key(found.key())?, listed)));
+            }
+        }
+        Ok(None)
     }
 
     /// Partitions whose slot on this drive is no voter, and those whose epoch is not 0.
@@ -116,19 +127,6 @@ impl DriveStore {
             .collect();
         (not_voting, epochs)
     }
-}
-
-/// The next register below the encoded prefix that is no tombstone here.
-fn first_live(scan: &mut Scan<'_>, encoded: &[u8]) -> Result<Option<ListEntry>, IndexError> {
-    while let Some(found) = scan.next()? {
-        if !found.key().starts_with(encoded) {
-            return Ok(None);
-        }
-        if let Some(listed) = found.listed()?.filter(is_live) {
-            return Ok(Some(list_entry(decode_key(found.key())?, listed)));
-        }
-    }
-    Ok(None)
 }
 
 fn is_live(listed: &Listed) -> bool {

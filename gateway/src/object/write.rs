@@ -88,11 +88,11 @@ impl Write {
         }
         let stripes =
             coding::stripes(self.coding, body.length).map_err(|error| Unavailable::new(error.to_string()))?;
-        let _buffers = admit(core, &stripes).await?;
+        let buffers = admit(core, &stripes).await?;
         if coding::is_inline(&stripes) {
             self.run_small(core, body, Some(stripes)).await
         } else {
-            self.run_large(core, body, stripes).await
+            self.run_large(core, body, stripes, buffers).await
         }
     }
 
@@ -119,6 +119,7 @@ impl Write {
         core: &Arc<Core>,
         body: Body,
         stripes: StripeGeometry,
+        buffers: OwnedSemaphorePermit,
     ) -> Result<Version, WriteError> {
         let known = Arc::new(OnceLock::new());
         let (senders, receivers) = channels(self.peers.slots.len());
@@ -138,8 +139,8 @@ impl Write {
             tokio::time::sleep(OPERATION_LIMIT).await;
         };
         let commit = self.commit(core, Some(stripes), known, payload, deadline);
-        let pump = pump.run(body);
-        tokio::pin!(commit, pump);
+        let mut pump = Box::pin(pump.run(body));
+        tokio::pin!(commit);
         tokio::select! {
             biased;
             result = &mut pump => match result {
@@ -150,7 +151,16 @@ impl Write {
                 Err(PumpError::Body(error)) => Err(WriteError::Body(error)),
                 Err(PumpError::Unavailable(error)) => Err(error.into()),
             },
-            result = &mut commit => result,
+            result = &mut commit => {
+                if result.is_ok() {
+                    // The slots that are slower than W others get the rest of their shards all the same.
+                    core.background.spawn(async move {
+                        let _ = pump.await;
+                        drop(buffers);
+                    });
+                }
+                result
+            }
         }
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Gate {
     pub(crate) down: AtomicBool,
     /// Answers nothing to COMMIT and STABLE.
     pub(crate) loses_commits: AtomicBool,
+    /// Takes half a second for each piece of a shard that is written.
+    pub(crate) slow_writes: AtomicBool,
     /// Takes its time for blocks.
     pub(crate) slow_reads: AtomicBool,
     /// Sends blocks with a flipped bit.
@@ -58,6 +60,7 @@ impl NodeClient for Gate {
 
     async fn prepare_shard(&self, header: PrepareShard, pieces: ShardPieces) -> Result<SlotReply, NodeError> {
         self.check()?;
+        let pieces = if self.slow_writes.load(Ordering::SeqCst) { held_up(pieces) } else { pieces };
         self.inner.prepare_shard(header, pieces).await
     }
 
@@ -119,6 +122,20 @@ impl NodeClient for Gate {
     }
 }
 
+/// The same pieces, but each one half a second late.
+fn held_up(mut pieces: ShardPieces) -> ShardPieces {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Some(piece) = pieces.recv().await {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if sender.send(piece).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
 /// The coordinator's image, in memory.
 #[derive(Default)]
 struct Image(Mutex<Option<Snapshot>>);
@@ -178,6 +195,7 @@ impl Bench {
                 inner: node,
                 down: AtomicBool::default(),
                 loses_commits: AtomicBool::default(),
+                slow_writes: AtomicBool::default(),
                 slow_reads: AtomicBool::default(),
                 damages_reads: AtomicBool::default(),
                 cuts_reads: AtomicBool::default(),

@@ -39,6 +39,23 @@ async fn half_of_the_nodes_may_be_gone_for_reads_and_one_less_for_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_is_late_still_gets_its_shard() {
+    let bench = Bench::start(4, 1).await;
+    make_bucket(&bench.store, "bucket").await;
+    let data = bytes(300_000, 7);
+    bench.gates[1].slow_writes.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    put(&bench.store, "bucket", "k", &data).await.unwrap();
+    let took = begun.elapsed();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Without the late shard two of these three would be too few.
+    for down in [[0, 2], [0, 3], [2, 3]] {
+        bench.down(&down);
+        assert_eq!(get(&bench.store, "bucket", "k").await.unwrap(), data, "down {down:?}, PUT took {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_more_than_half_gone_nothing_is_said_to_be_missing() {
     let bench = Bench::start(4, 1).await;
     make_bucket(&bench.store, "bucket").await;

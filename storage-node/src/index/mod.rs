@@ -40,7 +40,6 @@ use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 pub(crate) use layers::StateRow;
-pub(crate) use scan::Scan;
 
 use self::backend::Backend;
 use self::layers::Layers;

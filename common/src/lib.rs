@@ -2,12 +2,14 @@
 //!
 //! Pure parts (no I/O, no clock, no `async`): [`types`], [`protocol`], `erasure`, `layout`, `shard`,
 //! `endpoints`. Parts with I/O: `coordination` (etcd and the embedded coordinator), `node` (how a gateway
-//! talks to a storage node), `cluster` (the live map built from both). This crate never imports
+//! talks to a storage node), `cluster` (the live map built from both),
+//! `driver` (runs protocol machines over it). This crate never imports
 //! `coffer-gateway` or `coffer-storage-node`.
 
 pub mod cluster;
 pub mod config;
 pub mod coordination;
+pub mod driver;
 pub mod endpoints;
 pub mod erasure;
 pub mod layout;

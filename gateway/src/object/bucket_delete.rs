@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use coffer_common::coordination::{CoordinatorError, Expected};
+use coffer_common::driver;
 use coffer_common::limits::PARTITION_COUNT;
 use coffer_common::types::{BucketName, DriveId, NodeId, PartitionId, RegisterKind};
 use futures_util::future::join_all;
@@ -18,7 +19,7 @@ use futures_util::future::join_all;
 use super::bucket::{Bucket, BucketRecord, BucketState, encode, key, unreachable};
 use super::core::Core;
 use super::error::{DeleteBucketError, Unavailable};
-use super::{list, multipart, peers};
+use super::{list, multipart};
 
 /// Deletes an empty bucket.
 pub(super) async fn delete_bucket(core: &Arc<Core>, name: &BucketName) -> Result<(), DeleteBucketError> {
@@ -81,7 +82,7 @@ async fn change_state(
 
 /// Has R0 voters of every partition adopt the bucket's revision.
 async fn adopt(core: &Core, bucket: &Bucket) -> Result<(), Unavailable> {
-    let calls = peers::nodes(&core.cluster, None).into_iter().map(async |(node, client)| {
+    let calls = driver::nodes(&core.cluster, None).into_iter().map(async |(node, client)| {
         let drives = match client {
             Some(client) => client.adopt_bucket(bucket.id(), bucket.revision).await.unwrap_or_default(),
             None => Vec::new(),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coffer_common::cluster::Cluster;
+use coffer_common::driver::{Driven, Driver, Payload, Peers, Target};
 use coffer_common::erasure::Codecs;
 use coffer_common::layout::ParitySettings;
 use coffer_common::meta::{Coding, StorageClass};
@@ -20,12 +21,9 @@ use tokio::sync::Semaphore;
 
 use super::bucket::{Bucket, Buckets};
 use super::coding;
-use super::driver::{Driven, Payload, Target, drive};
 use super::error::Unavailable;
 use super::latency::Latency;
 use super::list;
-use super::peers::Peers;
-use super::stable::StableQueue;
 
 /// How long an operation that carries no body may take before it is given up.
 pub(super) const OPERATION_LIMIT: Duration = Duration::from_secs(20);
@@ -47,8 +45,8 @@ pub(super) struct Core {
     pub(super) coverage: list::Checked,
     /// Erasure codecs.
     pub(super) codecs: Codecs,
-    /// STABLE notices that wait.
-    pub(super) stable: StableQueue,
+    /// Runs protocol machines.
+    pub(super) driver: Driver,
     /// Permits of one KiB for stripe buffers.
     pub(super) stripes: Arc<Semaphore>,
     /// How long a block takes to come.
@@ -62,14 +60,14 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// For one process.
+    /// For one process; starts the driver's background work.
     pub(super) fn new(cluster: Cluster, parity: ParitySettings, background: Shutdown) -> Self {
         Self {
+            driver: Driver::start(cluster.clone(), background.clone()),
             cluster,
             buckets: Buckets::default(),
             coverage: list::Checked::default(),
             codecs: Codecs::new(),
-            stable: StableQueue::default(),
             stripes: Arc::new(Semaphore::new(STRIPE_BUDGET_KIB as usize)),
             block_latency: Latency::default(),
             background,
@@ -107,7 +105,8 @@ impl Core {
         peers: Peers,
         machine: M,
     ) -> Driven<M::Outcome> {
-        drive(self, target, peers, machine, Payload::Nothing, tokio::time::sleep(OPERATION_LIMIT)).await
+        let limit = tokio::time::sleep(OPERATION_LIMIT);
+        self.driver.drive(target, peers, machine, Payload::Nothing, limit).await
     }
 
     /// How a body is coded on these slots now.

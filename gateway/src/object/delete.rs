@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use coffer_common::driver::Target;
 use coffer_common::meta::{ObjectMeta, RegisterMeta};
 use coffer_common::protocol::fenced::{FencedWriter, Verdict};
 use coffer_common::protocol::message::{Version, VersionKind};
@@ -11,7 +12,6 @@ use coffer_common::types::{BucketName, ObjectKey, OpId, RegisterKey};
 use futures_util::stream::{self, StreamExt};
 
 use super::core::Core;
-use super::driver::Target;
 use super::error::{DeleteError, HeadBucketError, PutError};
 use super::put::{holds, monotone_now, put_error};
 use super::types::{DeleteObject, Deleted, VersionId, WriteCondition};

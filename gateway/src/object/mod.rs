@@ -6,7 +6,7 @@
 //! An operation runs so:
 //! 1. the bucket's cached record gives the bucket id and its revision;
 //! 2. bucket id and key give the partition, and the cluster map its slots;
-//! 3. `driver` runs a pure machine of `coffer_common::protocol` over the slots' nodes: it sends, feeds replies, keeps timers;
+//! 3. `coffer_common::driver` runs a pure machine of `coffer_common::protocol` over the slots' nodes: it sends, feeds replies, keeps timers;
 //! 4. stripes carry the bytes (`stripe`), `list` merges nodes' pages.
 //!
 //! Consistency: what the protocol decides (PROTOCOL §5); this layer caches no object state. Retries: none of a mutation
@@ -19,18 +19,15 @@ mod coding;
 mod copy;
 mod core;
 mod delete;
-mod driver;
 mod error;
 mod get;
 mod info;
 mod latency;
 mod list;
 mod multipart;
-mod peers;
 mod pump;
 mod put;
 mod segment;
-mod stable;
 mod store;
 mod types;
 mod write;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use coffer_common::driver::{Peers, Target};
 use coffer_common::meta::Coding;
 use coffer_common::node::{NodeError, ReadShard, ShardBlocks, SlotAddress};
 use coffer_common::shard::{self, ShardHeader, ShardId, StripeGeometry};
@@ -23,9 +24,7 @@ use tokio::time::Instant;
 
 use super::coding;
 use super::core::{Core, InlineShards};
-use super::driver::Target;
 use super::error::ReadBroken;
-use super::peers::Peers;
 
 /// How long the last sources may take for a block.
 const BLOCK_LIMIT: Duration = Duration::from_secs(30);

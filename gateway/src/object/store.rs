@@ -11,7 +11,6 @@ use coffer_common::types::{BucketName, ObjectKey, UploadId};
 use super::bucket::PREFIX;
 use super::core::Core;
 use super::error::*;
-use super::stable::StableQueue;
 use super::types::*;
 use super::{bucket_delete, copy, delete, get, list, multipart, put};
 
@@ -29,7 +28,6 @@ impl ObjectStore {
     /// ends with `shutdown`, which waits for it.
     pub async fn start(cluster: Cluster, parity: ParitySettings, shutdown: Shutdown) -> Self {
         let core = Arc::new(Core::new(cluster, parity, shutdown.clone()));
-        shutdown.spawn(StableQueue::run(Arc::clone(&core), shutdown.clone()));
         let (known, first) = tokio::sync::oneshot::channel();
         shutdown.spawn(follow_buckets(Arc::clone(&core), shutdown.clone(), known));
         if tokio::time::timeout(RECORDS_WAIT, first).await.is_err() {

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use coffer_common::driver::{Payload, Peers, Target};
 use coffer_common::limits::MAX_METADATA_BYTES;
 use coffer_common::meta::Coding;
 use coffer_common::protocol::action::Machine;
@@ -23,9 +24,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::coding;
 use super::core::{Core, OPERATION_LIMIT, unavailable};
-use super::driver::{Payload, Target, drive};
 use super::error::{BodyError, Unavailable};
-use super::peers::Peers;
 use super::pump::{Pump, PumpError, channels};
 use super::types::{Body, Digester, Digests};
 
@@ -210,7 +209,7 @@ impl Write {
         payload: Payload,
         deadline: impl Future<Output = ()> + Send,
     ) -> M::Outcome {
-        drive(core, &self.target, self.peers.clone(), machine, payload, deadline).await.outcome
+        core.driver.drive(&self.target, self.peers.clone(), machine, payload, deadline).await.outcome
     }
 }
 

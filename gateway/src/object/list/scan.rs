@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use coffer_common::driver;
 use coffer_common::node::{ListEntry, ListItem, ListRequest, NodeClient, NodeError};
 use coffer_common::protocol::message::{SlotVersion, Version, VersionState};
 use coffer_common::types::{BucketId, NodeId, PartitionId, RegisterKey, RegisterKind, SlotIndex};
@@ -20,7 +21,6 @@ use futures_util::future::join_all;
 use super::coverage::{self, Authority};
 use crate::object::core::Core;
 use crate::object::error::Unavailable;
-use crate::object::peers;
 
 /// How long a node may take for a page.
 const PAGE_LIMIT: Duration = Duration::from_secs(20);
@@ -88,7 +88,7 @@ pub(super) struct Scan {
 impl Scan {
     /// Begins a scan; nothing is asked yet.
     pub(super) fn new(core: Arc<Core>, request: ScanRequest) -> Self {
-        let cursors = peers::nodes(&core.cluster, request.only)
+        let cursors = driver::nodes(&core.cluster, request.only)
             .into_iter()
             .map(|(node, client)| Cursor {
                 node,

@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use coffer_common::driver::Target;
 use coffer_common::limits::MAX_METADATA_BYTES;
 use coffer_common::meta::{ObjectMeta, ObjectPart, PartTable, RegisterMeta, UploadMeta, UploadState};
 use coffer_common::protocol::fenced::{FencedWriter, Verdict, WriteOutcome};
@@ -28,7 +29,6 @@ use super::listing::all_parts;
 use super::part::part_meta;
 use super::{FoundUpload, change, find, metadata_version, upload_of, upload_version};
 use crate::object::core::{Core, unavailable};
-use crate::object::driver::Target;
 use crate::object::error::{CompleteError, Unavailable, UploadError};
 use crate::object::info::{Unmet, check_write, live_object, object_info};
 use crate::object::put::monotone_now;

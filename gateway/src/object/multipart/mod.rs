@@ -14,6 +14,7 @@ mod part;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use coffer_common::driver::Target;
 use coffer_common::limits::MAX_METADATA_BYTES;
 use coffer_common::meta::{RegisterMeta, UploadMeta, UploadState};
 use coffer_common::protocol::fenced::{FencedWriter, Verdict};
@@ -30,7 +31,6 @@ pub(super) use part::{copy_part, upload_part};
 use super::bucket::Bucket;
 use super::core::Core;
 use super::delete::{tombstone, tombstone_version};
-use super::driver::Target;
 use super::error::{HeadBucketError, PartError, Unavailable, UploadError};
 use super::types::{CreateUpload, UploadInfo, UploadRef, WriteCondition};
 use super::write::{WriteError, written};

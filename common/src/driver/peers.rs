@@ -1,40 +1,40 @@
-//! The slots of one partition as this gateway sees them now: addresses, clients, liveness.
+//! The slots of one partition as this process sees them now: addresses, clients, liveness.
 
 use std::sync::Arc;
 
-use coffer_common::cluster::Cluster;
-use coffer_common::node::{NodeClient, SlotAddress};
-use coffer_common::protocol::action::MapEpochs;
-use coffer_common::protocol::quorum::Geometry;
-use coffer_common::types::{NodeId, PartitionId, SlotIndex, SlotSet};
+use crate::cluster::Cluster;
+use crate::node::{NodeClient, SlotAddress};
+use crate::protocol::action::MapEpochs;
+use crate::protocol::quorum::Geometry;
+use crate::types::{NodeId, PartitionId, SlotIndex, SlotSet};
 
 /// One slot.
 #[derive(Clone)]
-pub(super) struct Peer {
+pub struct Peer {
     /// Its complete name.
-    pub(super) address: SlotAddress,
+    pub address: SlotAddress,
     /// The node that has its drive.
-    pub(super) node: NodeId,
+    pub node: NodeId,
     /// How to reach that node, if it is known.
-    pub(super) client: Option<Arc<dyn NodeClient>>,
+    pub client: Option<Arc<dyn NodeClient>>,
     /// Whether it is expected to answer.
-    pub(super) alive: bool,
+    pub alive: bool,
 }
 
 /// All slots of a partition, by slot index.
 #[derive(Clone)]
-pub(super) struct Peers {
+pub struct Peers {
     /// The stripe width and its counts.
-    pub(super) geometry: Geometry,
+    pub geometry: Geometry,
     /// The partition's epochs.
-    pub(super) epochs: MapEpochs,
+    pub epochs: MapEpochs,
     /// The slots.
-    pub(super) slots: Vec<Peer>,
+    pub slots: Vec<Peer>,
 }
 
 impl Peers {
     /// The slots of a partition by the current map.
-    pub(super) fn of(cluster: &Cluster, partition: PartitionId) -> Self {
+    pub fn of(cluster: &Cluster, partition: PartitionId) -> Self {
         let map = cluster.map();
         let slots: Vec<Peer> = map
             .targets(partition)
@@ -50,7 +50,7 @@ impl Peers {
     }
 
     /// Slots that are expected to answer.
-    pub(super) fn alive(&self) -> SlotSet {
+    pub fn alive(&self) -> SlotSet {
         let mut alive = SlotSet::default();
         for (slot, peer) in self.slots.iter().enumerate() {
             if peer.alive {
@@ -62,7 +62,7 @@ impl Peers {
 
     /// The first `count` slots to ask: those that are alive first, and in slot order, so that data shards come before
     /// parity.
-    pub(super) fn first(&self, count: usize) -> SlotSet {
+    pub fn first(&self, count: usize) -> SlotSet {
         let mut first = SlotSet::default();
         let (alive, dead): (Vec<_>, Vec<_>) = (0..self.slots.len()).partition(|slot| self.slots[*slot].alive);
         for slot in alive.into_iter().chain(dead).take(count) {
@@ -72,16 +72,13 @@ impl Peers {
     }
 
     /// One slot.
-    pub(super) fn get(&self, slot: SlotIndex) -> Option<&Peer> {
+    pub fn get(&self, slot: SlotIndex) -> Option<&Peer> {
         self.slots.get(usize::from(slot.0))
     }
 }
 
 /// The nodes that own slots of the partition, or of any.
-pub(super) fn nodes(
-    cluster: &Cluster,
-    only: Option<PartitionId>,
-) -> Vec<(NodeId, Option<Arc<dyn NodeClient>>)> {
+pub fn nodes(cluster: &Cluster, only: Option<PartitionId>) -> Vec<(NodeId, Option<Arc<dyn NodeClient>>)> {
     let map = cluster.map();
     let mut ids: Vec<NodeId> = match only {
         Some(partition) => map.targets(partition).into_iter().map(|target| target.node).collect(),

@@ -1,4 +1,4 @@
-//! Runs a pure protocol machine over the nodes of a partition's slots.
+//! Runs a pure protocol machine over the nodes of a partition's slots, for gateways and for nodes that settle.
 //!
 //! Owns: sending to slots concurrently, timers, the lock, map refreshes, and the inline shards that replies carry.
 //! Never decides anything: the machine does.
@@ -8,29 +8,32 @@
 //! 3. On `Done` the futures of mutations that still run are carried on in the background, so that a slow slot gets what
 //!    it was sent; the lock is given back.
 //!
-//! Cancellation: dropping the future of [`drive`] drops everything; what was sent may or may not arrive. The deadline
-//! is a future of the caller's: when it ends, the machine gives up truthfully.
+//! Cancellation: dropping the future of [`Driver::drive`] drops everything; what was sent may or may not arrive. The
+//! deadline is a future of the caller's: when it ends, the machine gives up truthfully.
+
+mod peers;
+mod stable;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coffer_common::coordination::LockGuard;
-use coffer_common::node::{NodeError, PrepareShard, ShardPieces, SlotAddress, SlotCall};
-use coffer_common::protocol::action::{
-    Action, Actions, Lost, Machine, MapEpochs, NoLock, RoundNumber, Timer,
-};
-use coffer_common::protocol::message::{SlotReply, SlotRequest};
-use coffer_common::types::{Epoch, OpId, PartitionId, RegisterKey, SlotIndex, SlotSet};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-
 use sha2::{Digest as _, Sha256};
 
-use super::core::Core;
-use super::peers::Peers;
-use super::stable::StableNotice;
+use crate::cluster::Cluster;
+use crate::coordination::LockGuard;
+use crate::node::{NodeError, PrepareShard, ShardPieces, SlotAddress, SlotCall};
+use crate::protocol::action::{Action, Actions, Lost, Machine, MapEpochs, NoLock, RoundNumber, Timer};
+use crate::protocol::message::{SlotReply, SlotRequest};
+use crate::shutdown::Shutdown;
+use crate::types::{Epoch, OpId, PartitionId, RegisterKey, SlotIndex, SlotSet};
+
+pub use peers::{Peer, Peers, nodes};
+
+use stable::{StableNotice, StableQueue};
 
 /// How long a small request to a slot may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,17 +44,17 @@ const LEFTOVER_LIMIT: Duration = Duration::from_secs(60);
 
 /// The register that a machine runs on.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub struct Target {
     /// Its name.
-    pub(super) register: RegisterKey,
+    pub register: RegisterKey,
     /// Its partition.
-    pub(super) partition: PartitionId,
+    pub partition: PartitionId,
     /// The revision of the bucket record the caller knows.
-    pub(super) bucket_revision: u64,
+    pub bucket_revision: u64,
 }
 
 /// What PREPARE sends, by slot.
-pub(super) enum Payload {
+pub enum Payload {
     /// No shards: a tombstone, or metadata only.
     Nothing,
     /// Small encoded shards.
@@ -71,11 +74,11 @@ pub(super) enum Payload {
 }
 
 /// What a machine ended with, and the inline shards of current versions that slots sent along.
-pub(super) struct Driven<O> {
+pub struct Driven<O> {
     /// The machine's outcome.
-    pub(super) outcome: O,
+    pub outcome: O,
     /// Encoded shards with the op they belong to.
-    pub(super) inline: Vec<(SlotIndex, OpId, Bytes)>,
+    pub inline: Vec<(SlotIndex, OpId, Bytes)>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "most events are replies; a box would cost each an allocation")]
@@ -88,7 +91,7 @@ enum Event {
 }
 
 struct Run<'a, O> {
-    core: &'a Arc<Core>,
+    driver: &'a Driver,
     target: &'a Target,
     peers: Peers,
     payload: Payload,
@@ -100,59 +103,79 @@ struct Run<'a, O> {
     outcome: Option<O>,
 }
 
-/// Runs the machine to its end, or until `deadline` ends and it gives up.
-pub(super) async fn drive<M: Machine>(
-    core: &Arc<Core>,
-    target: &Target,
-    peers: Peers,
-    mut machine: M,
-    payload: Payload,
-    deadline: impl Future<Output = ()> + Send,
-) -> Driven<M::Outcome> {
-    let mut run = Run {
-        core,
-        target,
-        peers,
-        payload,
-        replies: FuturesUnordered::new(),
-        control: FuturesUnordered::new(),
-        inline: Vec::new(),
-        lock: None,
-        mutates: false,
-        outcome: None,
-    };
-    tokio::pin!(deadline);
-    let mut given_up = false;
-    let mut actions = machine.start();
-    loop {
-        run.carry_out(actions);
-        if let Some(outcome) = run.outcome.take() {
-            run.leave();
-            return Driven { outcome, inline: run.inline };
+/// What machines are run with; cheap to clone, clones share the queue.
+#[derive(Clone)]
+pub struct Driver {
+    cluster: Cluster,
+    /// Tasks that a stop waits for.
+    background: Shutdown,
+    stable: Arc<StableQueue>,
+}
+
+impl Driver {
+    /// Starts a driver on a live cluster. Its background work ends with `shutdown`, which waits for it.
+    pub fn start(cluster: Cluster, shutdown: Shutdown) -> Self {
+        let stable = Arc::<StableQueue>::default();
+        shutdown.spawn(StableQueue::run(Arc::clone(&stable), cluster.clone(), shutdown.clone()));
+        Self { cluster, background: shutdown, stable }
+    }
+
+    /// Runs the machine to its end, or until `deadline` ends and it gives up.
+    pub async fn drive<M: Machine>(
+        &self,
+        target: &Target,
+        peers: Peers,
+        mut machine: M,
+        payload: Payload,
+        deadline: impl Future<Output = ()> + Send,
+    ) -> Driven<M::Outcome> {
+        let mut run = Run {
+            driver: self,
+            target,
+            peers,
+            payload,
+            replies: FuturesUnordered::new(),
+            control: FuturesUnordered::new(),
+            inline: Vec::new(),
+            lock: None,
+            mutates: false,
+            outcome: None,
+        };
+        tokio::pin!(deadline);
+        let mut given_up = false;
+        let mut actions = machine.start();
+        loop {
+            run.carry_out(actions);
+            if let Some(outcome) = run.outcome.take() {
+                run.leave();
+                return Driven { outcome, inline: run.inline };
+            }
+            let event = tokio::select! {
+                biased;
+                Some(event) = run.replies.next() => event,
+                Some(event) = run.control.next() => event,
+                () = &mut deadline, if !given_up => Event::Deadline,
+            };
+            actions = match event {
+                Event::Reply(round, slot, reply) => {
+                    machine.on_reply(round, slot, run.take_inline(slot, reply))
+                }
+                Event::Timer(timer) => machine.on_timer(timer),
+                Event::Lock(lock) => {
+                    let fence = lock.as_ref().map(LockGuard::fence).map_err(|_| NoLock);
+                    run.lock = lock.ok();
+                    machine.on_lock(fence)
+                }
+                Event::Map(epochs) => {
+                    run.peers = Peers::of(&self.cluster, target.partition);
+                    machine.on_map(epochs)
+                }
+                Event::Deadline => {
+                    given_up = true;
+                    machine.give_up()
+                }
+            };
         }
-        let event = tokio::select! {
-            biased;
-            Some(event) = run.replies.next() => event,
-            Some(event) = run.control.next() => event,
-            () = &mut deadline, if !given_up => Event::Deadline,
-        };
-        actions = match event {
-            Event::Reply(round, slot, reply) => machine.on_reply(round, slot, run.take_inline(slot, reply)),
-            Event::Timer(timer) => machine.on_timer(timer),
-            Event::Lock(lock) => {
-                let fence = lock.as_ref().map(LockGuard::fence).map_err(|_| NoLock);
-                run.lock = lock.ok();
-                machine.on_lock(fence)
-            }
-            Event::Map(epochs) => {
-                run.peers = Peers::of(&core.cluster, target.partition);
-                machine.on_map(epochs)
-            }
-            Event::Deadline => {
-                given_up = true;
-                machine.give_up()
-            }
-        };
     }
 }
 
@@ -164,7 +187,7 @@ impl<O> Run<'_, O> {
                 Action::Send { round, epoch, slots, request } => self.send(round, epoch, slots, &request),
                 Action::Notify { epoch, slots, request } => self.notify(epoch, slots, &request),
                 Action::Stable { epoch, version, tag, acknowledged } => {
-                    self.core.stable.push(StableNotice {
+                    self.driver.stable.push(StableNotice {
                         target: self.target.clone(),
                         epoch,
                         version,
@@ -239,7 +262,7 @@ impl<O> Run<'_, O> {
     fn notify(&self, epoch: Epoch, slots: SlotSet, request: &SlotRequest) {
         for slot in slots.iter() {
             let call = self.call(slot, epoch, request.clone());
-            self.core.background.spawn(async move {
+            self.driver.background.spawn(async move {
                 // Nobody waits: what does not arrive is swept by the node or settled by a reader.
                 let _ = call.await;
             });
@@ -263,7 +286,7 @@ impl<O> Run<'_, O> {
         reply: BoxFuture<'static, Result<SlotReply, NodeError>>,
     ) -> BoxFuture<'static, Event> {
         let node = self.peers.get(slot).map(|peer| peer.node.clone());
-        let cluster = self.core.cluster.clone();
+        let cluster = self.driver.cluster.clone();
         Box::pin(async move {
             let reply = reply.await;
             if let Some(node) = node {
@@ -279,7 +302,7 @@ impl<O> Run<'_, O> {
 
     fn take_lock(&mut self) {
         self.lock = None;
-        let coordinator = self.core.cluster.coordinator();
+        let coordinator = self.driver.cluster.coordinator();
         let name = lock_name(&self.target.register);
         self.control.push(Box::pin(async move {
             let lock = coordinator.lock(&name, LOCK_WAIT).await;
@@ -291,7 +314,7 @@ impl<O> Run<'_, O> {
     }
 
     fn refresh_map(&mut self, known: Epoch) {
-        let (cluster, partition) = (self.core.cluster.clone(), self.target.partition);
+        let (cluster, partition) = (self.driver.cluster.clone(), self.target.partition);
         self.control.push(Box::pin(async move {
             for attempt in 0..5_u32 {
                 let epochs = cluster.map().epochs(partition);
@@ -326,7 +349,7 @@ impl<O> Run<'_, O> {
         self.lock = None;
         if self.mutates && !self.replies.is_empty() {
             let mut rest = std::mem::take(&mut self.replies);
-            self.core.background.spawn(async move {
+            self.driver.background.spawn(async move {
                 let all = async { while rest.next().await.is_some() {} };
                 let _ = tokio::time::timeout(LEFTOVER_LIMIT, all).await;
             });
@@ -335,7 +358,7 @@ impl<O> Run<'_, O> {
 }
 
 /// One small request to one slot.
-pub(super) fn call_slot(
+fn call_slot(
     peers: &Peers,
     target: &Target,
     slot: SlotIndex,

@@ -7,17 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coffer_common::limits::STABLE_DELAY;
-use coffer_common::protocol::message::{SlotRequest, Version};
-use coffer_common::shutdown::Shutdown;
-use coffer_common::types::{Epoch, SlotSet, Tag};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::core::Core;
-use super::driver::{Target, call_slot};
-use super::peers::Peers;
+use super::{Peers, Target, call_slot};
+use crate::cluster::Cluster;
+use crate::limits::STABLE_DELAY;
+use crate::protocol::message::{SlotRequest, Version};
+use crate::shutdown::Shutdown;
+use crate::types::{Epoch, SlotSet, Tag};
 
 /// Most notices that wait.
 const QUEUE_LIMIT: usize = 16_384;
@@ -60,16 +59,16 @@ impl StableQueue {
     }
 
     /// Tells notices until the stop is told, and the last ones then.
-    pub(super) async fn run(core: Arc<Core>, shutdown: Shutdown) {
+    pub(super) async fn run(queue: Arc<Self>, cluster: Cluster, shutdown: Shutdown) {
         loop {
             let stopping = tokio::select! {
                 () = shutdown.told() => true,
                 () = tokio::time::sleep(STABLE_DELAY) => false,
-                () = core.stable.early.notified() => false,
+                () = queue.early.notified() => false,
             };
-            let batch = std::mem::take(&mut *core.stable.waiting.lock());
+            let batch = std::mem::take(&mut *queue.waiting.lock());
             let limit = if stopping { Duration::from_secs(2) } else { Duration::from_secs(60) };
-            let _ = tokio::time::timeout(limit, tell_all(&core, batch)).await;
+            let _ = tokio::time::timeout(limit, tell_all(&cluster, batch)).await;
             if stopping {
                 return;
             }
@@ -77,19 +76,19 @@ impl StableQueue {
     }
 }
 
-async fn tell_all(core: &Arc<Core>, batch: Vec<StableNotice>) {
+async fn tell_all(cluster: &Cluster, batch: Vec<StableNotice>) {
     let mut telling = FuturesUnordered::new();
     for notice in batch {
         if telling.len() >= CONCURRENCY {
             telling.next().await;
         }
-        telling.push(tell(core, notice));
+        telling.push(tell(cluster, notice));
     }
     while telling.next().await.is_some() {}
 }
 
-async fn tell(core: &Arc<Core>, notice: StableNotice) {
-    let peers = Peers::of(&core.cluster, notice.target.partition);
+async fn tell(cluster: &Cluster, notice: StableNotice) {
+    let peers = Peers::of(cluster, notice.target.partition);
     let request =
         SlotRequest::Stable { version: notice.version, tag: notice.tag, acknowledged: notice.acknowledged };
     let mut calls: FuturesUnordered<_> = peers

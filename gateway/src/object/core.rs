@@ -49,6 +49,8 @@ pub(super) struct Core {
     pub(super) driver: Driver,
     /// Permits of one KiB for stripe buffers.
     pub(super) stripes: Arc<Semaphore>,
+    /// Turns to compute, one for each core.
+    pub(super) computing: Semaphore,
     /// How long a block takes to come.
     pub(super) block_latency: Latency,
     /// Tasks that a stop waits for.
@@ -69,6 +71,7 @@ impl Core {
             coverage: list::Checked::default(),
             codecs: Codecs::new(),
             stripes: Arc::new(Semaphore::new(STRIPE_BUDGET_KIB as usize)),
+            computing: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             block_latency: Latency::default(),
             background,
             parity,

@@ -125,7 +125,8 @@ impl Pump {
         filled: Filled,
         mut digester: Box<dyn Digester>,
     ) -> impl Future<Output = Result<(Vec<Bytes>, Box<dyn Digester>), Unavailable>> + use<> {
-        let (codecs, stripes, shard) = (self.core.codecs.clone(), self.stripes, self.shard(0));
+        let (core, stripes, shard) = (Arc::clone(&self.core), self.stripes, self.shard(0));
+        let codecs = core.codecs.clone();
         async move {
             let work = move || {
                 let mut left = stripes.data_len_bytes(filled.stripe) as usize;
@@ -136,7 +137,7 @@ impl Pump {
                 }
                 code_stripe(&codecs, &stripes, shard, filled).map(|blocks| (blocks, digester))
             };
-            compute(work).await?
+            compute(&core, work).await?
         }
     }
 

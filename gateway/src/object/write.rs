@@ -101,7 +101,7 @@ impl Write {
         body: Body,
         stripes: Option<StripeGeometry>,
     ) -> Result<Version, WriteError> {
-        let (data, digests) = read_whole(body).await.map_err(WriteError::Body)?;
+        let (data, digests) = read_whole(core, body).await.map_err(WriteError::Body)?;
         let payload = match &stripes {
             None => Payload::Nothing,
             Some(stripes) => {
@@ -242,7 +242,7 @@ async fn admit(core: &Core, stripes: &StripeGeometry) -> Result<OwnedSemaphorePe
 }
 
 /// Reads a small body and hashes it.
-async fn read_whole(body: Body) -> Result<(Bytes, Digests), BodyError> {
+async fn read_whole(core: &Core, body: Body) -> Result<(Bytes, Digests), BodyError> {
     let Body { length, mut source, mut digester } = body;
     let mut whole = Bytes::new();
     let mut rest = BytesMut::new();
@@ -268,7 +268,9 @@ async fn read_whole(body: Body) -> Result<(Bytes, Digests), BodyError> {
         digester.finish()?
     } else {
         let data = whole.clone();
-        compute(move || hash(digester, &data)).await.map_err(|error| BodyError::Broken(error.reason))??
+        compute(core, move || hash(digester, &data))
+            .await
+            .map_err(|error| BodyError::Broken(error.reason))??
     };
     Ok((whole, digests))
 }
@@ -278,13 +280,15 @@ fn hash(mut digester: Box<dyn Digester>, data: &[u8]) -> Result<Digests, BodyErr
     digester.finish()
 }
 
-/// Runs work that takes longer than a hand-over away from the async threads.
+/// Runs work that takes longer than a hand-over away from the async threads, on no more threads than there are cores:
+/// more would compute no faster, and each keeps freed buffers of its own.
 pub(super) async fn compute<T: Send + 'static>(
+    core: &Core,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Unavailable> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Unavailable::new(format!("computing failed: {error}")))
+    let failed = |error: &dyn std::fmt::Display| Unavailable::new(format!("computing failed: {error}"));
+    let _turn = core.computing.acquire().await.map_err(|error| failed(&error))?;
+    tokio::task::spawn_blocking(work).await.map_err(|error| failed(&error))
 }
 
 /// All encoded shards of a small body, by slot.

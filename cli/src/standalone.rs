@@ -22,7 +22,7 @@ use coffer_common::telemetry::Metrics;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{ClusterId, DriveId, NodeId};
 use coffer_gateway::app::Gateway;
-use coffer_storage_node::{DriveProbe, NodeConfig, StorageNode, format, survey};
+use coffer_storage_node::{DriveProbe, NodeConfig, StorageNode, format, settle, survey};
 
 use crate::listen;
 use crate::server::ServerArgs;
@@ -50,7 +50,8 @@ pub(crate) async fn run(args: &ServerArgs, drives: Vec<PathBuf>) -> anyhow::Resu
         let coordinator =
             LocalCoordinator::start(copies).await.context("the embedded coordinator cannot start")?;
         register(&node, &*coordinator, &args.node.zone).await?;
-        let cluster = start_cluster(node, coordinator.clone()).await?;
+        let cluster = start_cluster(node.clone(), coordinator.clone()).await?;
+        settle::start(&node, &cluster, &shutdown);
         say_what_it_is(&cluster);
         Gateway::start(config, cluster, metrics, shutdown).await?;
         Ok(coordinator)

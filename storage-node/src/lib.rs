@@ -17,9 +17,10 @@ mod journal;
 pub mod member;
 mod node;
 pub mod rpc;
+pub mod settle;
 mod shards;
 mod store;
 
 pub use drive::{DriveIdentity, DriveProbe, DriveRefusal, KnownPath, format, probe, survey};
 pub use node::{NodeConfig, NodeOpenError, StorageNode};
-pub use store::{DriveStore, OpenError, Unstable};
+pub use store::{DriveStore, OpenError};

@@ -24,6 +24,8 @@ const QUEUE_LIMIT: usize = 16_384;
 const EARLY: usize = 256;
 /// Notices that are told at the same time.
 const CONCURRENCY: usize = 32;
+/// How long a slot may take for a notice: one that hangs must not hold up those of other registers.
+const TELL_LIMIT: Duration = Duration::from_secs(1);
 
 /// One notice.
 pub(super) struct StableNotice {
@@ -97,5 +99,7 @@ async fn tell(cluster: &Cluster, notice: StableNotice) {
         .iter()
         .map(|slot| call_slot(&peers, &notice.target, slot, notice.epoch, request.clone()))
         .collect();
-    while calls.next().await.is_some() {}
+    let all = async { while calls.next().await.is_some() {} };
+    // What did not hear it settles by itself.
+    let _ = tokio::time::timeout(TELL_LIMIT, all).await;
 }

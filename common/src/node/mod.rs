@@ -208,7 +208,7 @@ pub struct DriveInfo {
     pub free_bytes: u64,
     /// Registers with a current version.
     pub registers: u64,
-    /// Versions COMMITTED but not yet STABLE.
+    /// Versions COMMITTED, with no STABLE one above them.
     pub unstable: u64,
     /// Current versions whose shard is missing here.
     pub missing_shards: u64,

@@ -110,6 +110,10 @@ impl Reader {
         let agreeing = tally.agreeing;
         let current = tally.current();
         if tally.decided(self.round.geometry) || self.round.geometry.breaks(Flaw::NoWriteBack) {
+            // A settler waits for the rest: its own slot, with what is to be settled, may be among them.
+            if self.announces && self.round.lingers(out) {
+                return;
+            }
             if self.announces
                 && let Some(current) = &current
             {

@@ -321,6 +321,20 @@ fn a_settler_tells_stable_what_its_writer_left_committed() {
 }
 
 #[test]
+fn a_settler_waits_for_the_slot_that_has_something_to_settle() {
+    let mut stripe = Stripe::default();
+    stripe.put(1);
+    stripe.commit_at(0b1000, 2, tag(0, 2, 2));
+    // R0 of the others say that version 1 is STABLE before slot 3 is heard.
+    let settler = Settler::new(GEOMETRY(), stripe.map, op(91));
+    assert!(matches!(stripe.run(settler), Some(ReadOutcome::Decided(Some(_)))));
+    let settled = |(_, register): &(PartitionState, Register)| {
+        register.current().is_some_and(|v| v.version.op == op(2) && v.state == VersionState::Stable)
+    };
+    assert!(stripe.slots.iter().all(settled));
+}
+
+#[test]
 fn machines_go_on_in_a_newer_epoch() {
     let mut stripe = Stripe::default();
     stripe.put(1);

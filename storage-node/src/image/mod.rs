@@ -83,7 +83,7 @@ pub(crate) struct Entry {
 pub(crate) struct Census {
     /// Registers with a current version.
     pub(crate) registers: i64,
-    /// Versions that are COMMITTED and not yet STABLE.
+    /// Versions that are COMMITTED, with no STABLE one above them.
     pub(crate) unstable: i64,
     /// Versions whose shard should be here and is not.
     pub(crate) missing_shards: i64,
@@ -123,9 +123,11 @@ impl Entry {
     /// What it adds to the drive's counters.
     pub(crate) fn census(&self) -> Census {
         let versions = &self.register.versions;
+        // What lies below a STABLE version is superseded, whatever became of it.
+        let above_stable = versions.iter().rev().take_while(|v| v.state != VersionState::Stable);
         Census {
             registers: i64::from(self.register.current().is_some()),
-            unstable: versions.iter().filter(|v| v.state == VersionState::Committed).count() as i64,
+            unstable: above_stable.filter(|v| v.state == VersionState::Committed).count() as i64,
             missing_shards: versions.iter().filter(|v| !v.shard_present).count() as i64,
         }
     }

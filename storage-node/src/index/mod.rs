@@ -50,7 +50,7 @@ use crate::journal::Place;
 const FOLDER: &str = "index";
 const FILE: &str = "index/registers.redb";
 /// Raised when a table or a value changes its meaning: an older index is then built anew.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 /// redb's page cache for one drive.
 const CACHE_BYTES: usize = 24 << 20;
 

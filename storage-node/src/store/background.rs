@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use coffer_common::limits::{PREPARE_GRACE, READ_GRACE};
-use coffer_common::node::{NodeError, SlotAddress};
-use coffer_common::protocol::message::VersionState;
+use coffer_common::node::SlotAddress;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{OpId, RegisterKey, SlotIndex, Tag};
+use coffer_common::types::{OpId, SlotIndex};
 use parking_lot::{Condvar, Mutex};
 
 use super::DriveStore;
@@ -41,19 +40,6 @@ const COMPACTION_TIME: Duration = Duration::from_secs(2);
 const FREE_LIMIT: usize = 20_000;
 /// Registers looked at in one go.
 const PIECE: usize = 1024;
-
-/// A version that is COMMITTED here and not yet STABLE.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unstable {
-    /// Its register.
-    pub register: RegisterKey,
-    /// The slot, as this drive knows it.
-    pub address: SlotAddress,
-    /// The op.
-    pub op: OpId,
-    /// Its tag.
-    pub tag: Tag,
-}
 
 /// The running loops; they stop, and the index is synced, when this is dropped.
 pub(crate) struct Background {
@@ -248,7 +234,7 @@ impl DriveStore {
 
     /// Visits registers with something unfinished that the index knows of, after `after`, at most `limit`. Returns the last
     /// one, or nothing after the end.
-    fn for_attention(
+    pub(super) fn for_attention(
         &self,
         mut after: Vec<u8>,
         limit: usize,
@@ -267,30 +253,6 @@ impl DriveStore {
             }
         }
         Ok(after)
-    }
-
-    /// Versions that are COMMITTED and not STABLE, of registers unchanged for about a second, at most `limit`: those
-    /// that a settler has to look at.
-    ///
-    /// # Errors
-    /// [`NodeError`] if the drive cannot be read.
-    pub async fn unstable(self: &Arc<Self>, limit: usize) -> Result<Vec<Unstable>, NodeError> {
-        self.check_health()?;
-        let found = self.run(move |store| {
-            let mut found = Vec::new();
-            let result = store.for_attention(Vec::new(), usize::MAX, |key, entry| {
-                for version in &entry.register.versions {
-                    if version.state == VersionState::Committed && found.len() < limit {
-                        let register = RegisterKey::decode(&key).map_err(|error| error.to_string())?;
-                        let (op, tag) = (version.version.op, version.tag);
-                        found.push(Unstable { register, address: store.own_address(entry), op, tag });
-                    }
-                }
-                Ok(())
-            });
-            result.map(|_| found)
-        });
-        found.await?.map_err(|error| self.unavailable(error))
     }
 
     /// Removes shard files whose registers have dropped them; what fails is swept later.

@@ -11,7 +11,7 @@
 //! 4. Without any lock: wait until the record, or, if nothing changed, the last record of the register, is durable.
 //!    Only then reply. So no reply ever shows a state that a crash could take back.
 //!
-//! Lock order: register → [`slots::Slots`] → journal tail → index layers. None is held across an await or any I/O.
+//! Lock order: register → [`slots::Slots`] → journal tail → index layers; the unsettled set after the register alone. None is held across an await or any I/O.
 //! **Failure.** A failed write or sync poisons the drive: all waiters and all later requests are answered
 //! `DriveUnavailable`, and the state in memory, which may be ahead of the drive, is never shown again.
 
@@ -25,6 +25,7 @@ mod receive;
 mod slots;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unsettled;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -38,10 +39,11 @@ use coffer_common::types::{ClusterId, DriveId, Incarnation, OpId};
 use parking_lot::Mutex;
 
 pub(crate) use background::Background;
-pub use background::Unstable;
 pub(crate) use list::{DriveItem, DriveList};
+pub(crate) use unsettled::Unsettled;
 
 use self::slots::Slots;
+use self::unsettled::UnsettledSet;
 use crate::drive::{Health, IoPool, OpenDrive, PoolError};
 use crate::image::{Census, StateKey, decode_entry, decode_forget};
 use crate::index::{Index, IndexError, StateRow};
@@ -78,6 +80,7 @@ pub struct DriveStore {
     register_locks: Box<[Mutex<()>]>,
     slots: Slots,
     census: LiveCensus,
+    unsettled: UnsettledSet,
     /// Ops whose shard files are being written.
     receiving: Mutex<HashSet<OpId>>,
 }
@@ -145,6 +148,7 @@ impl DriveStore {
             register_locks: (0..REGISTER_LOCKS).map(|_| Mutex::default()).collect(),
             slots,
             census,
+            unsettled: UnsettledSet::default(),
             receiving: Mutex::default(),
         });
         store.record_boot()?;

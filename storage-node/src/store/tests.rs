@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use coffer_common::limits::SETTLE_AFTER;
 use coffer_common::node::{
     DriveState, NodeError, PrepareShard, ShardPiece, SlotAddress, SlotCall, partition_of,
 };
@@ -328,6 +329,49 @@ async fn run_model(steps: Vec<Step>) {
     let rebuilt = bench.store().info();
     let counts = |info: &coffer_common::node::DriveInfo| (info.registers, info.unstable, info.missing_shards);
     assert_eq!(counts(&rebuilt), counts(&census));
+}
+
+#[tokio::test]
+async fn unsettled_registers_are_known_again_after_a_start_and_due_once_at_a_time() {
+    let mut bench = Bench::new();
+    for (key, counter, stable) in
+        [("open", 1, false), ("over", 2, false), ("over", 3, true), ("done", 4, true)]
+    {
+        let version = version(counter, 0);
+        let tag = tag(counter);
+        bench.call(&object(key), SlotRequest::Commit { version: version.clone(), tag }).await.unwrap();
+        if stable {
+            let request = SlotRequest::Stable { version, tag, acknowledged: SlotSet(1) };
+            bench.call(&object(key), request).await.unwrap();
+        }
+    }
+    for applied in [false, true] {
+        assert_eq!(bench.store().info().unstable, 1);
+        if applied {
+            bench.store().apply(true);
+        }
+        bench.reopen();
+        assert!(bench.store().misses_unsettled());
+        bench.store().find_unsettled().await.unwrap();
+        assert!(!bench.store().misses_unsettled());
+        assert_eq!(bench.store().due_for_settling(10).await.unwrap(), []);
+        tokio::time::sleep(SETTLE_AFTER + Duration::from_millis(50)).await;
+        let due = bench.store().due_for_settling(10).await.unwrap();
+        assert_eq!(
+            due.iter().map(|due| (&due.register, due.op)).collect::<Vec<_>>(),
+            [(&object("open"), op(1))]
+        );
+        assert!(bench.store().is_unsettled(&due[0]));
+        assert_eq!(bench.store().due_for_settling(10).await.unwrap(), []);
+    }
+    let (version, tag) = (version(1, 0), tag(1));
+    bench
+        .call(&object("open"), SlotRequest::Stable { version, tag, acknowledged: SlotSet(1) })
+        .await
+        .unwrap();
+    assert_eq!(bench.store().info().unstable, 0);
+    let left = bench.store().due_for_settling(10).await.unwrap();
+    assert_eq!(left, []);
 }
 
 #[tokio::test]

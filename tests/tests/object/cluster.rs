@@ -1,7 +1,7 @@
 //! An object layer over real storage nodes in this process, with a gate before each node that lets faults in.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,16 +17,20 @@ use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId};
 use coffer_gateway::object::ObjectStore;
-use coffer_storage_node::{NodeConfig, StorageNode, format};
+use coffer_storage_node::{NodeConfig, StorageNode, format, settle};
 
 /// A node behind switches.
 pub(crate) struct Gate {
-    id: NodeId,
-    inner: Arc<dyn NodeClient>,
+    pub(crate) id: NodeId,
+    pub(crate) inner: Arc<StorageNode>,
     /// Answers nothing.
     pub(crate) down: AtomicBool,
     /// Answers nothing to COMMIT and STABLE.
     pub(crate) loses_commits: AtomicBool,
+    /// Answers nothing to STABLE.
+    pub(crate) loses_stable: AtomicBool,
+    /// Requests to registers that came through.
+    pub(crate) calls: AtomicUsize,
     /// Takes half a second for each piece of a shard that is written.
     pub(crate) slow_writes: AtomicBool,
     /// Takes its time for blocks.
@@ -55,6 +59,10 @@ impl NodeClient for Gate {
         {
             return Err(NodeError::Timeout { node: self.id.to_string() });
         }
+        if self.loses_stable.load(Ordering::SeqCst) && matches!(call.request, SlotRequest::Stable { .. }) {
+            return Err(NodeError::Timeout { node: self.id.to_string() });
+        }
+        self.calls.fetch_add(1, Ordering::SeqCst);
         self.inner.call(call).await
     }
 
@@ -195,6 +203,8 @@ impl Bench {
                 inner: node,
                 down: AtomicBool::default(),
                 loses_commits: AtomicBool::default(),
+                loses_stable: AtomicBool::default(),
+                calls: AtomicUsize::default(),
                 slow_writes: AtomicBool::default(),
                 slow_reads: AtomicBool::default(),
                 damages_reads: AtomicBool::default(),
@@ -217,6 +227,7 @@ impl Bench {
         };
         let cluster = Cluster::start(options, Duration::from_secs(5)).await.unwrap();
         let shutdown = Shutdown::new();
+        gates.iter().for_each(|gate| settle::start(&gate.inner, &cluster, &shutdown));
         let store = ObjectStore::start(cluster.clone(), ParitySettings::default(), shutdown.clone()).await;
         Self { store, gates, cluster, shutdown, _dirs: dirs }
     }
@@ -224,6 +235,13 @@ impl Bench {
     /// Another gateway on the same cluster.
     pub(crate) async fn gateway(&self) -> ObjectStore {
         ObjectStore::start(self.cluster.clone(), ParitySettings::default(), self.shutdown.clone()).await
+    }
+
+    /// A bucket's id, as the coordinator has it.
+    pub(crate) async fn bucket_id(&self, bucket: &str) -> BucketId {
+        let entry = self.cluster.coordinator().get(&format!("buckets/{bucket}")).await.unwrap().unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&entry.value).unwrap();
+        serde_json::from_value(record["id"].clone()).unwrap()
     }
 
     /// Shuts the gates of these nodes, opens all others.

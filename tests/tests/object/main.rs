@@ -9,3 +9,4 @@ mod faults;
 mod listing;
 mod multipart;
 mod plain;
+mod settling;

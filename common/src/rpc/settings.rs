@@ -16,7 +16,7 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Bulk messages are closed at this size: a piece of 1 MiB goes alone, small ones go together.
-pub const BULK_MESSAGE_BYTES: usize = 512 * 1024;
+pub const BULK_MESSAGE_BYTES: usize = 256 * 1024;
 
 /// A control frame is closed at this size, so that a large call delays small ones little.
 pub const CONTROL_FRAME_BYTES: usize = 256 * 1024;

@@ -2,7 +2,7 @@
 //!
 //! tonic's codecs encode into one buffer, which copies every payload byte. Here a message that carries data is emitted
 //! as [gRPC prefix, field header] and the pieces as they are; the bytes on the wire are those of the stock encoder.
-//! Pieces that wait are put into one message up to about 512 KiB; tiny ones are joined with what stands before them.
+//! Pieces that wait are put into one message up to about 256 KiB; tiny ones are joined with what stands before them.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

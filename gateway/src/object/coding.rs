@@ -8,15 +8,15 @@ use coffer_common::protocol::quorum::Geometry;
 use coffer_common::shard::{InvalidGeometry, StripeGeometry, default_block_len_bytes};
 
 /// Blocks are not made shorter than this for want of memory: smaller messages cost more than they save.
-const LEAST_BLOCK_LEN_BYTES: u32 = 128 * 1024;
+const LEAST_BLOCK_LEN_BYTES: u32 = 64 * 1024;
 /// Of the memory that is left, one upload's buffers take at most this part, so that the first ones leave room for others.
-const UPLOADS_LEFT: u64 = 24;
+const UPLOADS_LEFT: u64 = 28;
 
 /// Bytes that one streamed body holds at most: a stripe's data being filled, and whole stripes being coded, waiting in the
-/// slots' channels, and on their way.
+/// slots' channels and in their messages, and two in the transport's send buffers.
 pub(super) fn buffers_bytes(k: u8, m: u8, block_len_bytes: u32) -> u64 {
     let (k, n) = (u64::from(k), u64::from(k) + u64::from(m));
-    (k + 3 * n) * u64::from(block_len_bytes)
+    (k + 5 * n) * u64::from(block_len_bytes)
 }
 
 /// How a body of `size` bytes is coded while `alive` of the slots are: parity rises when slots are away, so that a write

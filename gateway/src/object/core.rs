@@ -30,7 +30,7 @@ pub(super) const OPERATION_LIMIT: Duration = Duration::from_secs(20);
 
 /// What all bodies in flight may hold in stripe buffers, in KiB: with what connections and hashing hold beside it, the
 /// process stays below 256 MiB at 64 uploads.
-pub(super) const STRIPE_BUDGET_KIB: u32 = 144 * 1024;
+pub(super) const STRIPE_BUDGET_KIB: u32 = 160 * 1024;
 
 /// An inline shard as it came with a view.
 pub(super) type InlineShards = Vec<(coffer_common::types::SlotIndex, OpId, bytes::Bytes)>;

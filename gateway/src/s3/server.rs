@@ -35,7 +35,7 @@ const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// Bytes that a peer does not acknowledge for this long end its connection.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
 /// Buffer of a connection, in bytes: large reads and writes for large bodies; it grows only where it is used.
-const BUFFER_BYTES: usize = 512 * 1024;
+const BUFFER_BYTES: usize = 256 * 1024;
 /// HTTP/2 window of a stream and of a connection.
 const WINDOW_BYTES: (u32, u32) = (1024 * 1024, 4 * 1024 * 1024);
 /// Requests of one HTTP/2 connection at a time.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! upload ─ update(piece) ─► queue of its worker ─► one piece of each upload ─► md5::update_many, the others
-//!        ◄─ waits while 512 KiB of it are unhashed                                        │
+//!        ◄─ waits while 128 KiB of it are unhashed                                        │
 //!        ─ finish() ──────────────────────────────────────────────────────────► Digests ◄─┘
 //! ```
 //!
@@ -29,7 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 const INLINE_BYTES: u64 = 64 * 1024;
 
 /// An upload may be this far ahead of its hash, in bytes.
-const BACKLOG_BYTES: u32 = 512 * 1024;
+const BACKLOG_BYTES: u32 = 128 * 1024;
 
 /// Bytes of one upload in one pass: sixteen of them fit the L2 cache, and none keeps the others waiting.
 const PASS_BYTES: usize = 64 * 1024;

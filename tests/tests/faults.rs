@@ -1,5 +1,7 @@
 //! Real processes killed, paused and cut off: what was acknowledged is there, what cannot be done is refused.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -7,7 +9,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use coffer_tests::harness::distributed::Distributed;
 use coffer_tests::harness::standalone::Standalone;
-use coffer_tests::harness::{binary, http_status, wait_for};
+use coffer_tests::harness::{binary, http_get, http_status, wait_for};
 
 /// A body that tells its key and round, so that a stale or foreign one is recognised; its size differs by round.
 fn body(key: &str, round: usize, size: usize) -> Vec<u8> {
@@ -52,20 +54,20 @@ async fn assert_round(client: &Client, round: usize) {
 /// One cluster at a time: many processes share few cores here, and a slot that is too slow is dropped from a write.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Writes the round until every slot holds its shard. A write is acknowledged with W of n shards; until drives are
-/// repaired in the background, only what reached all slots survives the loss of half of them.
-async fn write_round_to_every_slot(cluster: &Distributed, round: usize) -> Result<()> {
-    for _ in 0..10 {
-        write_round(&cluster.client(0), round).await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let endpoint = cluster.nodes()[0].admin_url("");
-        let status =
-            std::process::Command::new(binary()).args(["status", "--endpoint", &endpoint]).output()?;
-        if String::from_utf8_lossy(&status.stdout).contains(" 0 shards missing") {
-            return Ok(());
-        }
-    }
-    anyhow::bail!("ten rounds of writes left shards missing with all nodes up")
+/// What `coffer status` says at a node.
+fn status(cluster: &Distributed, node: usize) -> Result<String> {
+    let endpoint = cluster.nodes()[node].admin_url("");
+    let output = std::process::Command::new(binary()).args(["status", "--endpoint", &endpoint]).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Waits until every slot holds its shard. A write is acknowledged with W of n shards, and slots that are slower get
+/// theirs soon after; only what reached all of them survives the loss of half.
+async fn wait_for_every_shard(cluster: &Distributed) -> Result<()> {
+    // The counts that status shows are some seconds old.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let complete = || async { status(cluster, 0).is_ok_and(|status| status.contains(" 0 shards missing")) };
+    wait_for("late slots to get their shards", Duration::from_secs(60), complete).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,7 +120,8 @@ async fn half_of_the_nodes_may_be_gone_and_nothing_is_stale_when_they_return() -
     let mut cluster = Distributed::start(8, 1).await?;
     let client = cluster.client(0);
     client.create_bucket().bucket("faults").send().await?;
-    write_round_to_every_slot(&cluster, 0).await?;
+    write_round(&client, 0).await;
+    wait_for_every_shard(&cluster).await?;
     for node in 4..8 {
         cluster.kill(node);
     }
@@ -177,6 +180,96 @@ async fn plain_operations_go_on_without_etcd() -> Result<()> {
     wait_for("bucket operations to work again", Duration::from_secs(40), works).await?;
     write_round(&client, 2).await;
     assert_round(&cluster.client(3), 2).await;
+    Ok(())
+}
+
+/// Everything that needs no coordinator, through one node.
+async fn assert_plain_operations(client: &Client, round: usize) -> Result<()> {
+    assert_round(client, round).await;
+    write_round(client, round + 1).await;
+    assert_round(client, round + 1).await;
+    assert_eq!(put(client, "gone", vec![1]).await, Ok(()));
+    client.delete_object().bucket("faults").key("gone").send().await?;
+    assert_eq!(get(client, "gone").await, Err(404));
+    let listed = client.list_objects_v2().bucket("faults").send().await?;
+    assert_eq!(listed.contents().len(), keys().len());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_start_and_serve_without_etcd() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut cluster = Distributed::start(4, 1).await?;
+    cluster.client(0).create_bucket().bucket("faults").send().await?;
+    write_round(&cluster.client(0), 0).await;
+    // Each drive has its copy of the cluster's state a moment after the change.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    cluster.etcd.kill();
+    cluster.kill(1);
+    cluster.spawn(1)?;
+    cluster.wait_ready(1).await?;
+    assert_plain_operations(&cluster.client(1), 0).await?;
+    assert_plain_operations(&cluster.client(0), 1).await?;
+    for node in 0..4 {
+        cluster.kill(node);
+    }
+    for node in 0..4 {
+        cluster.spawn(node)?;
+    }
+    for node in 0..4 {
+        cluster.wait_ready(node).await?;
+    }
+    assert_plain_operations(&cluster.client(2), 2).await?;
+    let made = cluster.client(2).create_bucket().bucket("cannot-be-made").send().await;
+    assert_eq!(made.err().and_then(|error| error.raw_response().map(|raw| raw.status().as_u16())), Some(503));
+    cluster.etcd.launch().await?;
+    let client = cluster.client(3);
+    let works = || async { client.create_bucket().bucket("made-again").send().await.is_ok() };
+    wait_for("bucket operations to work again", Duration::from_secs(40), works).await?;
+    assert_plain_operations(&cluster.client(1), 3).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_gateways_commits_are_settled_by_the_nodes() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut cluster = Distributed::start(4, 1).await?;
+    cluster.client(0).create_bucket().bucket("faults").send().await?;
+    // Killed within the STABLE delay of some of its writes, in the middle of others.
+    let (client, done) = (cluster.client(3), Arc::new(AtomicUsize::new(0)));
+    let writes = (0..400).map(|i| {
+        let (client, done) = (client.clone(), done.clone());
+        tokio::spawn(async move {
+            let result = put(&client, &format!("w/{i}"), body("w", i, 500)).await;
+            done.fetch_add(1, Ordering::SeqCst);
+            (i, result)
+        })
+    });
+    let writes: Vec<_> = writes.collect();
+    let begun = || async { done.load(Ordering::SeqCst) >= 20 };
+    wait_for("some writes", Duration::from_secs(30), begun).await?;
+    cluster.kill(3);
+    let mut acknowledged = Vec::new();
+    for write in writes {
+        if let (i, Ok(())) = write.await? {
+            acknowledged.push(i);
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let settled = || async {
+        status(&cluster, 0).is_ok_and(|status| status.contains(" 0 versions not yet known to be stable"))
+    };
+    wait_for("the nodes to settle", Duration::from_secs(40), settled).await?;
+    let mut by_nodes = 0;
+    for node in 0..3 {
+        let (_, metrics) = http_get(&cluster.nodes()[node].admin_url("/metrics")).await.unwrap_or_default();
+        let total = metrics.lines().find_map(|line| line.strip_prefix("coffer_settled_versions_total "));
+        by_nodes += total.and_then(|total| total.parse::<u64>().ok()).unwrap_or(0);
+    }
+    assert!(by_nodes > 0, "the gateway was killed before it could tell STABLE of all its writes");
+    for i in acknowledged {
+        assert!(get(&cluster.client(1), &format!("w/{i}")).await == Ok(body("w", i, 500)), "write {i}");
+    }
     Ok(())
 }
 

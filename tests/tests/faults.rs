@@ -204,12 +204,14 @@ async fn nodes_start_and_serve_without_etcd() -> Result<()> {
     write_round(&cluster.client(0), 0).await;
     // Each drive has its copy of the cluster's state a moment after the change.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    cluster.etcd.kill();
+    // Silent first, then gone.
+    cluster.etcd.pause();
     cluster.kill(1);
     cluster.spawn(1)?;
     cluster.wait_ready(1).await?;
     assert_plain_operations(&cluster.client(1), 0).await?;
     assert_plain_operations(&cluster.client(0), 1).await?;
+    cluster.etcd.kill();
     for node in 0..4 {
         cluster.kill(node);
     }

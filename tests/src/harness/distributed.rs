@@ -58,6 +58,13 @@ impl Etcd {
         format!("http://127.0.0.1:{}", self.client_port)
     }
 
+    /// SIGSTOP: connections stay open, nothing answers.
+    pub fn pause(&self) {
+        if let Some(process) = &self.process {
+            process.pause();
+        }
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         if let Some(process) = &mut self.process {

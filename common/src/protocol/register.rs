@@ -12,7 +12,7 @@
 //! Crash consistency: a reply is sent only after step 2, so a register that is read back after a crash holds every
 //! promise that anybody has seen.
 
-use crate::types::{Epoch, Fence, OpId, SlotSet, Tag};
+use crate::types::{Epoch, Fence, OpId, RegisterKind, SlotSet, Tag};
 
 use super::message::{
     Refusal, RegisterView, SlotReply, SlotRequest, SlotVersion, Version, VersionKind, VersionState,
@@ -201,19 +201,24 @@ impl Register {
     }
 
     /// Superseded versions whose shards may be freed after the read grace: null versions below a STABLE null version.
-    pub fn freeable(&self) -> impl Iterator<Item = &SlotVersion> {
+    ///
+    /// An attempt at a part is no null version: a later attempt does not free it, because a completed object may be made
+    /// of it. What is known to end all other attempts, a tombstone or the one attempt that is left, is committed as a null
+    /// version, and below that one everything is freeable in a part's register.
+    pub fn freeable(&self, kind: RegisterKind) -> impl Iterator<Item = &SlotVersion> {
         let stable = self.versions.iter().rev();
         let newest = stable
             .filter(|v| v.version.null_version && v.state == VersionState::Stable)
             .map(|v| v.tag)
             .next()
             .unwrap_or_default();
-        self.versions.iter().filter(move |v| v.version.null_version && v.tag < newest)
+        let replaced = move |v: &&SlotVersion| v.version.null_version || kind == RegisterKind::Part;
+        self.versions.iter().filter(replaced).filter(move |v| v.tag < newest)
     }
 
     /// Forgets the version of this op if it is freeable. Returns whether the register changed.
-    pub fn free(&mut self, op: OpId) -> bool {
-        let freeable = self.freeable().any(|v| v.version.op == op);
+    pub fn free(&mut self, kind: RegisterKind, op: OpId) -> bool {
+        let freeable = self.freeable(kind).any(|v| v.version.op == op);
         if freeable {
             self.versions.retain(|v| v.version.op != op);
         }

@@ -12,7 +12,7 @@ use super::register::{PartitionState, Register, serve};
 use super::settler::Settler;
 use super::tally::Current;
 use super::writer::PlainWriter;
-use crate::types::{Epoch, Fence, OpId, SlotIndex, SlotSet, Tag};
+use crate::types::{Epoch, Fence, OpId, RegisterKind, SlotIndex, SlotSet, Tag};
 
 /// Four slots, and who of them is down.
 #[derive(Default)]
@@ -366,9 +366,9 @@ fn resend_over_a_purge(geometry: Geometry) -> (Option<WriteOutcome>, Option<OpId
     for (partition, register) in &mut stripe.slots {
         partition.adopt_purge(Epoch(1));
         let tombstone = register.current().map(|v| v.tag).unwrap_or_default();
-        let below: Vec<_> = register.freeable().map(|v| v.version.op).collect();
+        let below: Vec<_> = register.freeable(RegisterKind::Object).map(|v| v.version.op).collect();
         for op in below {
-            register.free(op);
+            register.free(RegisterKind::Object, op);
         }
         assert!(register.drop_tombstone(partition, tombstone));
     }

@@ -27,6 +27,18 @@ pub enum RegisterKind {
     Part = 4,
 }
 
+impl RegisterKind {
+    fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Object),
+            2 => Some(Self::Version),
+            3 => Some(Self::Upload),
+            4 => Some(Self::Part),
+            _ => None,
+        }
+    }
+}
+
 /// The name of a register.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RegisterKey {
@@ -63,6 +75,19 @@ impl RegisterKey {
         Self { bucket, kind: RegisterKind::Part, key, sub: sub.into() }
     }
 
+    /// The upload and the part number, if this is the register of a part.
+    pub fn upload_part(&self) -> Option<(UploadId, u16)> {
+        let (upload, number) = self.sub.split_first_chunk::<16>()?;
+        let number = u16::from_be_bytes(number.try_into().ok()?);
+        (self.kind == RegisterKind::Part).then_some((UploadId::from_bytes(*upload), number))
+    }
+
+    /// The upload, if this is the register of one.
+    pub fn upload_id(&self) -> Option<UploadId> {
+        let upload = <[u8; 16]>::try_from(self.sub.as_ref()).ok()?;
+        (self.kind == RegisterKind::Upload).then_some(UploadId::from_bytes(upload))
+    }
+
     /// The order-preserving encoding.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.key.as_bytes().len() + self.sub.len() + 20);
@@ -83,6 +108,11 @@ impl RegisterKey {
         out
     }
 
+    /// The kind of register that an encoded key names; `None` if the bytes are not one.
+    pub fn kind_of(encoded: &[u8]) -> Option<RegisterKind> {
+        RegisterKind::from_number(*encoded.get(16)?)
+    }
+
     /// The inverse of [`Self::encode`].
     ///
     /// # Errors
@@ -90,13 +120,7 @@ impl RegisterKey {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeRegisterKeyError> {
         let (bucket, rest) = bytes.split_first_chunk::<16>().ok_or(DecodeRegisterKeyError)?;
         let (kind, mut rest) = rest.split_first().ok_or(DecodeRegisterKeyError)?;
-        let kind = match kind {
-            1 => RegisterKind::Object,
-            2 => RegisterKind::Version,
-            3 => RegisterKind::Upload,
-            4 => RegisterKind::Part,
-            _ => return Err(DecodeRegisterKeyError),
-        };
+        let kind = RegisterKind::from_number(*kind).ok_or(DecodeRegisterKeyError)?;
         let mut key = Vec::with_capacity(rest.len());
         loop {
             match rest {
@@ -151,6 +175,7 @@ mod tests {
         ) {
             let (a, b) = (register(&a, sub_a), register(&b, sub_b));
             prop_assert_eq!(RegisterKey::decode(&a.encode()), Ok(a.clone()));
+            prop_assert_eq!(RegisterKey::kind_of(&a.encode()), Some(a.kind));
             prop_assert_eq!(a.encode().cmp(&b.encode()), (a.key.as_bytes(), &a.sub).cmp(&(b.key.as_bytes(), &b.sub)));
             let prefix = RegisterKey::encode_prefix(a.bucket, a.kind, b.key.as_bytes());
             prop_assert_eq!(a.encode().starts_with(&prefix), a.key.as_bytes().starts_with(b.key.as_bytes()));

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use coffer_common::protocol::message::VersionState;
 use coffer_common::protocol::register::Register;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{OpId, PartitionId, SlotIndex};
+use coffer_common::types::{OpId, PartitionId, RegisterKey, RegisterKind, SlotIndex};
 
 pub(crate) use disk::{DecodeImageError, Listed, decode_entry, decode_listed, encode_entry};
 pub(crate) use state::{
@@ -118,6 +118,11 @@ impl Entry {
     /// Where the op's shard lies, if it is here.
     pub(crate) fn shard(&self, op: OpId) -> Option<ShardLocation> {
         self.shards.iter().find(|shard| shard.op == op).map(|shard| shard.location)
+    }
+
+    /// Which rule of freeing applies; that of objects, which frees least, for a key that cannot be read.
+    pub(crate) fn kind(&self) -> RegisterKind {
+        RegisterKey::kind_of(&self.key).unwrap_or(RegisterKind::Object)
     }
 
     /// What it adds to the drive's counters.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use coffer_common::limits::{PREPARE_GRACE, READ_GRACE};
-use coffer_common::node::SlotAddress;
+use coffer_common::node::{NodeError, SlotAddress};
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{OpId, SlotIndex};
 use parking_lot::{Condvar, Mutex};
@@ -193,15 +193,32 @@ impl DriveStore {
         })
     }
 
+    /// Frees what is due at `now`, before the loop gets to it.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the drive cannot be read.
+    pub async fn free_now(self: &Arc<Self>, now: UnixMillis) -> Result<(), NodeError> {
+        self.check_health()?;
+        let freed = self.run(move |store| {
+            store.apply(false);
+            let mut after = store.free_superseded(now, Vec::new())?;
+            while !after.is_empty() {
+                after = store.free_superseded(now, after)?;
+            }
+            Ok(())
+        });
+        freed.await?.map_err(|error: String| self.unavailable(error))
+    }
+
     fn drop_ops(&self, key: &Bytes, entry: &Entry, ops: &[OpId]) -> Result<(), String> {
         let address = self.own_address(entry);
         let change = Change { key, address: &address, internal: true, bucket: None, shard: None };
         loop {
             let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
             let changed = self.mutate(loaded, &change, |entry, _| {
-                let mut changed = false;
+                let (kind, mut changed) = (entry.kind(), false);
                 for op in ops {
-                    changed |= entry.register.free(*op);
+                    changed |= entry.register.free(kind, *op);
                     let before = entry.register.prepared.len();
                     entry.register.prepared.retain(|prepared| prepared != op);
                     changed |= entry.register.prepared.len() != before;

@@ -211,20 +211,21 @@ fn settle_shards(entry: &mut Entry, shard: Option<&NewShard>) -> Vec<OpId> {
 /// Frees superseded versions of a register that is overwritten faster than their grace ends: its record is written whole
 /// each time, and must not grow without bound.
 fn bound_superseded(entry: &mut Entry, now: UnixMillis) {
-    let freeable: Vec<OpId> = entry.register.freeable().map(|v| v.version.op).collect();
+    let kind = entry.kind();
+    let freeable: Vec<OpId> = entry.register.freeable(kind).map(|v| v.version.op).collect();
     let over = freeable.len().saturating_sub(SUPERSEDED_VERSIONS);
     for (index, op) in freeable.iter().take(over).enumerate() {
         let since = entry.waiting.iter().find(|waiting| waiting.op == *op).map_or(now, |w| w.since);
         let waited = now.0.saturating_sub(since.0);
         if freeable.len() - index > MAX_SUPERSEDED_VERSIONS || waited >= SHORT_GRACE_MS {
-            entry.register.free(*op);
+            entry.register.free(kind, *op);
         }
     }
 }
 
 /// Notes since when prepared ops and superseded versions have been waiting.
 fn settle_waiting(entry: &mut Entry, now: UnixMillis) {
-    let freeable = entry.register.freeable().map(|v| v.version.op);
+    let freeable = entry.register.freeable(entry.kind()).map(|v| v.version.op);
     let ops: Vec<OpId> = entry.register.prepared.iter().copied().chain(freeable).collect();
     let since = |op: OpId| entry.waiting.iter().find(|w| w.op == op).map_or(now, |w| w.since);
     entry.waiting = ops.into_iter().map(|op| Waiting { op, since: since(op) }).collect();

@@ -14,7 +14,8 @@ use coffer_common::protocol::register::{PartitionState, Register};
 use coffer_common::shard::ShardHeader;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{
-    BucketId, ClusterId, DriveId, Epoch, Fence, ObjectKey, OpId, RegisterKey, SlotIndex, SlotSet, Tag,
+    BucketId, ClusterId, DriveId, Epoch, Fence, ObjectKey, OpId, RegisterKey, RegisterKind, SlotIndex,
+    SlotSet, Tag,
 };
 use proptest::prelude::*;
 
@@ -247,9 +248,9 @@ impl Model {
 
     fn free(&mut self) {
         for register in self.registers.values_mut() {
-            let ops: Vec<OpId> = register.freeable().map(|v| v.version.op).collect();
+            let ops: Vec<OpId> = register.freeable(RegisterKind::Object).map(|v| v.version.op).collect();
             for op in ops {
-                register.free(op);
+                register.free(RegisterKind::Object, op);
             }
             register.prepared.clear();
         }

@@ -81,10 +81,10 @@ fn a_repeated_commit_changes_nothing_and_one_below_current_is_superseded() {
     let below = register.step(&VOTER, &commit(version(1), tag(0, 1, 1)));
     assert_eq!(below.reply, SlotReply::Committed { superseded: true });
     assert_eq!(register.current().map(|v| v.version.op), Some(op(2)));
-    assert_eq!(register.freeable().count(), 0, "nothing is freed before STABLE");
+    assert_eq!(register.freeable(RegisterKind::Object).count(), 0, "nothing is freed before STABLE");
     register.step(&VOTER, &stable(version(2), tag(0, 2, 2)));
-    assert_eq!(register.freeable().map(|v| v.version.op).collect::<Vec<_>>(), [op(1)]);
-    assert!(register.free(op(1)) && !register.free(op(2)));
+    assert_eq!(register.freeable(RegisterKind::Object).map(|v| v.version.op).collect::<Vec<_>>(), [op(1)]);
+    assert!(register.free(RegisterKind::Object, op(1)) && !register.free(RegisterKind::Object, op(2)));
     assert_eq!(register.versions.len(), 1);
 }
 
@@ -94,9 +94,32 @@ fn a_versioned_write_frees_no_null_version() {
     register.step(&VOTER, &commit(version(1), tag(0, 1, 1)));
     let versioned = Version { null_version: false, ..version(2) };
     register.step(&VOTER, &stable(versioned, tag(0, 2, 2)));
-    assert_eq!(register.freeable().count(), 0);
+    assert_eq!(register.freeable(RegisterKind::Object).count(), 0);
     register.step(&VOTER, &stable(version(3), tag(0, 3, 3)));
-    assert_eq!(register.freeable().map(|v| v.version.op).collect::<Vec<_>>(), [op(1)]);
+    assert_eq!(register.freeable(RegisterKind::Object).map(|v| v.version.op).collect::<Vec<_>>(), [op(1)]);
+}
+
+#[test]
+fn in_a_parts_register_an_attempt_frees_nothing_and_a_null_version_everything_below() {
+    let freeable = |register: &Register| -> Vec<OpId> {
+        register.freeable(RegisterKind::Part).map(|v| v.version.op).collect()
+    };
+    let attempt = |counter| Version { null_version: false, ..version(counter) };
+    let mut register = Register::default();
+    for counter in 1..4 {
+        register.step(&VOTER, &stable(attempt(counter), tag(0, counter, counter)));
+    }
+    assert_eq!(freeable(&register), []);
+    // The second attempt is the one that is left; it moves up, and keeps its shard.
+    register.versions[1].shard_present = true;
+    register.step(&VOTER, &commit(version(2), tag(5, 1, 2)));
+    assert_eq!(freeable(&register), [], "nothing is freed before STABLE");
+    register.step(&VOTER, &stable(version(2), tag(5, 1, 2)));
+    assert_eq!(freeable(&register), [op(1), op(3)]);
+    assert!(register.current().is_some_and(|v| v.version.op == op(2) && v.shard_present));
+    assert_eq!(register.freeable(RegisterKind::Object).count(), 0);
+    register.step(&VOTER, &stable(attempt(4), tag(5, 2, 4)));
+    assert_eq!(freeable(&register), [op(1), op(3)], "a late attempt frees nothing");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::super::register::{PartitionState, Register, Role, serve};
 use super::broken::Broken;
 use super::client::{Client, Ended};
 use super::random::Random;
-use crate::types::{Epoch, Fence, OpId, SlotIndex};
+use crate::types::{Epoch, Fence, OpId, RegisterKind, SlotIndex};
 
 /// A slot: one partition, one register.
 #[derive(Clone, Debug, Default)]
@@ -224,9 +224,9 @@ impl World {
     /// Frees what a slot may free; shards of versions that are not STABLE anywhere must survive this.
     pub(super) fn free(&mut self, at: usize) {
         let register = &mut self.slots[at].register;
-        let freeable = register.freeable().next().map(|v| v.version.op);
+        let freeable = register.freeable(RegisterKind::Object).next().map(|v| v.version.op);
         if let Some(op) = freeable {
-            register.free(op);
+            register.free(RegisterKind::Object, op);
         }
     }
 

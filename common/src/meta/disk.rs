@@ -339,7 +339,7 @@ fn upload_to_disk(upload: &UploadMeta) -> DiskUpload {
     });
     let completion = match &upload.state {
         UploadState::Open => None,
-        UploadState::Completed { op, object, decided, request_digest, before, applied } => {
+        UploadState::Completed { op, object, decided, request_digest, before, applied, taken_over } => {
             Some(DiskCompletion {
                 op: Some(op_to_disk(*op)),
                 object: Some(object_to_disk(object)),
@@ -347,6 +347,7 @@ fn upload_to_disk(upload: &UploadMeta) -> DiskUpload {
                 request_digest: Bytes::copy_from_slice(&request_digest.to_be_bytes()),
                 before: tag_to_disk(*before),
                 applied: *applied,
+                taken_over: *taken_over,
             })
         }
     };
@@ -372,6 +373,7 @@ fn upload_from_disk(upload: DiskUpload) -> Result<UploadMeta, DecodeError> {
             request_digest: u128::from_be_bytes(digest_16(&done.request_digest, "request digest")?),
             before: tag_from_disk(done.before)?,
             applied: done.applied,
+            taken_over: done.taken_over,
         },
     };
     Ok(UploadMeta {
@@ -390,6 +392,7 @@ fn part_to_disk(part: &PartMeta) -> DiskPart {
         checksums: checksums_to_disk(&part.checksums),
         coding: coding_to_disk(part.coding),
         last_modified_ms: part.last_modified.0,
+        replaces: part.replaces,
     }
 }
 
@@ -400,5 +403,6 @@ fn part_from_disk(part: DiskPart) -> Result<PartMeta, DecodeError> {
         checksums: checksums_from_disk(part.checksums)?,
         coding: coding_from_disk(part.coding)?,
         last_modified: UnixMillis(part.last_modified_ms),
+        replaces: part.replaces,
     })
 }

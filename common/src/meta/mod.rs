@@ -225,6 +225,9 @@ pub enum UploadState {
         before: Tag,
         /// Whether the op is known to be committed.
         applied: bool,
+        /// Whether another request than the one that recorded the op has taken it over, and may have committed it: no
+        /// other op must then be recorded in its place, or one Complete would take place twice.
+        taken_over: bool,
     },
 }
 
@@ -256,4 +259,6 @@ pub struct PartMeta {
     pub coding: Coding,
     /// When it was written.
     pub last_modified: UnixMillis,
+    /// Whether its writer saw an earlier attempt, which then lies below it in the register.
+    pub replaces: bool,
 }

@@ -182,6 +182,8 @@ pub(super) struct DiskCompletion {
     pub(super) before: Option<DiskTag>,
     #[prost(bool, tag = "6")]
     pub(super) applied: bool,
+    #[prost(bool, tag = "7")]
+    pub(super) taken_over: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -223,4 +225,6 @@ pub(super) struct DiskPart {
     pub(super) coding: Option<DiskCoding>,
     #[prost(uint64, tag = "5")]
     pub(super) last_modified_ms: u64,
+    #[prost(bool, tag = "6")]
+    pub(super) replaces: bool,
 }

@@ -55,7 +55,7 @@ fn upload(state: UploadState) -> UploadMeta {
 }
 
 fn all() -> Vec<RegisterMeta> {
-    let completed = UploadState::Completed {
+    let completed = |taken_over: bool| UploadState::Completed {
         op: OpId { session: 5, counter: 6 },
         object: Box::new(object()),
         decided: UnixMillis(2),
@@ -65,20 +65,25 @@ fn all() -> Vec<RegisterMeta> {
             seq: 3,
             writer: OpId { session: 4, counter: 5 },
         },
-        applied: true,
+        applied: !taken_over,
+        taken_over,
+    };
+    let part = |replaces| PartMeta {
+        size: 1,
+        md5: [1; 16],
+        checksums: vec![],
+        coding: Coding { codec: 0, k: 2, m: 2, block_len_bytes: 65_536 },
+        last_modified: UnixMillis(3),
+        replaces,
     };
     vec![
         RegisterMeta::Object(Box::new(object())),
         RegisterMeta::Object(Box::new(ObjectMeta { delete_marker: true, ..ObjectMeta::default() })),
         RegisterMeta::Upload(Box::new(upload(UploadState::Open))),
-        RegisterMeta::Upload(Box::new(upload(completed))),
-        RegisterMeta::Part(PartMeta {
-            size: 1,
-            md5: [1; 16],
-            checksums: vec![],
-            coding: Coding { codec: 0, k: 2, m: 2, block_len_bytes: 65_536 },
-            last_modified: UnixMillis(3),
-        }),
+        RegisterMeta::Upload(Box::new(upload(completed(false)))),
+        RegisterMeta::Part(part(false)),
+        RegisterMeta::Upload(Box::new(upload(completed(true)))),
+        RegisterMeta::Part(part(true)),
     ]
 }
 

@@ -120,6 +120,11 @@ impl Buckets {
         self.table.load().get(name.as_str()).cloned()
     }
 
+    /// All records that are cached.
+    pub(super) fn known(&self) -> Vec<Arc<Bucket>> {
+        self.table.load().values().cloned().collect()
+    }
+
     /// Whether the coordinator has told all records.
     pub(super) fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Acquire)

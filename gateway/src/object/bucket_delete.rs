@@ -2,8 +2,10 @@
 //!
 //! 1. The record becomes `deleting`: gateways that see it take no more writes.
 //! 2. R0 voters of every partition adopt that revision durably: gateways that do not see it are refused.
-//! 3. A strict listing of objects and of open uploads must be empty; else the record goes back.
-//! 4. The record is removed. The bucket's id is never used again, so what is left below it belongs to nobody.
+//! 3. Completions that were left half done are finished; a strict listing of objects and of open uploads must be empty;
+//!    else the record goes back.
+//! 4. The parts of its former objects are freed: once the record is gone no sweep finds them.
+//! 5. The record is removed. The bucket's id is never used again, so what is left below it belongs to nobody.
 //!
 //! **Crash.** A record that was left `deleting` is taken up again by the next delete of that bucket.
 
@@ -13,13 +15,14 @@ use std::sync::Arc;
 use coffer_common::coordination::{CoordinatorError, Expected};
 use coffer_common::driver;
 use coffer_common::limits::PARTITION_COUNT;
+use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketName, DriveId, NodeId, PartitionId, RegisterKind};
 use futures_util::future::join_all;
 
 use super::bucket::{Bucket, BucketRecord, BucketState, encode, key, unreachable};
 use super::core::Core;
 use super::error::{DeleteBucketError, Unavailable};
-use super::{list, multipart};
+use super::{list, multipart, reclaim};
 
 /// Deletes an empty bucket.
 pub(super) async fn delete_bucket(core: &Arc<Core>, name: &BucketName) -> Result<(), DeleteBucketError> {
@@ -54,7 +57,12 @@ pub(super) async fn delete_bucket(core: &Arc<Core>, name: &BucketName) -> Result
 /// Makes sure that nothing is in the bucket and nothing can come.
 async fn close(core: &Arc<Core>, bucket: &Arc<Bucket>) -> Result<(), DeleteBucketError> {
     adopt(core, bucket).await?;
-    if is_empty(core, bucket).await? { Ok(()) } else { Err(DeleteBucketError::NotEmpty) }
+    reclaim::sweep_uploads(core, bucket, UnixMillis::now()).await?;
+    if !is_empty(core, bucket).await? {
+        return Err(DeleteBucketError::NotEmpty);
+    }
+    reclaim::sweep_parts(core, bucket).await?;
+    Ok(())
 }
 
 async fn is_empty(core: &Arc<Core>, bucket: &Arc<Bucket>) -> Result<bool, Unavailable> {

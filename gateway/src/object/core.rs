@@ -24,6 +24,7 @@ use super::coding;
 use super::error::Unavailable;
 use super::latency::Latency;
 use super::list;
+use super::reclaim::Reclaim;
 
 /// How long an operation that carries no body may take before it is given up.
 pub(super) const OPERATION_LIMIT: Duration = Duration::from_secs(20);
@@ -55,6 +56,8 @@ pub(super) struct Core {
     pub(super) block_latency: Latency,
     /// Tasks that a stop waits for.
     pub(super) background: Shutdown,
+    /// Parts that may be left over.
+    pub(super) reclaim: Reclaim,
     /// The parity of each class.
     parity: ParitySettings,
     session: u64,
@@ -74,6 +77,7 @@ impl Core {
             computing: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             block_latency: Latency::default(),
             background,
+            reclaim: Reclaim::new(),
             parity,
             session: rand::random(),
             counter: AtomicU64::new(1),

@@ -14,6 +14,7 @@ use futures_util::stream::{self, StreamExt};
 use super::core::Core;
 use super::error::{DeleteError, HeadBucketError, PutError};
 use super::put::{holds, monotone_now, put_error};
+use super::reclaim::Replaced;
 use super::types::{DeleteObject, Deleted, VersionId, WriteCondition};
 use super::write::{WriteError, written};
 
@@ -38,9 +39,13 @@ pub(super) async fn delete(core: &Arc<Core>, request: DeleteObject) -> Result<De
         // There is no such version in a bucket without versioning, and deleting nothing succeeds.
         Some(VersionId::Op(_)) => return Ok(Deleted::default()),
     }
-    let target = core.target(&bucket, RegisterKey::object(bucket.id(), key));
-    match tombstone(core, &target, &condition).await {
-        Ok(_) => Ok(Deleted::default()),
+    let target = core.target(&bucket, RegisterKey::object(bucket.id(), key.clone()));
+    let replaced = Replaced::default();
+    match tombstone_over(core, &target, &condition, replaced.clone()).await {
+        Ok(_) => {
+            replaced.tell(core, &bucket, &key);
+            Ok(Deleted::default())
+        }
         Err(error) => Err(match put_error(error, &condition) {
             PutError::NoSuchKey => DeleteError::NoSuchKey,
             PutError::ConditionFailed => DeleteError::ConditionFailed,
@@ -74,9 +79,22 @@ pub(super) async fn tombstone(
     target: &Target,
     condition: &WriteCondition,
 ) -> Result<Version, WriteError> {
+    tombstone_over(core, target, condition, Replaced::default()).await
+}
+
+/// [`tombstone`], and notes what it hides.
+async fn tombstone_over(
+    core: &Arc<Core>,
+    target: &Target,
+    condition: &WriteCondition,
+    replaced: Replaced,
+) -> Result<Version, WriteError> {
     let (op, peers) = (core.op(), core.peers(target));
     let (geometry, epochs) = (peers.geometry, peers.epochs);
-    let make = move |seen: Option<&Current>| tombstone_version(op, seen);
+    let make = move |seen: Option<&Current>| {
+        replaced.note(seen);
+        tombstone_version(op, seen)
+    };
     let outcome = match holds(condition) {
         None => core.run(target, peers, PlainWriter::new(geometry, epochs, op, 0, make)).await.outcome,
         Some(holds) => {

@@ -27,6 +27,7 @@ mod list;
 mod multipart;
 mod pump;
 mod put;
+mod reclaim;
 mod segment;
 mod store;
 mod types;
@@ -36,5 +37,6 @@ pub use error::{
     BodyError, CompleteError, CopyError, CreateBucketError, DeleteBucketError, DeleteError, GetError,
     HeadBucketError, ListError, PartError, PutError, ReadBroken, Unavailable, UploadError,
 };
+pub use reclaim::Reclaimed;
 pub use store::ObjectStore;
 pub use types::*;

@@ -11,6 +11,7 @@ use coffer_common::types::RegisterKey;
 use super::core::Core;
 use super::error::{HeadBucketError, PutError};
 use super::info::{Unmet, check_write, live_object, object_info, object_meta};
+use super::reclaim::Replaced;
 use super::types::{Digests, ObjectInfo, PutObject, WriteCondition};
 use super::write::{Holds, Write, WriteError};
 
@@ -33,21 +34,29 @@ pub(super) async fn put(core: &Arc<Core>, request: PutObject) -> Result<ObjectIn
         return Err(PutError::TooLarge { size: body.length, limit: MAX_BODY_BYTES });
     }
     let bucket = core.buckets.find(core.cluster.coordinator().as_ref(), &bucket).await?;
-    let target = core.target(&bucket, RegisterKey::object(bucket.id(), key));
+    let target = core.target(&bucket, RegisterKey::object(bucket.id(), key.clone()));
     let peers = core.peers(&target);
     let coding = core.choose_coding(&peers, attributes.storage_class, body.length);
     let template = ObjectMeta { size: body.length, owner, attributes, coding, ..ObjectMeta::default() };
+    let replaced = Replaced::default();
+    let noted = replaced.clone();
     let write = Write {
         target,
         peers,
         op: core.op(),
         coding,
         null_version: true,
-        metadata: Arc::new(move |digests, previous| metadata(&template, digests, previous)),
+        metadata: Arc::new(move |digests, previous| {
+            noted.note(previous);
+            metadata(&template, digests, previous)
+        }),
         condition: holds(&condition),
     };
     match write.run(core, body).await {
-        Ok(version) => Ok(object_info(object_meta(&version)?)),
+        Ok(version) => {
+            replaced.tell(core, &bucket, &key);
+            Ok(object_info(object_meta(&version)?))
+        }
         Err(error) => Err(put_error(error, &condition)),
     }
 }

@@ -6,13 +6,15 @@ use std::time::Duration;
 use coffer_common::cluster::{Cluster, bucket_entries};
 use coffer_common::layout::ParitySettings;
 use coffer_common::shutdown::Shutdown;
+use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketName, ObjectKey, UploadId};
 
 use super::bucket::PREFIX;
 use super::core::Core;
 use super::error::*;
+use super::reclaim::Reclaimed;
 use super::types::*;
-use super::{bucket_delete, copy, delete, get, list, multipart, put};
+use super::{bucket_delete, copy, delete, get, list, multipart, put, reclaim};
 
 /// How long a start waits for the bucket records.
 const RECORDS_WAIT: Duration = Duration::from_secs(5);
@@ -30,6 +32,8 @@ impl ObjectStore {
         let core = Arc::new(Core::new(cluster, parity, shutdown.clone()));
         let (known, first) = tokio::sync::oneshot::channel();
         shutdown.spawn(follow_buckets(Arc::clone(&core), shutdown.clone(), known));
+        shutdown.spawn(reclaim::work(Arc::clone(&core), shutdown.clone()));
+        shutdown.spawn(reclaim::follow(Arc::clone(&core), shutdown.clone()));
         if tokio::time::timeout(RECORDS_WAIT, first).await.is_err() {
             tracing::warn!("the bucket records are not known yet");
         }
@@ -201,6 +205,15 @@ impl ObjectStore {
     /// See the enum.
     pub async fn abort_upload(&self, upload: &UploadRef) -> Result<(), UploadError> {
         multipart::abort(&self.core, upload).await
+    }
+
+    /// Frees the parts that no object is made of any more, finishes what a Complete has left, and ends the records of
+    /// uploads completed a day before `now`. The store does it by itself every few minutes.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if it could not look at everything; what it has done stands.
+    pub async fn reclaim(&self, now: UnixMillis) -> Result<Reclaimed, Unavailable> {
+        reclaim::sweep(&self.core, now).await
     }
 }
 

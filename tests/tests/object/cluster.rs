@@ -15,6 +15,7 @@ use coffer_common::node::{
 };
 use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::shutdown::Shutdown;
+use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId};
 use coffer_gateway::object::ObjectStore;
 use coffer_storage_node::{NodeConfig, StorageNode, format, settle};
@@ -170,7 +171,7 @@ pub(crate) struct Bench {
     pub(crate) gates: Vec<Arc<Gate>>,
     pub(crate) cluster: Cluster,
     pub(crate) shutdown: Shutdown,
-    _dirs: Vec<tempfile::TempDir>,
+    dirs: Vec<tempfile::TempDir>,
 }
 
 impl Bench {
@@ -229,7 +230,7 @@ impl Bench {
         let shutdown = Shutdown::new();
         gates.iter().for_each(|gate| settle::start(&gate.inner, &cluster, &shutdown));
         let store = ObjectStore::start(cluster.clone(), ParitySettings::default(), shutdown.clone()).await;
-        Self { store, gates, cluster, shutdown, _dirs: dirs }
+        Self { store, gates, cluster, shutdown, dirs }
     }
 
     /// Another gateway on the same cluster.
@@ -242,6 +243,37 @@ impl Bench {
         let entry = self.cluster.coordinator().get(&format!("buckets/{bucket}")).await.unwrap().unwrap();
         let record: serde_json::Value = serde_json::from_slice(&entry.value).unwrap();
         serde_json::from_value(record["id"].clone()).unwrap()
+    }
+
+    /// Has all drives free what is due after this time.
+    pub(crate) async fn free(&self, after: Duration) {
+        let now = UnixMillis(UnixMillis::now().0 + after.as_millis() as u64);
+        for drive in self.gates.iter().flat_map(|gate| gate.inner.drives()) {
+            drive.free_now(now).await.unwrap();
+        }
+    }
+
+    /// Shard files on all drives, and their bytes.
+    pub(crate) fn census(&self) -> (usize, u64) {
+        fn visit(path: &std::path::Path, sum: &mut (usize, u64)) {
+            for entry in std::fs::read_dir(path).into_iter().flatten() {
+                // A file that is removed meanwhile is not counted.
+                let Ok(entry) = entry else { continue };
+                let Ok(metadata) = entry.metadata() else { continue };
+                if metadata.is_dir() {
+                    visit(&entry.path(), sum);
+                } else {
+                    *sum = (sum.0 + 1, sum.1 + metadata.len());
+                }
+            }
+        }
+        let mut sum = (0, 0);
+        for dir in &self.dirs {
+            for drive in std::fs::read_dir(dir.path()).unwrap() {
+                visit(&drive.unwrap().path().join("shards"), &mut sum);
+            }
+        }
+        sum
     }
 
     /// Shuts the gates of these nodes, opens all others.

@@ -6,7 +6,9 @@
 mod body;
 mod cluster;
 mod faults;
+mod interleaving;
 mod listing;
 mod multipart;
 mod plain;
+mod reclaim;
 mod settling;

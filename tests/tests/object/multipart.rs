@@ -12,7 +12,7 @@ use crate::cluster::Bench;
 
 const MIB: usize = 1024 * 1024;
 
-async fn begin(store: &ObjectStore, k: &str) -> UploadRef {
+pub(crate) async fn begin(store: &ObjectStore, k: &str) -> UploadRef {
     let request = CreateUpload {
         bucket: name("bucket"),
         key: key(k),
@@ -24,7 +24,7 @@ async fn begin(store: &ObjectStore, k: &str) -> UploadRef {
     UploadRef { bucket: name("bucket"), key: key(k), upload }
 }
 
-async fn part(
+pub(crate) async fn part(
     store: &ObjectStore,
     upload: &UploadRef,
     number: u16,
@@ -35,7 +35,7 @@ async fn part(
     Ok(ChosenPart { number, etag: info.etag, checksums: Vec::new() })
 }
 
-fn complete(upload: &UploadRef, parts: &[ChosenPart]) -> CompleteUpload {
+pub(crate) fn complete(upload: &UploadRef, parts: &[ChosenPart]) -> CompleteUpload {
     CompleteUpload {
         upload: upload.clone(),
         parts: parts.to_vec(),
@@ -46,7 +46,7 @@ fn complete(upload: &UploadRef, parts: &[ChosenPart]) -> CompleteUpload {
     }
 }
 
-fn uploads() -> ListUploads {
+pub(crate) fn uploads() -> ListUploads {
     ListUploads {
         bucket: name("bucket"),
         prefix: String::new(),
@@ -161,7 +161,7 @@ async fn an_aborted_upload_is_gone() {
 }
 
 /// Holds the lock of a key's register, as another gateway would.
-async fn hold_lock(bench: &Bench, k: &str) -> coffer_common::coordination::LockGuard {
+pub(crate) async fn hold_lock(bench: &Bench, k: &str) -> coffer_common::coordination::LockGuard {
     let coordinator = bench.cluster.coordinator();
     let record = coordinator.get("buckets/bucket").await.unwrap().unwrap();
     let record: serde_json::Value = serde_json::from_slice(&record.value).unwrap();

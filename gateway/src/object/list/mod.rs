@@ -192,7 +192,7 @@ impl Listing {
 }
 
 /// Everything live is shown.
-fn shows_all(_: &Version) -> Result<bool, Unavailable> {
+pub(super) fn shows_all(_: &Version) -> Result<bool, Unavailable> {
     Ok(true)
 }
 

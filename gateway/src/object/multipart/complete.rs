@@ -3,14 +3,16 @@
 //! 1. A strict read of the upload. Completed already: the same request gets the same answer for a day.
 //! 2. The parts are read and compared with the request; a false condition is told before anything changes.
 //! 3. Under the upload's lock: open → completed, with the object's op and metadata and the tag `before` of the version
-//!    that the key has now. From here on parts are refused.
+//!    that the key has now. From here on parts are refused. The upload must not have changed since 1: an earlier attempt
+//!    at a part may have been given up in between (`record`).
 //! 4. Under the key's lock: the op is committed if the key still has that version. If a plain write came first, a fresh
 //!    op is recorded on top of it (back to 3). A condition that turned false opens the upload again.
 //! 5. The record is marked as applied, then the client is answered.
 //!
-//! **Crash.** After 3, whoever repeats the Complete drives the recorded op from 4 on. It goes only on top of `before`: had
-//! it been committed and overwritten in the meantime, it would not come back over the later write; the caller is then
-//! told of a conflict, because whether it took place cannot be known any more.
+//! **Crash.** After 3, whoever repeats the Complete, and a sweep after a while, drives the recorded op from 4 on; it first
+//! notes that it has taken the op over, so that nobody goes back to 3 any more. The op goes only on top of `before`: had it
+//! been committed and overwritten in the meantime, it would not come back over the later write; the caller is then told
+//! of a conflict, because whether it took place cannot be known any more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,16 +24,18 @@ use coffer_common::protocol::fenced::{FencedWriter, Verdict, WriteOutcome};
 use coffer_common::protocol::message::Version;
 use coffer_common::protocol::tally::Current;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{OpId, RegisterKey, Tag};
+use coffer_common::types::{ObjectKey, OpId, RegisterKey, Tag};
 use sha2::{Digest as _, Sha256};
 
 use super::listing::all_parts;
 use super::part::part_meta;
 use super::{FoundUpload, change, find, metadata_version, upload_of, upload_version};
+use crate::object::bucket::Bucket;
 use crate::object::core::{Core, unavailable};
 use crate::object::error::{CompleteError, Unavailable, UploadError};
 use crate::object::info::{Unmet, check_write, live_object, object_info};
 use crate::object::put::monotone_now;
+use crate::object::reclaim::{Job, upload_behind};
 use crate::object::types::{ChosenPart, CompleteUpload, ObjectInfo, PartDigests, WriteCondition};
 use crate::object::write::WriteError;
 
@@ -40,7 +44,7 @@ const MIN_PART_BYTES: u64 = 5 * 1024 * 1024;
 /// Longest object, in bytes.
 const MAX_OBJECT_BYTES: u64 = 5 * 1024 * 1024 * 1024 * 1024;
 /// A repeated Complete gets the same answer for so long.
-const SAME_ANSWER_MS: u64 = 24 * 3600 * 1000;
+pub(super) const SAME_ANSWER_MS: u64 = 24 * 3600 * 1000;
 /// How often plain writes of the key may come first.
 const TRIES: u32 = 5;
 
@@ -57,14 +61,14 @@ impl From<UploadError> for CompleteError {
 
 /// What was, or is to be, recorded.
 #[derive(Clone)]
-struct Choice {
-    op: OpId,
-    object: ObjectMeta,
-    before: Tag,
+pub(super) struct Choice {
+    pub(super) op: OpId,
+    pub(super) object: ObjectMeta,
+    pub(super) before: Tag,
 }
 
 /// What came of the object's op.
-enum Applied {
+pub(super) enum Applied {
     /// It is committed.
     Yes,
     /// Another version is there; nothing was committed now.
@@ -78,35 +82,41 @@ pub(in crate::object) async fn complete(
     core: &Arc<Core>,
     request: CompleteUpload,
 ) -> Result<ObjectInfo, CompleteError> {
-    let found = find(core, &request.upload).await?;
     let digest = request_digest(&request.parts);
-    if let UploadState::Completed { op, object, decided, request_digest, before, applied } =
-        &found.upload.state
-    {
-        let known = UnixMillis::now().0.saturating_sub(decided.0) < SAME_ANSWER_MS;
-        if *request_digest != digest || !known {
-            return Err(CompleteError::NoSuchUpload);
+    for _ in 0..TRIES {
+        let found = find(core, &request.upload).await?;
+        if let UploadState::Completed { op, object, decided, request_digest, before, applied, .. } =
+            &found.upload.state
+        {
+            let known = UnixMillis::now().0.saturating_sub(decided.0) < SAME_ANSWER_MS;
+            if *request_digest != digest || !known {
+                return Err(CompleteError::NoSuchUpload);
+            }
+            let choice = Choice { op: *op, object: (**object).clone(), before: *before };
+            return if *applied {
+                Ok(object_info(choice.object))
+            } else {
+                drive_again(core, &request, &found, choice).await
+            };
         }
-        let choice = Choice { op: *op, object: (**object).clone(), before: *before };
-        return if *applied {
-            Ok(object_info(choice.object))
-        } else {
-            drive_again(core, &request, &found, choice).await
-        };
+        let object = assemble(core, &request, &found).await?;
+        if let Some(info) = first_time(core, &request, &found, object, digest).await? {
+            return Ok(info);
+        }
     }
-    let object = assemble(core, &request, &found).await?;
-    first_time(core, &request, &found, object, digest).await
+    Err(CompleteError::Conflict)
 }
 
-/// Records and applies the choice, on top of whatever version the key has.
+/// Records and applies the choice, on top of whatever version the key has. `None` if the upload is open and has changed
+/// since it was found: the parts must be looked at again.
 async fn first_time(
     core: &Arc<Core>,
     request: &CompleteUpload,
     found: &FoundUpload,
     object: ObjectMeta,
     digest: u128,
-) -> Result<ObjectInfo, CompleteError> {
-    let key = object_target(core, request, found);
+) -> Result<Option<ObjectInfo>, CompleteError> {
+    let key = object_target(core, &found.bucket, &request.upload.key);
     let mut replaces: Option<OpId> = None;
     for _ in 0..TRIES {
         let (current, _) = core.read(&key, false).await?;
@@ -118,11 +128,14 @@ async fn first_time(
         let before = current.as_ref().map(|current| current.tag).unwrap_or_default();
         let last_modified = monotone_now(current.as_ref());
         let choice = Choice { op: core.op(), object: ObjectMeta { last_modified, ..object.clone() }, before };
-        record(core, found, &choice, digest, replaces).await?;
+        if !record(core, found, &choice, digest, replaces).await? {
+            return Ok(None);
+        }
         match apply(core, &key, &choice, &request.condition).await? {
             Applied::Yes => {
                 mark_applied(core, found, choice.op).await;
-                return Ok(object_info(choice.object));
+                tell_leftovers(core, request, found, current.as_ref());
+                return Ok(Some(object_info(choice.object)));
             }
             Applied::Moved => replaces = Some(choice.op),
             Applied::Unmet(unmet) => {
@@ -134,6 +147,15 @@ async fn first_time(
     Err(CompleteError::Conflict)
 }
 
+/// Has freed what the new object leaves over: parts that it is not made of, and those of the object that it replaces.
+fn tell_leftovers(core: &Core, request: &CompleteUpload, found: &FoundUpload, previous: Option<&Current>) {
+    let (bucket, key) = (&found.bucket, &request.upload.key);
+    core.reclaim.push(Job::ended(bucket, key, request.upload.upload));
+    if let Some(upload) = previous.and_then(upload_behind) {
+        core.reclaim.push(Job::ended(bucket, key, upload));
+    }
+}
+
 /// Applies what an earlier Complete has recorded.
 async fn drive_again(
     core: &Arc<Core>,
@@ -141,28 +163,45 @@ async fn drive_again(
     found: &FoundUpload,
     choice: Choice,
 ) -> Result<ObjectInfo, CompleteError> {
-    let key = object_target(core, request, found);
-    match apply(core, &key, &choice, &request.condition).await? {
-        Applied::Yes => {
-            mark_applied(core, found, choice.op).await;
-            Ok(object_info(choice.object))
-        }
+    match finish(core, found, &request.upload.key, &choice, &request.condition).await? {
+        Applied::Yes => Ok(object_info(choice.object)),
         Applied::Moved | Applied::Unmet(_) => Err(CompleteError::Conflict),
     }
 }
 
-fn object_target(core: &Core, request: &CompleteUpload, found: &FoundUpload) -> Target {
-    core.target(&found.bucket, RegisterKey::object(found.bucket.id(), request.upload.key.clone()))
+/// Takes over what another request has recorded, and applies it.
+pub(super) async fn finish(
+    core: &Arc<Core>,
+    found: &FoundUpload,
+    key: &ObjectKey,
+    choice: &Choice,
+    condition: &WriteCondition,
+) -> Result<Applied, CompleteError> {
+    take_over(core, found, choice.op).await?;
+    let target = object_target(core, &found.bucket, key);
+    let applied = apply(core, &target, choice, condition).await?;
+    if matches!(applied, Applied::Yes) {
+        mark_applied(core, found, choice.op).await;
+        if let Some(table) = &choice.object.parts {
+            core.reclaim.push(Job::ended(&found.bucket, key, table.upload));
+        }
+    }
+    Ok(applied)
 }
 
-/// Open (or recorded with op `replaces`) → recorded with this choice.
+fn object_target(core: &Core, bucket: &Bucket, key: &ObjectKey) -> Target {
+    core.target(bucket, RegisterKey::object(bucket.id(), key.clone()))
+}
+
+/// Open (or recorded with op `replaces`) → recorded with this choice. False if the upload is open, but has changed since
+/// it was found.
 async fn record(
     core: &Arc<Core>,
     found: &FoundUpload,
     choice: &Choice,
     digest: u128,
     replaces: Option<OpId>,
-) -> Result<(), CompleteError> {
+) -> Result<bool, CompleteError> {
     let op = core.op();
     let state = UploadState::Completed {
         op: choice.op,
@@ -171,13 +210,21 @@ async fn record(
         request_digest: digest,
         before: choice.before,
         applied: false,
+        taken_over: false,
     };
     let version = upload_version(op, &UploadMeta { state, ..found.upload.clone() });
     if version.metadata.len() > MAX_METADATA_BYTES {
         return Err(Unavailable::new("the part table is too long").into());
     }
-    change(core, &found.target, op, expecting(replaces, version)).await.map_err(change_error)?;
-    Ok(())
+    match change(core, &found.target, op, expecting(found.op, replaces, version)).await {
+        Ok(_) => Ok(true),
+        Err(WriteError::Rejected(current)) if replaces.is_none() && is_open(current.as_ref()) => Ok(false),
+        Err(error) => Err(change_error(error)),
+    }
+}
+
+fn is_open(current: Option<&Current>) -> bool {
+    matches!(upload_of(current), Ok(Some(UploadMeta { state: UploadState::Open, .. })))
 }
 
 /// Opens an upload again whose condition turned false.
@@ -187,17 +234,24 @@ async fn reopen(core: &Arc<Core>, found: &FoundUpload, replaces: Option<OpId>) -
     }
     let op = core.op();
     let version = upload_version(op, &UploadMeta { state: UploadState::Open, ..found.upload.clone() });
-    change(core, &found.target, op, expecting(replaces, version)).await.map_err(change_error)?;
+    change(core, &found.target, op, expecting(found.op, replaces, version)).await.map_err(change_error)?;
     Ok(())
 }
 
-/// Commits the version if the upload is open (`None`) or recorded with this op and not applied.
-fn expecting(replaces: Option<OpId>, version: Version) -> impl FnMut(Option<&Current>) -> Verdict {
+/// Commits the version if the upload is open and as it was found (`None`), or recorded with this op, which nobody else
+/// can have committed.
+fn expecting(
+    found: OpId,
+    replaces: Option<OpId>,
+    version: Version,
+) -> impl FnMut(Option<&Current>) -> Verdict {
     move |current| {
-        let as_expected = match (upload_of(current), replaces) {
-            (Ok(Some(UploadMeta { state: UploadState::Open, .. })), None) => true,
-            (Ok(Some(UploadMeta { state: UploadState::Completed { op, applied, .. }, .. })), Some(old)) => {
-                op == old && !applied
+        let unchanged = current.is_some_and(|current| current.version.op == found);
+        let state = upload_of(current).ok().flatten().map(|upload| upload.state);
+        let as_expected = match (state, replaces) {
+            (Some(UploadState::Open), None) => unchanged,
+            (Some(UploadState::Completed { op, applied, taken_over, .. }), Some(old)) => {
+                op == old && !applied && !taken_over
             }
             _ => false,
         };
@@ -249,9 +303,29 @@ fn judge(
     Ok((tag != choice.before).then_some(Applied::Moved))
 }
 
+/// Notes that another request than the one that recorded the op may commit it.
+async fn take_over(core: &Arc<Core>, found: &FoundUpload, object_op: OpId) -> Result<(), CompleteError> {
+    if matches!(found.upload.state, UploadState::Completed { op, taken_over: true, .. } if op == object_op) {
+        return Ok(());
+    }
+    let op = core.op();
+    let decide = move |current: Option<&Current>| {
+        let Ok(Some(mut upload)) = upload_of(current) else { return Verdict::Reject };
+        match &mut upload.state {
+            UploadState::Completed { op: recorded, taken_over, .. } if *recorded == object_op => {
+                *taken_over = true;
+                Verdict::Commit(upload_version(op, &upload))
+            }
+            UploadState::Completed { .. } | UploadState::Open => Verdict::Reject,
+        }
+    };
+    change(core, &found.target, op, decide).await.map_err(change_error)?;
+    Ok(())
+}
+
 /// Notes that the op is committed, before the client hears of it: so that a repeated Complete gets the same answer even
 /// after a later write. If the note fails the answer stands; a repeated Complete then looks once more.
-async fn mark_applied(core: &Arc<Core>, found: &FoundUpload, object_op: OpId) {
+pub(super) async fn mark_applied(core: &Arc<Core>, found: &FoundUpload, object_op: OpId) {
     let op = core.op();
     let decide = move |current: Option<&Current>| {
         let Ok(Some(mut upload)) = upload_of(current) else { return Verdict::Reject };
@@ -278,7 +352,7 @@ async fn assemble(
     if request.parts.is_empty() || !ascending {
         return Err(CompleteError::InvalidPartOrder);
     }
-    let stored = all_parts(core, &found.bucket, &request.upload).await?;
+    let stored = all_parts(core, &found.bucket, &request.upload.key, request.upload.upload).await?;
     let mut parts = Vec::with_capacity(request.parts.len());
     for (index, chosen) in request.parts.iter().enumerate() {
         let part = choose(&stored, chosen)?;

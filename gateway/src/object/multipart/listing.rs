@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coffer_common::meta::UploadState;
 use coffer_common::protocol::message::Version;
-use coffer_common::types::{BucketId, RegisterKey, RegisterKind, UploadId};
+use coffer_common::types::{BucketId, ObjectKey, RegisterKey, RegisterKind, UploadId};
 
 use super::part::{part_info, part_meta};
 use super::{find, upload_info, upload_meta};
@@ -39,12 +39,12 @@ pub(in crate::object) async fn list_parts(
         return Err(UploadError::NoSuchUpload);
     }
     let limit = limit.min(MAX_ITEMS) as usize;
-    let mut listing = parts(core, &found.bucket, &upload, after, limit as u32 + 1);
+    let mut listing = parts(core, &found.bucket, (&upload.key, upload.upload), after, limit as u32 + 1);
     let (items, more) = take(&mut listing, limit).await?;
     let mut page = PartPage { upload: upload_info(&upload, found.upload), parts: Vec::new(), next: None };
     let taken = items.len();
     for item in items {
-        if let Some((number, version)) = part_of(&upload, item) {
+        if let Some((number, version)) = part_of((&upload.key, upload.upload), item) {
             page.parts.push(part_info(number, part_meta(&version)?));
         }
     }
@@ -55,18 +55,19 @@ pub(in crate::object) async fn list_parts(
 }
 
 /// All parts of an upload, whatever its state.
-pub(super) async fn all_parts(
+pub(in crate::object) async fn all_parts(
     core: &Arc<Core>,
     bucket: &Arc<Bucket>,
-    upload: &UploadRef,
+    key: &ObjectKey,
+    upload: UploadId,
 ) -> Result<BTreeMap<u16, Version>, Unavailable> {
-    let mut listing = parts(core, bucket, upload, 0, MAX_ITEMS);
+    let mut listing = parts(core, bucket, (key, upload), 0, MAX_ITEMS);
     let mut found = BTreeMap::new();
     loop {
         let items = listing.next(MAX_ITEMS as usize).await?;
         let taken = items.len();
         let before = found.len();
-        found.extend(items.into_iter().filter_map(|item| part_of(upload, item)));
+        found.extend(items.into_iter().filter_map(|item| part_of((key, upload), item)));
         if taken == 0 || found.len() - before < taken {
             return Ok(found);
         }
@@ -74,23 +75,28 @@ pub(super) async fn all_parts(
 }
 
 /// Parts of one upload come first, then those of later uploads and of longer keys.
-fn parts(core: &Arc<Core>, bucket: &Arc<Bucket>, upload: &UploadRef, after: u16, expected: u32) -> Listing {
-    let first = RegisterKey::part(bucket.id(), upload.key.clone(), upload.upload, after);
+fn parts(
+    core: &Arc<Core>,
+    bucket: &Arc<Bucket>,
+    (key, upload): (&ObjectKey, UploadId),
+    after: u16,
+    expected: u32,
+) -> Listing {
+    let first = RegisterKey::part(bucket.id(), key.clone(), upload, after);
     let range = Range {
         kind: RegisterKind::Part,
-        prefix: Bytes::copy_from_slice(upload.key.as_bytes()),
+        prefix: Bytes::copy_from_slice(key.as_bytes()),
         delimiter: Bytes::new(),
-        only: Some(core.partition(bucket.id(), &upload.key)),
+        only: Some(core.partition(bucket.id(), key)),
         after: first.encode(),
     };
     Listing::new(core, bucket, range, shows_parts, expected)
 }
 
-fn part_of(upload: &UploadRef, item: Item) -> Option<(u16, Version)> {
+fn part_of((key, upload): (&ObjectKey, UploadId), item: Item) -> Option<(u16, Version)> {
     let Item::Entry(register, version) = item else { return None };
-    let number = register.sub.strip_prefix(&upload.upload.to_bytes())?;
-    let number = u16::from_be_bytes(number.try_into().ok()?);
-    (register.key == upload.key).then_some((number, version))
+    let (of, number) = register.upload_part()?;
+    (register.key == *key && of == upload).then_some((number, version))
 }
 
 /// A page of a bucket's open uploads.
@@ -120,13 +126,10 @@ pub(in crate::object) async fn list_uploads(
                 page.prefixes.push(prefix);
             }
             Item::Entry(register, version) => {
-                let id = <[u8; 16]>::try_from(register.sub.as_ref())
-                    .map_err(|_| Unavailable::new("an upload register has no upload id"))?;
-                let upload = UploadRef {
-                    bucket: request.bucket.clone(),
-                    key: register.key,
-                    upload: UploadId::from_bytes(id),
-                };
+                let upload = register
+                    .upload_id()
+                    .ok_or_else(|| Unavailable::new("an upload register has no upload id"))?;
+                let upload = UploadRef { bucket: request.bucket.clone(), key: register.key, upload };
                 page.next = Some((upload.key.as_str().to_owned(), Some(upload.upload)));
                 page.uploads.push(upload_info(&upload, upload_meta(&version)?));
             }

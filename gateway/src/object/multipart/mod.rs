@@ -1,15 +1,17 @@
 //! Multipart uploads: registers of their own, in the object key's partition (PROTOCOL §6).
 //!
 //! - upload register: open, then completed (kept for a day so that a repeated Complete gets the same answer), or a
-//!   tombstone once aborted;
+//!   tombstone once aborted or over;
 //! - part registers: the latest attempt wins. Their versions are no null versions, so that no node frees a part's shards
-//!   because a later attempt came: a completed object may reference them.
+//!   because a later attempt came: a completed object may reference them. [`super::reclaim`] frees them.
 //!
-//! [`create`](self) begins, heads and aborts; [`part`] writes parts; [`listing`] lists; [`complete`] makes the object.
+//! [`create`](self) begins, heads and aborts; [`part`] writes parts; [`listing`] lists; [`complete`] makes the object;
+//! [`record`] ends and finishes what nobody else does.
 
 mod complete;
 mod listing;
 mod part;
+mod record;
 
 use std::sync::Arc;
 
@@ -22,17 +24,19 @@ use coffer_common::protocol::message::{Version, VersionKind};
 use coffer_common::protocol::tally::Current;
 use coffer_common::protocol::writer::PlainWriter;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{OpId, RegisterKey, UploadId};
+use coffer_common::types::{ObjectKey, OpId, RegisterKey, UploadId};
 
 pub(super) use complete::complete;
-pub(super) use listing::{list_parts, list_uploads, shows_open};
-pub(super) use part::{copy_part, upload_part};
+pub(super) use listing::{all_parts, list_parts, list_uploads, shows_open};
+pub(super) use part::{copy_part, part_meta, upload_part};
+pub(super) use record::{Standing, end_old, is_due, renew, standing};
 
 use super::bucket::Bucket;
 use super::core::Core;
-use super::delete::{tombstone, tombstone_version};
+use super::delete::tombstone_version;
 use super::error::{HeadBucketError, PartError, Unavailable, UploadError};
-use super::types::{CreateUpload, UploadInfo, UploadRef, WriteCondition};
+use super::reclaim::Job;
+use super::types::{CreateUpload, UploadInfo, UploadRef};
 use super::write::{WriteError, written};
 
 impl From<HeadBucketError> for UploadError {
@@ -54,6 +58,8 @@ impl From<Unavailable> for PartError {
 struct FoundUpload {
     bucket: Arc<Bucket>,
     target: Target,
+    /// The op of the register's version: another one means that the upload has changed since.
+    op: OpId,
     upload: UploadMeta,
 }
 
@@ -87,7 +93,7 @@ pub(super) async fn head(core: &Arc<Core>, upload: &UploadRef) -> Result<UploadI
     }
 }
 
-/// Ends an upload: its register first, so that it can never be completed, then its parts.
+/// Ends an upload: its register, so that it can never be completed. Its parts then belong to nobody.
 pub(super) async fn abort(core: &Arc<Core>, upload: &UploadRef) -> Result<(), UploadError> {
     let found = find(core, upload).await?;
     if !matches!(found.upload.state, UploadState::Open) {
@@ -99,31 +105,33 @@ pub(super) async fn abort(core: &Arc<Core>, upload: &UploadRef) -> Result<(), Up
         _ => Verdict::Reject,
     };
     change(core, &found.target, op, decide).await.map_err(upload_error)?;
-    let parts = listing::all_parts(core, &found.bucket, upload).await?;
-    let (core, bucket, upload) = (Arc::clone(core), found.bucket, upload.clone());
-    // The upload is gone; a part that is not reached here belongs to nobody and is swept with it.
-    core.background.clone().spawn(async move {
-        for number in parts.into_keys() {
-            let register = RegisterKey::part(bucket.id(), upload.key.clone(), upload.upload, number);
-            let target = core.target(&bucket, register);
-            if tombstone(&core, &target, &WriteCondition::Always).await.is_err() {
-                return;
-            }
-        }
-    });
+    core.reclaim.push(Job::ended(&found.bucket, &upload.key, upload.upload));
     Ok(())
 }
 
 /// A strict read of an upload's register.
 async fn find(core: &Arc<Core>, upload: &UploadRef) -> Result<FoundUpload, UploadError> {
     let bucket = core.buckets.find(core.cluster.coordinator().as_ref(), &upload.bucket).await?;
-    let register = RegisterKey::upload(bucket.id(), upload.key.clone(), upload.upload);
-    let target = core.target(&bucket, register);
+    let found = find_in(core, &bucket, &upload.key, upload.upload).await?;
+    found.ok_or(UploadError::NoSuchUpload)
+}
+
+/// A strict read of an upload's register in a known bucket; `None` if it never was or is over.
+async fn find_in(
+    core: &Arc<Core>,
+    bucket: &Arc<Bucket>,
+    key: &ObjectKey,
+    upload: UploadId,
+) -> Result<Option<FoundUpload>, Unavailable> {
+    let target = core.target(bucket, RegisterKey::upload(bucket.id(), key.clone(), upload));
     let (current, _) = core.read(&target, false).await?;
-    match upload_of(current.as_ref())? {
-        Some(upload) => Ok(FoundUpload { bucket, target, upload }),
-        None => Err(UploadError::NoSuchUpload),
-    }
+    let upload = upload_of(current.as_ref())?;
+    Ok(current.zip(upload).map(|(current, upload)| FoundUpload {
+        bucket: Arc::clone(bucket),
+        target,
+        op: current.version.op,
+        upload,
+    }))
 }
 
 /// The upload of a decided register; `None` if there is none or it was aborted.
@@ -136,7 +144,7 @@ fn upload_of(current: Option<&Current>) -> Result<Option<UploadMeta>, Unavailabl
 }
 
 /// The upload of a version.
-fn upload_meta(version: &Version) -> Result<UploadMeta, Unavailable> {
+pub(super) fn upload_meta(version: &Version) -> Result<UploadMeta, Unavailable> {
     match RegisterMeta::decode(version.metadata.clone()) {
         Ok(RegisterMeta::Upload(upload)) => Ok(*upload),
         Ok(_) => Err(Unavailable::new(format!("op {} holds no upload", version.op))),

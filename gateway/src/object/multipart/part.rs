@@ -1,7 +1,8 @@
 //! UploadPart and its copying form: one op under the part's register.
 //!
 //! The upload is read before the body is written and once more after the commit: a part that is acknowledged was written
-//! to an upload that was open then, and a Complete or Abort that came in between is told.
+//! to an upload that was open then, and a Complete or Abort that came in between is told. What is left over, an earlier
+//! attempt or one that came too late, is told to [`crate::object::reclaim`].
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::object::copy::{ObjectSource, open};
 use crate::object::core::Core;
 use crate::object::error::{PartError, PutError, Unavailable, UploadError};
 use crate::object::put::{MAX_BODY_BYTES, put_error};
+use crate::object::reclaim::Job;
 use crate::object::types::{
     Body, CopyPart, Digests, ObjectRead, PartInfo, UploadPart, UploadRef, WriteCondition,
 };
@@ -60,9 +62,10 @@ async fn write(
     let size = body.length;
     let metadata = move |digests: &Digests, previous: Option<&Current>| {
         let before = previous.and_then(|current| part_meta(&current.version).ok());
-        let last_modified = UnixMillis::now().max(before.map(|part| part.last_modified).unwrap_or_default());
         let checksums = digests.checksums.clone();
-        let part = PartMeta { size, md5: digests.md5, checksums, coding, last_modified };
+        let replaces = before.is_some();
+        let last_modified = UnixMillis::now().max(before.map(|part| part.last_modified).unwrap_or_default());
+        let part = PartMeta { size, md5: digests.md5, checksums, coding, last_modified, replaces };
         RegisterMeta::Part(part).encode()
     };
     let write = Write {
@@ -75,8 +78,17 @@ async fn write(
         condition: None,
     };
     let version = write.run(core, body).await.map_err(|error| put_error(error, &WriteCondition::Always))?;
-    find_open(core, upload).await?;
-    Ok(part_info(number, part_meta(&version)?))
+    let after = find_open(core, upload).await;
+    let part = part_meta(&version)?;
+    match &after {
+        Ok(_) if part.replaces => {
+            core.reclaim.push(Job::replaced(&found.bucket, &upload.key, upload.upload, number));
+        }
+        Ok(_) => {}
+        Err(_) => core.reclaim.push(Job::ended(&found.bucket, &upload.key, upload.upload)),
+    }
+    after?;
+    Ok(part_info(number, part))
 }
 
 /// The upload, if it takes parts.
@@ -92,7 +104,7 @@ async fn find_open(core: &Arc<Core>, upload: &UploadRef) -> Result<FoundUpload, 
 }
 
 /// The part of a version.
-pub(super) fn part_meta(version: &Version) -> Result<PartMeta, Unavailable> {
+pub(in crate::object) fn part_meta(version: &Version) -> Result<PartMeta, Unavailable> {
     match RegisterMeta::decode(version.metadata.clone()) {
         Ok(RegisterMeta::Part(part)) => Ok(part),
         Ok(_) => Err(Unavailable::new(format!("op {} holds no part", version.op))),

@@ -1,0 +1,142 @@
+//! The sweep over all upload and part registers, made by one gateway at a time.
+//!
+//! 1. Records of completed uploads: what a dead Complete has left is finished; those older than a day are ended.
+//! 2. Parts: what is over is freed.
+//!
+//! The lock at the coordinator only saves work: two sweeps at the same time do no harm. While the coordinator is away
+//! nobody sweeps.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use coffer_common::coordination::LockGuard;
+use coffer_common::meta::UploadState;
+use coffer_common::protocol::message::Version;
+use coffer_common::shutdown::Shutdown;
+use coffer_common::time::UnixMillis;
+use coffer_common::types::RegisterKind;
+
+use super::sweep_parts;
+use crate::object::bucket::{Bucket, BucketState};
+use crate::object::core::Core;
+use crate::object::error::Unavailable;
+use crate::object::list::{Item, Listing, Range};
+use crate::object::multipart::{end_old, is_due, upload_meta};
+
+/// The lock of the one that sweeps.
+const LOCK: &str = "sweep/parts";
+/// How long a try at the lock takes.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// From one sweep to the next.
+const PAUSE: Duration = Duration::from_secs(5 * 60);
+/// The pause is at least so many times as long as the sweep before it took.
+const PAUSE_PER_SWEEP: u32 = 20;
+/// Upload registers that are listed at a time.
+const BATCH: usize = 1_000;
+
+/// What a sweep has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Records of completed uploads that were ended.
+    pub uploads: u64,
+    /// Parts that were ended, or of which one attempt was left.
+    pub parts: u64,
+}
+
+/// Sweeps every few minutes, if no other gateway does, until the stop is told.
+pub(in crate::object) async fn follow(core: Arc<Core>, shutdown: Shutdown) {
+    tokio::select! {
+        () = shutdown.told() => {}
+        () = take_turns(&core) => {}
+    }
+}
+
+async fn take_turns(core: &Arc<Core>) {
+    let mut lock: Option<LockGuard> = None;
+    let mut pause = PAUSE;
+    loop {
+        // Not all gateways of a cluster that is started at once try at the same time.
+        tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
+        if !lock.as_ref().is_some_and(LockGuard::held) {
+            lock = core.cluster.coordinator().lock(LOCK, LOCK_WAIT).await.ok();
+        }
+        pause = PAUSE;
+        if lock.is_none() {
+            continue;
+        }
+        let began = Instant::now();
+        match sweep(core, UnixMillis::now()).await {
+            Ok(Reclaimed { uploads: 0, parts: 0 }) => {}
+            Ok(Reclaimed { uploads, parts }) => tracing::info!(uploads, parts, "freed parts of uploads"),
+            Err(error) => tracing::warn!(%error, "the sweep over the uploads' parts ended early"),
+        }
+        pause = PAUSE.max(began.elapsed() * PAUSE_PER_SWEEP);
+    }
+}
+
+/// Sweeps once. The age of completed uploads is taken from `now`.
+pub(in crate::object) async fn sweep(core: &Arc<Core>, now: UnixMillis) -> Result<Reclaimed, Unavailable> {
+    let mut reclaimed = Reclaimed::default();
+    let mut trouble = None;
+    for bucket in core.buckets.known() {
+        if bucket.record.state != BucketState::Active {
+            continue;
+        }
+        match sweep_bucket(core, &bucket, now).await {
+            Ok(Reclaimed { uploads, parts }) => {
+                reclaimed.uploads += uploads;
+                reclaimed.parts += parts;
+            }
+            // One bucket that cannot be read must not hold up the others.
+            Err(error) => trouble = Some(error),
+        }
+    }
+    trouble.map_or(Ok(reclaimed), Err)
+}
+
+async fn sweep_bucket(
+    core: &Arc<Core>,
+    bucket: &Arc<Bucket>,
+    now: UnixMillis,
+) -> Result<Reclaimed, Unavailable> {
+    let uploads = sweep_uploads(core, bucket, now).await?;
+    let parts = sweep_parts(core, bucket).await?;
+    Ok(Reclaimed { uploads, parts })
+}
+
+/// Goes over the records of a bucket's completed uploads. Returns how many it ended.
+pub(in crate::object) async fn sweep_uploads(
+    core: &Arc<Core>,
+    bucket: &Arc<Bucket>,
+    now: UnixMillis,
+) -> Result<u64, Unavailable> {
+    let range = Range {
+        kind: RegisterKind::Upload,
+        prefix: Bytes::new(),
+        delimiter: Bytes::new(),
+        after: Vec::new(),
+        only: None,
+    };
+    let mut listing = Listing::new(core, bucket, range, shows_completed, BATCH as u32);
+    let mut ended = 0;
+    loop {
+        let items = listing.next(BATCH).await?;
+        if items.is_empty() {
+            return Ok(ended);
+        }
+        for item in items {
+            if let Item::Entry(register, version) = item
+                && let Some(upload) = register.upload_id()
+                && let UploadState::Completed { applied, decided, .. } = upload_meta(&version)?.state
+                && is_due(applied, decided, now)
+            {
+                ended += u64::from(end_old(core, bucket, &register.key, upload, now).await?);
+            }
+        }
+    }
+}
+
+fn shows_completed(version: &Version) -> Result<bool, Unavailable> {
+    Ok(matches!(upload_meta(version)?.state, UploadState::Completed { .. }))
+}

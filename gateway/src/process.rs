@@ -35,6 +35,7 @@ impl GatewayProcess {
         (security, seeds): (NodeSecurity, Vec<String>),
         shutdown: &Shutdown,
     ) -> anyhow::Result<Self> {
+        security.check_files(None).await?;
         let metrics = Metrics::install(shutdown)?;
         let endpoints = etcd.endpoints.join(", ");
         let coordinator = EtcdCoordinator::connect(etcd)?;

@@ -55,6 +55,7 @@ impl App {
         shutdown: &Shutdown,
     ) -> anyhow::Result<Self> {
         settings.security.check_listen(settings.listen)?;
+        settings.security.check_files(Some(&settings.advertise)).await?;
         let listener = TcpListener::bind(admin_address).await.with_context(|| {
             format!(
                 "cannot listen on `{admin_address}` for the node's health and metrics; choose another with \

@@ -153,7 +153,7 @@ async fn http2(io: Io) -> Result<SendRequest<Body>, hyper::Error> {
 }
 
 /// `host` of `host:port` or `[v6]:port`.
-fn host(address: &str) -> &str {
+pub(super) fn host(address: &str) -> &str {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }

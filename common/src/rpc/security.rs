@@ -104,6 +104,18 @@ impl NodeSecurity {
         }
     }
 
+    /// Whether certificates are there, fit together and would be accepted now. `address` (`host:port`) is where others
+    /// reach this process, if they do.
+    ///
+    /// # Errors
+    /// [`SecurityError`] that names the file and the way out.
+    pub async fn check_files(&self, address: Option<&str>) -> Result<(), SecurityError> {
+        match self {
+            Self::Mtls { dir } => tls::check(dir, address.map(super::connection::host)).await,
+            Self::ClusterSecret(_) | Self::Insecure => Ok(()),
+        }
+    }
+
     /// Whether a node may listen here.
     ///
     /// # Errors

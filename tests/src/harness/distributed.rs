@@ -103,6 +103,7 @@ pub struct Distributed {
     folder: TempDir,
     drives_per_node: usize,
     nodes: Vec<ServerNode>,
+    tls: Vec<PathBuf>,
 }
 
 impl Distributed {
@@ -134,16 +135,23 @@ impl Distributed {
             process: None,
         };
         let nodes = (0..nodes).map(node).collect();
-        Ok(Self { etcd: Etcd::start().await?, folder: TempDir::new()?, drives_per_node, nodes })
+        let (etcd, folder) = (Etcd::start().await?, TempDir::new()?);
+        Ok(Self { etcd, folder, drives_per_node, nodes, tls: Vec::new() })
+    }
+
+    /// Lets the nodes know each other by certificates, one folder a node, instead of a secret; before they are started.
+    pub fn use_tls(&mut self, folders: Vec<PathBuf>) {
+        self.tls = folders;
     }
 
     /// The endpoint arguments, the same for every node.
     pub fn endpoints(&self) -> Vec<String> {
         let mut endpoints = Vec::new();
+        let scheme = if self.tls.is_empty() { "http" } else { "https" };
         for (index, node) in self.nodes.iter().enumerate() {
             for drive in 1..=self.drives_per_node {
                 let path = self.drive(index, drive);
-                endpoints.push(format!("http://127.0.0.1:{}{}", node.node_port, path.display()));
+                endpoints.push(format!("{scheme}://127.0.0.1:{}{}", node.node_port, path.display()));
             }
         }
         endpoints
@@ -160,9 +168,12 @@ impl Distributed {
             .args(["--console-address", &format!("127.0.0.1:{}", node.admin_port)])
             .args(["--node-address", &format!("127.0.0.1:{}", node.node_port)])
             .args(["--node-admin-address", &format!("127.0.0.1:{}", node.node_admin_port)])
-            .env("COFFER_CLUSTER_SECRET", "a secret that only the tests know")
             .env("COFFER_ACCESS_KEY", ACCESS_KEY)
             .env("COFFER_SECRET_KEY", SECRET_KEY);
+        match self.tls.get(index) {
+            Some(folder) => command.arg("--tls-dir").arg(folder),
+            None => command.env("COFFER_CLUSTER_SECRET", "a secret that only the tests know"),
+        };
         command
     }
 
@@ -206,6 +217,11 @@ impl Distributed {
         if let Some(process) = &mut self.nodes[index].process {
             process.kill();
         }
+    }
+
+    /// Where the cluster's files are.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// A node's drive folder, drives counted from 1.

@@ -3,8 +3,10 @@
 //!
 //! 1. [`binary`] builds `coffer` once and names it.
 //! 2. [`process::Process`] is one child: kill, pause, resume, stop, its log.
-//! 3. [`standalone::Standalone`] and [`distributed::Distributed`] are clusters of them.
+//! 3. [`standalone::Standalone`], [`distributed::Distributed`] and [`daemons::Daemons`] are clusters of them.
 
+pub mod certificates;
+pub mod daemons;
 pub mod distributed;
 pub mod ports;
 pub mod process;
@@ -59,6 +61,24 @@ pub async fn wait_for<F: Future<Output = bool>>(
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())
+}
+
+/// How many shard files lie on the drives at these paths.
+pub fn shard_files(drives: &[PathBuf]) -> usize {
+    fn files(path: &std::path::Path) -> usize {
+        let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+        entries.flatten().map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
+    }
+    drives.iter().map(|drive| files(&drive.join("shards"))).sum()
+}
+
+/// What `coffer status` prints about the gateway whose admin address this is, and its exit code.
+///
+/// # Errors
+/// If it cannot be run.
+pub fn status(endpoint: &str) -> Result<(String, Option<i32>)> {
+    let output = Command::new(binary()).args(["status", "--endpoint", endpoint]).output()?;
+    Ok((String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code()))
 }
 
 /// The status code of a plain GET, or `None` if nobody answers.

@@ -37,19 +37,25 @@ impl Standalone {
     /// # Errors
     /// If it does not become ready.
     pub async fn start_with(drives: usize, environment: &[(&str, &str)]) -> Result<Self> {
-        let environment =
+        let mut server = Self::prepare(drives)?;
+        server.environment =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let folder = TempDir::new()?;
-        let mut server = Self {
-            folder,
-            drives,
-            s3_port: free_port(),
-            admin_port: free_port(),
-            environment,
-            process: None,
-        };
         server.launch().await?;
         Ok(server)
+    }
+
+    /// Everything but the process; the folders of the drives are not there yet.
+    ///
+    /// # Errors
+    /// If there is no temporary folder.
+    pub fn prepare(drives: usize) -> Result<Self> {
+        let (folder, s3_port, admin_port) = (TempDir::new()?, free_port(), free_port());
+        Ok(Self { folder, drives, s3_port, admin_port, environment: Vec::new(), process: None })
+    }
+
+    /// The folders of all drives.
+    pub fn drives(&self) -> Vec<PathBuf> {
+        (1..=self.drives).map(|number| self.drive(number)).collect()
     }
 
     /// The command line, for variations.

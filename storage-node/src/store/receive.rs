@@ -9,6 +9,7 @@
 //! either the register names it, or the sweep finds it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use coffer_common::node::{NodeError, PrepareShard, ShardPiece, ShardPieces};
@@ -28,7 +29,7 @@ struct Receiving {
     store: Arc<DriveStore>,
     op: OpId,
     slot: SlotIndex,
-    created: bool,
+    created: AtomicBool,
 }
 
 impl Receiving {
@@ -40,10 +41,15 @@ impl Receiving {
         store.receiving.lock().remove(&op);
     }
 
+    /// Whether there is a file that no register names.
+    fn set_created(&self, created: bool) {
+        self.created.store(created, Ordering::Release);
+    }
+
     /// Cleans up before the caller is answered, so that it may try again at once.
-    async fn close(mut self) {
-        let (op, slot, created) = (self.op, self.slot, std::mem::take(&mut self.created));
-        if created {
+    async fn close(self: Arc<Self>) {
+        let (op, slot) = (self.op, self.slot);
+        if self.created.swap(false, Ordering::AcqRel) {
             // A full queue: dropping the claim below is all that is left to do, the sweep finds the file.
             let _ = self.store.run(move |store| Self::clean(store, op, slot, true)).await;
         }
@@ -52,7 +58,7 @@ impl Receiving {
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        if self.created {
+        if *self.created.get_mut() {
             let (store, op, slot) = (Arc::clone(&self.store), self.op, self.slot);
             if self.store.pool.submit(move || Self::clean(&store, op, slot, true)).is_ok() {
                 return;
@@ -96,8 +102,9 @@ impl DriveStore {
         if !self.receiving.lock().insert(op) {
             return Err(NodeError::Invalid(format!("op {op} is being received already")));
         }
-        let mut receiving = Receiving { store: Arc::clone(self), op, slot, created: false };
-        let result = self.receive(&mut receiving, header, &key, pieces).await;
+        let created = AtomicBool::new(false);
+        let receiving = Arc::new(Receiving { store: Arc::clone(self), op, slot, created });
+        let result = self.receive(&receiving, header, &key, pieces).await;
         receiving.close().await;
         result
     }
@@ -105,7 +112,7 @@ impl DriveStore {
     /// Steps 2 to 4; leaves `receiving.created` set if the file is to be removed.
     async fn receive(
         self: &Arc<Self>,
-        receiving: &mut Receiving,
+        receiving: &Arc<Receiving>,
         header: PrepareShard,
         key: &Bytes,
         pieces: ShardPieces,
@@ -124,7 +131,7 @@ impl DriveStore {
                 Err(WriteError::Failed(error)) => return Err(error),
             }
         }
-        receiving.created = false;
+        receiving.set_created(false);
         let wrote = shard.is_some();
         let change = Change {
             key,
@@ -139,19 +146,26 @@ impl DriveStore {
                 (step.reply, step.changed)
             })
             .await?;
-        receiving.created = wrote && entry.is_none_or(|entry| entry.shard(op).is_none());
+        receiving.set_created(wrote && entry.is_none_or(|entry| entry.shard(op).is_none()));
         Ok(reply)
     }
 
     /// Writes the pieces to the op's file, verified and durable. Returns the encoded length.
     async fn write_file(
         self: &Arc<Self>,
-        receiving: &mut Receiving,
+        receiving: &Arc<Receiving>,
         mut pieces: ShardPieces,
     ) -> Result<u64, WriteError> {
         let (op, slot) = (receiving.op, receiving.slot);
-        receiving.created = true;
-        let file = self.run(move |store| store.files.create(op, slot)).await.map_err(WriteError::Failed)?;
+        receiving.set_created(true);
+        // A caller that leaves now must not have the file removed before it is made: the claim ends with the job.
+        let claim = Arc::clone(receiving);
+        let create = move |store: &Self| {
+            let file = store.files.create(op, slot);
+            drop(claim);
+            file
+        };
+        let file = self.run(create).await.map_err(WriteError::Failed)?;
         let file = file.map_err(|error| self.write_error(&error))?;
         let expected = ShardId { cluster: self.cluster, op, slot };
         let mut writing = Some(Writing { file, verifier: Verifier::new(expected), offset: 0 });
@@ -182,6 +196,7 @@ impl DriveStore {
             writing.verifier.push(piece.clone()).map_err(|error| WriteError::Invalid(error.to_string()))?;
             writing.file.write_at(&piece, writing.offset).map_err(|error| self.write_error(&error))?;
             writing.offset += piece.len() as u64;
+            self.health.spend(piece.len() as u64);
         }
         Ok(())
     }

@@ -80,6 +80,13 @@ impl Liveness {
             || answered.is_some_and(|at| now.saturating_duration_since(at) < ANSWER_COUNTS)
     }
 
+    /// Whether the drive is alive and not known to be full.
+    pub(super) fn drive_has_room(&self, node: &NodeId, drive: &DriveId, now: Instant) -> bool {
+        let info = self.calls.get(node).and_then(|calls| calls.info.as_ref());
+        let known = info.and_then(|info| info.drives.iter().find(|known| known.id == *drive));
+        known.is_none_or(|known| known.state != DriveState::ReadOnly) && self.drive_alive(node, drive, now)
+    }
+
     pub(super) fn drive_alive(&self, node: &NodeId, drive: &DriveId, now: Instant) -> bool {
         let info = self.calls.get(node).and_then(|calls| calls.info.as_ref());
         let drive_serves = info.is_none_or(|info| {

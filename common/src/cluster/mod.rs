@@ -157,6 +157,11 @@ impl Cluster {
         self.inner.liveness.lock().drive_alive(node, drive, Instant::now())
     }
 
+    /// Whether a drive is expected to take data: it is expected to answer, and not known to be full.
+    pub fn has_room(&self, node: &NodeId, drive: &DriveId) -> bool {
+        self.inner.liveness.lock().drive_has_room(node, drive, Instant::now())
+    }
+
     /// Whether a node is expected to answer.
     pub fn node_alive(&self, node: &NodeId) -> bool {
         self.inner.liveness.lock().node_alive(node, Instant::now())

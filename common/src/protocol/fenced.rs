@@ -33,6 +33,8 @@ const LOCK_TRIES: u8 = 3;
 pub enum Trouble {
     /// Too few slots answered.
     NoQuorum,
+    /// Too few slots have room; all others answered.
+    Full,
     /// Another op's fence refuses it.
     Fenced,
     /// The coordinator gives no lock.
@@ -320,7 +322,7 @@ impl<D: Decide> FencedWriter<D> {
     }
 
     fn fail(&mut self, trouble: Trouble, out: &mut Out) {
-        let trouble = self.round.bucket_changed().map_or(trouble, Trouble::BucketChanged);
+        let trouble = self.round.explain(trouble);
         match self.stage {
             Stage::Committing(..) => self.end(WriteOutcome::Unknown(trouble), out),
             Stage::Fencing | Stage::Restamping(_) => {

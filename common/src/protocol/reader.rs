@@ -162,7 +162,7 @@ impl Reader {
 
     fn fail(&mut self, trouble: Trouble, out: &mut Out) {
         if !matches!(self.stage, Stage::Done) {
-            let trouble = self.round.bucket_changed().map_or(trouble, Trouble::BucketChanged);
+            let trouble = self.round.explain(trouble);
             self.end(ReadOutcome::Unavailable(trouble), out);
         }
     }

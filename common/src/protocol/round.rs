@@ -10,6 +10,7 @@
 use crate::types::{SlotIndex, SlotSet, Tag};
 
 use super::action::{Action, Actions, Lost, MapEpochs, RoundNumber, Timer, TimerKind};
+use super::fenced::Trouble;
 use super::flaw::Flaw;
 use super::message::{Refusal, RegisterView, SlotReply, SlotRequest, Version};
 use super::quorum::Geometry;
@@ -64,6 +65,8 @@ pub(super) struct Round {
     resends: u8,
     refreshing: bool,
     bucket_changed: Option<u64>,
+    /// Whether a slot has refused data for want of room.
+    full: bool,
 }
 
 impl Round {
@@ -80,6 +83,7 @@ impl Round {
             resends: 0,
             refreshing: false,
             bucket_changed: None,
+            full: false,
         }
     }
 
@@ -202,7 +206,11 @@ impl Round {
                 self.bucket_changed = self.bucket_changed.max(Some(revision));
                 Answer::Void
             }
-            Ok(SlotReply::Refused(Refusal::NotVoter | Refusal::Full) | SlotReply::Done) => Answer::Void,
+            Ok(SlotReply::Refused(Refusal::Full)) => {
+                self.full = true;
+                Answer::Void
+            }
+            Ok(SlotReply::Refused(Refusal::NotVoter) | SlotReply::Done) => Answer::Void,
             Err(Lost) => Answer::Lost,
         };
         true
@@ -293,9 +301,14 @@ impl Round {
         self.hurry
     }
 
-    /// The newest bucket revision that a slot has refused this machine with.
-    pub(super) fn bucket_changed(&self) -> Option<u64> {
-        self.bucket_changed
+    /// What stands behind a trouble, as far as slots told: a newer bucket record, or drives that are full where no slot
+    /// was lost.
+    pub(super) fn explain(&self, trouble: Trouble) -> Trouble {
+        match (self.bucket_changed, trouble) {
+            (Some(revision), _) => Trouble::BucketChanged(revision),
+            (None, Trouble::NoQuorum) if self.full && !self.answers.contains(&Answer::Lost) => Trouble::Full,
+            (None, trouble) => trouble,
+        }
     }
 
     pub(super) fn answers(&self) -> &[Answer] {

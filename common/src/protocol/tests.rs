@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::action::{Action, Actions, Lost, Machine, MapEpochs, NoLock, Timer, TimerKind};
 use super::fenced::{FencedWriter, Trouble, Verdict, WriteOutcome};
 use super::flaw::Flaw;
-use super::message::{SlotReply, SlotRequest, Version, VersionKind, VersionState};
+use super::message::{Refusal, SlotReply, SlotRequest, Version, VersionKind, VersionState};
 use super::quorum::Geometry;
 use super::reader::{ReadOutcome, Reader};
 use super::register::{PartitionState, Register, serve};
@@ -383,6 +383,21 @@ fn a_commit_is_not_sent_again_over_a_purge_or_a_deleted_object_comes_back() {
     assert_eq!(resend_over_a_purge(GEOMETRY()), (Some(WriteOutcome::Unknown(Trouble::StaleMap)), None));
     let (_, value) = resend_over_a_purge(GEOMETRY().with_flaw(Flaw::ResendsOverPurge));
     assert_eq!(value, Some(op(1)), "with the rule as it first stood, what was read, then deleted, is back");
+}
+
+#[test]
+fn a_write_that_only_full_slots_prevent_says_so() {
+    let full = || Ok(SlotReply::Refused(Refusal::Full));
+    let ends_with = |first: Result<SlotReply, Lost>| {
+        let mut writer = plain(MapEpochs::default(), 1, 2);
+        let actions = writer.start();
+        let Some(Action::Prepare { round, .. }) = actions.first() else { panic!("{actions:?}") };
+        let mut out = writer.on_reply(*round, SlotIndex(0), first);
+        out.append(&mut writer.on_reply(*round, SlotIndex(1), full()));
+        out
+    };
+    assert!(ends_with(full()).contains(&Action::Done(WriteOutcome::NotCommitted(Trouble::Full))));
+    assert!(ends_with(Err(Lost)).contains(&Action::Done(WriteOutcome::NotCommitted(Trouble::NoQuorum))));
 }
 
 #[test]

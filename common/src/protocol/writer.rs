@@ -199,7 +199,7 @@ impl<M: Make> PlainWriter<M> {
     }
 
     fn fail(&mut self, trouble: Trouble, out: &mut Out) {
-        let trouble = self.round.bucket_changed().map_or(trouble, Trouble::BucketChanged);
+        let trouble = self.round.explain(trouble);
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Committing(..) => out.push(Action::Done(WriteOutcome::Unknown(trouble))),
             Stage::Preparing | Stage::Asking | Stage::BackingOff | Stage::Locked(_) => {

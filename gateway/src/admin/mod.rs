@@ -23,6 +23,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use coffer_common::cluster::Cluster;
+use coffer_common::node::DriveState;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::telemetry::Metrics;
 use coffer_common::types::NodeId;
@@ -127,6 +128,16 @@ fn record(cluster: &Cluster) {
     gauge!("coffer_cluster_partitions").set(quorum.partitions as f64);
     gauge!("coffer_cluster_partitions_writable").set(quorum.writable as f64);
     gauge!("coffer_cluster_partitions_readable").set(quorum.readable as f64);
+    let status = Status::of(cluster);
+    gauge!("coffer_cluster_capacity_bytes").set(status.capacity_bytes as f64);
+    gauge!("coffer_cluster_free_bytes").set(status.free_bytes as f64);
+    for node in &status.nodes {
+        for drive in &node.drives {
+            let labels = [("node", node.id.0.clone()), ("path", drive.path.clone())];
+            let writable = matches!(drive.state, DriveState::Online | DriveState::Suspect);
+            gauge!("coffer_cluster_drive_writable", &labels).set(if writable { 1.0 } else { 0.0 });
+        }
+    }
     for node in cluster.nodes() {
         let up = if node.alive { 1.0 } else { 0.0 };
         gauge!("coffer_cluster_node_up", "node" => node.record.id.0.clone()).set(up);

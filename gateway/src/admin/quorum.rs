@@ -11,11 +11,11 @@ use serde::Serialize;
 pub struct Quorum {
     /// Partitions.
     pub partitions: usize,
-    /// Those with enough slots for writes.
+    /// Those with enough slots for writes: slots that answer and are not full.
     pub writable: usize,
     /// Those with enough slots for reads.
     pub readable: usize,
-    /// Those with every slot.
+    /// Those with every slot, none of them full.
     pub complete: usize,
     /// Slots that the worst partition can lose before writes to it stop.
     pub spare_for_writes: usize,
@@ -28,30 +28,29 @@ impl Quorum {
     pub(super) fn of(cluster: &Cluster, without: Option<&NodeId>) -> Self {
         let map = cluster.map();
         let n = map.layout.n();
-        let alive = (0..PARTITION_COUNT).map(PartitionId).map(|partition| {
+        let slots = (0..PARTITION_COUNT).map(PartitionId).map(|partition| {
             let targets = map.targets(partition);
-            let answers = targets.iter().filter(|target| {
-                target.voter
-                    && Some(&target.node) != without
-                    && cluster.alive(&target.node, &target.address.drive)
-            });
-            answers.count()
+            let voters = || targets.iter().filter(|t| t.voter && Some(&t.node) != without);
+            (
+                voters().filter(|t| cluster.alive(&t.node, &t.address.drive)).count(),
+                voters().filter(|t| cluster.has_room(&t.node, &t.address.drive)).count(),
+            )
         });
-        Self::count(n, alive)
+        Self::count(n, slots)
     }
 
-    /// From the number of slots that answer, partition by partition.
-    fn count(n: u8, alive: impl Iterator<Item = usize>) -> Self {
+    /// From the number of slots that answer, and of those among them that have room, partition by partition.
+    fn count(n: u8, slots: impl Iterator<Item = (usize, usize)>) -> Self {
         let geometry = Geometry::new(n);
         let (for_writes, for_reads) = (geometry.m(), geometry.r0());
         let mut quorum =
             Self { spare_for_writes: usize::from(n), spare_for_reads: usize::from(n), ..Self::default() };
-        for alive in alive {
+        for (alive, with_room) in slots {
             quorum.partitions += 1;
-            quorum.writable += usize::from(alive >= for_writes);
+            quorum.writable += usize::from(with_room >= for_writes);
             quorum.readable += usize::from(alive >= for_reads);
-            quorum.complete += usize::from(alive >= usize::from(n));
-            quorum.spare_for_writes = quorum.spare_for_writes.min(alive.saturating_sub(for_writes));
+            quorum.complete += usize::from(with_room >= usize::from(n));
+            quorum.spare_for_writes = quorum.spare_for_writes.min(with_room.saturating_sub(for_writes));
             quorum.spare_for_reads = quorum.spare_for_reads.min(alive.saturating_sub(for_reads));
         }
         quorum
@@ -69,7 +68,7 @@ mod tests {
 
     #[test]
     fn the_worst_partition_decides_what_may_be_lost() {
-        let quorum = Quorum::count(4, [4, 3, 2, 1].into_iter());
+        let quorum = Quorum::count(4, [(4, 4), (3, 3), (2, 2), (1, 1)].into_iter());
         let expected = Quorum {
             partitions: 4,
             writable: 2,
@@ -79,9 +78,11 @@ mod tests {
             spare_for_reads: 0,
         };
         assert_eq!(quorum, expected);
-        let quorum = Quorum::count(8, [8, 7].into_iter());
-        assert_eq!((quorum.spare_for_writes, quorum.spare_for_reads), (2, 3));
+        let quorum = Quorum::count(8, [(8, 8), (8, 7)].into_iter());
+        assert_eq!((quorum.spare_for_writes, quorum.spare_for_reads), (2, 4));
         assert!(quorum.all_writable());
-        assert!(Quorum::count(1, [1].into_iter()).all_writable());
+        assert!(Quorum::count(1, [(1, 1)].into_iter()).all_writable());
+        let full = Quorum::count(4, [(4, 2)].into_iter());
+        assert_eq!((full.readable, full.writable, full.complete, full.spare_for_reads), (1, 0, 0, 2));
     }
 }

@@ -154,6 +154,7 @@ impl Core {
 pub(super) fn unavailable(trouble: Trouble) -> Unavailable {
     Unavailable::new(match trouble {
         Trouble::NoQuorum => "too few drives of the key's partition answer",
+        Trouble::Full => "too few drives of the key's partition have room",
         Trouble::Fenced => "another operation holds the key",
         Trouble::NoLock => "the coordinator gives no lock",
         Trouble::StaleMap => "the cluster map is changing",

@@ -8,12 +8,14 @@ use super::types::ObjectInfo;
 pub struct Unavailable {
     /// What is missing.
     pub reason: String,
+    /// Drives are full: nothing was written, and trying again helps only after something was deleted.
+    pub full: bool,
 }
 
 impl Unavailable {
     /// With a reason.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into() }
+        Self { reason: reason.into(), full: false }
     }
 }
 

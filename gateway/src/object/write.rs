@@ -14,7 +14,7 @@ use coffer_common::driver::{Payload, Peers, Target};
 use coffer_common::limits::MAX_METADATA_BYTES;
 use coffer_common::meta::Coding;
 use coffer_common::protocol::action::Machine;
-use coffer_common::protocol::fenced::{FencedWriter, Verdict, WriteOutcome};
+use coffer_common::protocol::fenced::{FencedWriter, Trouble, Verdict, WriteOutcome};
 use coffer_common::protocol::message::{Version, VersionKind};
 use coffer_common::protocol::tally::Current;
 use coffer_common::protocol::writer::PlainWriter;
@@ -30,6 +30,8 @@ use super::types::{Body, Digester, Digests};
 
 /// How long a body waits for stripe buffers before the client is told to slow down.
 const ADMISSION_WAIT: Duration = Duration::from_secs(30);
+/// How long a write whose slots take no more data waits for what they say.
+const VERDICT_WAIT: Duration = Duration::from_secs(1);
 /// Small bodies up to this are hashed where they are: a hand-over costs as much.
 const HASH_IN_PLACE_BYTES: u64 = 64 * 1024;
 
@@ -148,7 +150,14 @@ impl Write {
                     commit.await
                 }
                 Err(PumpError::Body(error)) => Err(WriteError::Body(error)),
-                Err(PumpError::Unavailable(error)) => Err(error.into()),
+                // A slot closes its stream when it refuses; what it said is on its way.
+                Err(PumpError::Unavailable(error)) => {
+                    match tokio::time::timeout(VERDICT_WAIT, commit).await {
+                        Ok(Err(WriteError::Unavailable(told))) if told.full => Err(told.into()),
+                        Ok(Ok(version)) => Ok(version),
+                        Ok(Err(_)) | Err(_) => Err(error.into()),
+                    }
+                }
             },
             result = &mut commit => {
                 if result.is_ok() {
@@ -218,6 +227,9 @@ pub(super) fn written(core: &Core, outcome: WriteOutcome) -> Result<Version, Wri
     match outcome {
         WriteOutcome::Committed { version, .. } => Ok(version),
         WriteOutcome::Rejected(current) => Err(WriteError::Rejected(current)),
+        WriteOutcome::NotCommitted(trouble @ Trouble::Full) => {
+            Err(Unavailable { full: true, ..unavailable(trouble) }.into())
+        }
         WriteOutcome::NotCommitted(trouble) | WriteOutcome::Unknown(trouble) => {
             core.buckets.suspect(trouble);
             Err(unavailable(trouble).into())

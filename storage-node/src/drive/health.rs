@@ -67,8 +67,17 @@ impl Health {
     pub(crate) fn set_space(&self, space: Space) {
         self.capacity.store(space.capacity, Ordering::Relaxed);
         self.free.store(space.free, Ordering::Relaxed);
-        let reserve = RESERVE_BYTES.min(space.capacity / 20);
-        self.full.store(u32::from(space.free < reserve), Ordering::Relaxed);
+        self.full.store(u32::from(space.free < reserve(space.capacity)), Ordering::Relaxed);
+    }
+
+    /// Counts bytes of data that were just written, so that a fast writer does not eat the reserve before the room is
+    /// looked at again.
+    pub(crate) fn spend(&self, bytes: u64) {
+        let spend = |free: u64| Some(free.saturating_sub(bytes));
+        let before = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).unwrap_or_default();
+        if before.saturating_sub(bytes) < reserve(self.capacity.load(Ordering::Relaxed)) {
+            self.set_full();
+        }
     }
 
     /// A write met "no space": read-only until room is seen again.
@@ -105,6 +114,11 @@ impl Health {
     }
 }
 
+/// What of a drive is kept for commits, deletes, the index and compaction.
+fn reserve(capacity: u64) -> u64 {
+    RESERVE_BYTES.min(capacity / 20)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +131,8 @@ mod tests {
         assert_eq!(health.state(Duration::ZERO).0, DriveState::ReadOnly);
         health.set_space(Space { capacity: 1000, free: 50 });
         assert_eq!(health.state(Duration::ZERO).0, DriveState::Online);
+        health.spend(1);
+        assert_eq!((health.state(Duration::ZERO).0, health.space().free), (DriveState::ReadOnly, 49));
         assert_eq!(health.state(Duration::from_secs(6)).0, DriveState::Suspect);
         health.poison("sync failed");
         health.poison("later");

@@ -117,6 +117,10 @@ impl From<ChecksumError> for S3Error {
 
 impl From<Unavailable> for S3Error {
     fn from(error: Unavailable) -> Self {
+        if error.full {
+            tracing::warn!(reason = error.reason, "no room for a request");
+            return Self::new(Code::InsufficientStorage);
+        }
         tracing::warn!(reason = error.reason, "no quorum for a request");
         Self::new(Code::ServiceUnavailable)
     }

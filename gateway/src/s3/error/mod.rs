@@ -63,6 +63,8 @@ codes! {
     EntityTooSmall BAD_REQUEST "Your proposed upload is smaller than the minimum allowed object size.",
     ExpiredToken BAD_REQUEST "The provided token has expired.",
     IncompleteBody BAD_REQUEST "You did not provide the number of bytes specified by the Content-Length HTTP header.",
+    InsufficientStorage INSUFFICIENT_STORAGE "The drives are full. Delete objects or add room; space of deleted objects \
+                                              is free again within a minute.",
     InternalError INTERNAL_SERVER_ERROR "We encountered an internal error. Please try again.",
     InvalidAccessKeyId FORBIDDEN "The access key id you provided does not exist in our records.",
     InvalidArgument BAD_REQUEST "Invalid argument.",

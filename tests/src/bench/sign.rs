@@ -54,13 +54,28 @@ impl Signer {
 
     /// Signs a request at this many seconds since the Unix epoch.
     pub fn sign(&mut self, request: &Request<'_>, unix_seconds: u64) -> SignedHeaders {
+        self.sign_with(request, &[], unix_seconds)
+    }
+
+    /// The same with more headers, whose names sort after `x-amz-date`.
+    pub fn sign_with(
+        &mut self,
+        request: &Request<'_>,
+        more: &[(&str, &str)],
+        unix_seconds: u64,
+    ) -> SignedHeaders {
         let date = amz_date(unix_seconds);
         self.turn_to(&date[..8]);
         let Request { method, host, path, query, payload_hash } = request;
-        let names = "host;x-amz-content-sha256;x-amz-date";
+        let mut names = "host;x-amz-content-sha256;x-amz-date".to_owned();
+        let mut lines = String::new();
+        for (name, value) in more {
+            names.push_str(&format!(";{name}"));
+            lines.push_str(&format!("{name}:{value}\n"));
+        }
         let canonical = format!(
-            "{method}\n{path}\n{query}\nhost:{host}\nx-amz-content-sha256:{payload_hash}\nx-amz-date:{date}\n\n{names}\n\
-             {payload_hash}"
+            "{method}\n{path}\n{query}\nhost:{host}\nx-amz-content-sha256:{payload_hash}\nx-amz-date:{date}\n{lines}\n\
+             {names}\n{payload_hash}"
         );
         let scope = format!("{}/{}/s3/aws4_request", self.day, self.region);
         let digest = hex::encode(Sha256::digest(canonical.as_bytes()));

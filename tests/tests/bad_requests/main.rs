@@ -1,5 +1,8 @@
 //! Malformed and forged S3 requests, sent as raw bytes: each has its S3 code, nothing is half-stored, the server lives.
 
+mod library;
+mod signed;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result};

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use super::{RawRequest, answer_head, bytes, get, keys};
 
-/// The buffers of one upload to four drives are at least 1.75 MiB, the budget is 144 MiB: these are too many.
-const UPLOADS: usize = 110;
+/// The buffers of one upload to four drives are at least 1.375 MiB, the budget is 160 MiB: these are too many.
+const UPLOADS: usize = 180;
 const SIZE: usize = 1 << 20;
 
 /// Uploads half, waits for the release or a refusal, and then the rest. The status, and whether it says when to come back.

@@ -32,8 +32,8 @@ impl ObjectStore {
         let core = Arc::new(Core::new(cluster, parity, shutdown.clone()));
         let (known, first) = tokio::sync::oneshot::channel();
         shutdown.spawn(follow_buckets(Arc::clone(&core), shutdown.clone(), known));
-        shutdown.spawn(reclaim::work(Arc::clone(&core), shutdown.clone()));
-        shutdown.spawn(reclaim::follow(Arc::clone(&core), shutdown.clone()));
+        shutdown.spawn(reclaim::work(Arc::clone(&core)));
+        shutdown.spawn(reclaim::follow(Arc::clone(&core), reclaim::PAUSE));
         if tokio::time::timeout(RECORDS_WAIT, first).await.is_err() {
             tracing::warn!("the bucket records are not known yet");
         }
@@ -214,6 +214,12 @@ impl ObjectStore {
     /// [`Unavailable`] if it could not look at everything; what it has done stands.
     pub async fn reclaim(&self, now: UnixMillis) -> Result<Reclaimed, Unavailable> {
         reclaim::sweep(&self.core, now).await
+    }
+
+    /// [`Self::reclaim`] again and again while no other gateway does, with at least this pause, until the stop is told.
+    /// Runs by itself every few minutes.
+    pub async fn reclaim_every(&self, pause: Duration) {
+        reclaim::follow(Arc::clone(&self.core), pause).await;
     }
 }
 

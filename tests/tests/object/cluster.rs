@@ -245,6 +245,13 @@ impl Bench {
         serde_json::from_value(record["id"].clone()).unwrap()
     }
 
+    /// Another gateway, and what stops it.
+    pub(crate) async fn gateway_of_its_own(&self) -> (ObjectStore, Shutdown) {
+        let stop = self.shutdown.child();
+        let store = ObjectStore::start(self.cluster.clone(), ParitySettings::default(), stop.clone());
+        (store.await, stop)
+    }
+
     /// Has all drives free what is due after this time.
     pub(crate) async fn free(&self, after: Duration) {
         let now = UnixMillis(UnixMillis::now().0 + after.as_millis() as u64);

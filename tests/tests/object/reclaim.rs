@@ -309,6 +309,29 @@ async fn what_a_stopped_gateway_left_is_found_by_another_ones_sweep() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_gateways_one_sweeps_and_another_takes_over() {
+    let bench = bench().await;
+    let mut stops = Vec::new();
+    for _ in 0..2 {
+        let (sweeper, stop) = bench.gateway_of_its_own().await;
+        tokio::spawn(async move { sweeper.reclaim_every(Duration::from_millis(50)).await });
+        stops.push(stop);
+        // So that the first one has the lock.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    for stop in stops {
+        let (store, lost) = bench.gateway_of_its_own().await;
+        let upload = begin(&store, "k").await;
+        part(&store, &upload, 1, &bytes(PART, 1)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        lost.tell();
+        store.abort_upload(&upload).await.unwrap();
+        frees_down_to(&bench, 0).await;
+        stop.tell();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_bucket_leaves_no_parts() {
     let bench = bench().await;
     object(&bench, "k", &bytes(PART, 1)).await;

@@ -39,8 +39,12 @@ pub(in crate::object) async fn standing(
 ) -> Result<Standing, Unavailable> {
     let found = find_in(core, bucket, key, upload).await?;
     Ok(match found.map(|found| found.upload.state) {
-        None | Some(UploadState::Completed { applied: true, .. }) => Standing::Decided,
-        Some(UploadState::Completed { applied: false, .. } | UploadState::Open) => Standing::Undecided,
+        None => Standing::Decided,
+        // A version that is not the null one stays when it is superseded.
+        Some(UploadState::Completed { applied: true, object, .. }) if object.version.is_none() => {
+            Standing::Decided
+        }
+        Some(UploadState::Completed { .. } | UploadState::Open) => Standing::Undecided,
     })
 }
 

@@ -17,7 +17,8 @@
 //!    Complete that has looked at the parts before must look again, and finds the later one. The earlier one is over.
 //!
 //! Anything else, an answer that cannot be had included, keeps the data. So does a bucket whose record says more than
-//! this version of Coffer knows of: superseded versions may be kept there.
+//! this version of Coffer knows of, and an object that is no null version: superseded versions may be kept there, and
+//! whoever makes buckets keep them has to have [`judge`] ask all of them.
 //!
 //! **When.** Whoever leaves something over (Complete, Abort, a PUT, DELETE or copy over a multipart object, a part written
 //! again or too late) pushes a [`Job`] onto a bounded queue that one task works off. Jobs are hints: what is lost with a
@@ -37,14 +38,13 @@ use std::sync::Arc;
 
 use coffer_common::protocol::message::{Version, VersionKind};
 use coffer_common::protocol::tally::Current;
-use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{ObjectKey, UploadId};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 pub(super) use act::sweep_parts;
 pub use sweep::Reclaimed;
-pub(super) use sweep::{follow, sweep, sweep_uploads};
+pub(super) use sweep::{PAUSE, follow, sweep, sweep_uploads};
 
 use super::bucket::Bucket;
 use super::core::Core;
@@ -98,7 +98,7 @@ impl Reclaim {
 }
 
 /// Works off the jobs until the stop is told.
-pub(super) async fn work(core: Arc<Core>, shutdown: Shutdown) {
+pub(super) async fn work(core: Arc<Core>) {
     let Some(mut waiting) = core.reclaim.waiting.lock().take() else { return };
     let work = async {
         while let Some(job) = waiting.recv().await {
@@ -108,7 +108,7 @@ pub(super) async fn work(core: Arc<Core>, shutdown: Shutdown) {
         }
     };
     tokio::select! {
-        () = shutdown.told() => {}
+        () = core.background.told() => {}
         () = work => {}
     }
 }

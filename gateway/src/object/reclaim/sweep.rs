@@ -13,7 +13,6 @@ use bytes::Bytes;
 use coffer_common::coordination::LockGuard;
 use coffer_common::meta::UploadState;
 use coffer_common::protocol::message::Version;
-use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::RegisterKind;
 
@@ -29,7 +28,7 @@ const LOCK: &str = "sweep/parts";
 /// How long a try at the lock takes.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// From one sweep to the next.
-const PAUSE: Duration = Duration::from_secs(5 * 60);
+pub(in crate::object) const PAUSE: Duration = Duration::from_secs(5 * 60);
 /// The pause is at least so many times as long as the sweep before it took.
 const PAUSE_PER_SWEEP: u32 = 20;
 /// Upload registers that are listed at a time.
@@ -44,24 +43,26 @@ pub struct Reclaimed {
     pub parts: u64,
 }
 
-/// Sweeps every few minutes, if no other gateway does, until the stop is told.
-pub(in crate::object) async fn follow(core: Arc<Core>, shutdown: Shutdown) {
+/// Sweeps again and again, if no other gateway does, until the stop is told.
+pub(in crate::object) async fn follow(core: Arc<Core>, least_pause: Duration) {
     tokio::select! {
-        () = shutdown.told() => {}
-        () = take_turns(&core) => {}
+        () = core.background.told() => {}
+        () = take_turns(&core, least_pause) => {}
     }
 }
 
-async fn take_turns(core: &Arc<Core>) {
+async fn take_turns(core: &Arc<Core>, least_pause: Duration) {
     let mut lock: Option<LockGuard> = None;
-    let mut pause = PAUSE;
+    let mut pause = least_pause;
     loop {
         // Not all gateways of a cluster that is started at once try at the same time.
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
         if !lock.as_ref().is_some_and(LockGuard::held) {
+            // A lost one would be in the way of the next.
+            drop(lock.take());
             lock = core.cluster.coordinator().lock(LOCK, LOCK_WAIT).await.ok();
         }
-        pause = PAUSE;
+        pause = least_pause;
         if lock.is_none() {
             continue;
         }
@@ -71,7 +72,7 @@ async fn take_turns(core: &Arc<Core>) {
             Ok(Reclaimed { uploads, parts }) => tracing::info!(uploads, parts, "freed parts of uploads"),
             Err(error) => tracing::warn!(%error, "the sweep over the uploads' parts ended early"),
         }
-        pause = PAUSE.max(began.elapsed() * PAUSE_PER_SWEEP);
+        pause = least_pause.max(began.elapsed() * PAUSE_PER_SWEEP);
     }
 }
 

@@ -16,7 +16,7 @@ use coffer_common::node::{
 use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId};
+use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId, RegisterKind};
 use coffer_gateway::object::ObjectStore;
 use coffer_storage_node::{NodeConfig, StorageNode, format, settle};
 
@@ -40,6 +40,8 @@ pub(crate) struct Gate {
     pub(crate) damages_reads: AtomicBool,
     /// Breaks off after the first block.
     pub(crate) cuts_reads: AtomicBool,
+    /// Does not answer reads of objects' registers as long as this is set.
+    pub(crate) holds_object_reads: AtomicBool,
 }
 
 impl Gate {
@@ -64,6 +66,11 @@ impl NodeClient for Gate {
             return Err(NodeError::Timeout { node: self.id.to_string() });
         }
         self.calls.fetch_add(1, Ordering::SeqCst);
+        let reads_object =
+            call.register.kind == RegisterKind::Object && matches!(call.request, SlotRequest::Query { .. });
+        while reads_object && self.holds_object_reads.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         self.inner.call(call).await
     }
 
@@ -210,6 +217,7 @@ impl Bench {
                 slow_reads: AtomicBool::default(),
                 damages_reads: AtomicBool::default(),
                 cuts_reads: AtomicBool::default(),
+                holds_object_reads: AtomicBool::default(),
             }));
             dirs.push(dir);
         }

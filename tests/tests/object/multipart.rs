@@ -5,6 +5,7 @@ use coffer_gateway::object::{
     ObjectStore, Owner, PartError, Select, UploadError, UploadPart, UploadRef, WriteCondition,
 };
 
+use coffer_common::types::RegisterKey;
 use sha2::Digest as _;
 
 use crate::body::*;
@@ -160,15 +161,14 @@ async fn an_aborted_upload_is_gone() {
     store.delete_bucket(&name("bucket")).await.unwrap();
 }
 
-/// Holds the lock of a key's register, as another gateway would.
-pub(crate) async fn hold_lock(bench: &Bench, k: &str) -> coffer_common::coordination::LockGuard {
-    let coordinator = bench.cluster.coordinator();
-    let record = coordinator.get("buckets/bucket").await.unwrap().unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&record.value).unwrap();
-    let id: coffer_common::types::BucketId = record["id"].as_str().unwrap().parse().unwrap();
-    let register = coffer_common::types::RegisterKey::object(id, key(k)).encode();
+/// Holds the lock of a register, as another gateway would.
+pub(crate) async fn hold_lock(
+    bench: &Bench,
+    register: impl FnOnce(coffer_common::types::BucketId) -> RegisterKey,
+) -> coffer_common::coordination::LockGuard {
+    let register = register(bench.bucket_id("bucket").await).encode();
     let lock = format!("objects/{}", hex::encode(&sha2::Sha256::digest(register)[..16]));
-    coordinator.lock(&lock, std::time::Duration::from_secs(5)).await.unwrap()
+    bench.cluster.coordinator().lock(&lock, std::time::Duration::from_secs(5)).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,7 +179,7 @@ async fn a_complete_that_died_after_its_record_is_driven_again_unless_the_key_mo
         let k = format!("k{overwritten}");
         let upload = begin(&bench.store, &k).await;
         let chosen = [part(&bench.store, &upload, 1, &bytes(100, 1)).await.unwrap()];
-        let lock = hold_lock(&bench, &k).await;
+        let lock = hold_lock(&bench, |bucket| RegisterKey::object(bucket, key(&k))).await;
         let (store, request) = (bench.store.clone(), complete(&upload, &chosen));
         let dying = tokio::spawn(async move { store.complete_upload(request).await });
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;

@@ -1,11 +1,13 @@
 //! The data of parts goes when no object can be made of it any more, and not before.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use coffer_common::limits::READ_GRACE;
 use coffer_common::time::UnixMillis;
+use coffer_common::types::RegisterKey;
 use coffer_gateway::object::{
     Body, BodyError, ByteSource, ChosenPart, CompleteError, CopyAttributes, CopyObject, CopySource,
     DeleteObject, GetObject, ObjectStore, Owner, PartError, ReadCondition, Reclaimed, Select, StorageClass,
@@ -110,6 +112,46 @@ async fn a_part_that_is_written_again_frees_its_earlier_attempts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_complete_that_looked_before_a_part_was_written_again_looks_again() {
+    let bench = bench().await;
+    let upload = begin(&bench.store, "k").await;
+    let earlier = part(&bench.store, &upload, 1, &bytes(PART, 1)).await.unwrap();
+    let hold =
+        |held| bench.gates.iter().for_each(|gate| gate.holds_object_reads.store(held, Ordering::SeqCst));
+    hold(true);
+    let (store, request) = (bench.store.clone(), complete(&upload, &[earlier]));
+    let completing = tokio::spawn(async move { store.complete_upload(request).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let later = part(&bench.store, &upload, 1, &bytes(PART, 2)).await.unwrap();
+    frees_down_to(&bench, 4).await;
+    hold(false);
+    let stale = completing.await.unwrap();
+    assert!(matches!(stale, Err(CompleteError::InvalidPart { number: 1 })), "{stale:?}");
+    bench.store.complete_upload(complete(&upload, &[later])).await.unwrap();
+    assert_eq!(get(&bench.store, "bucket", "k").await.unwrap(), bytes(PART, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_is_written_again_while_complete_records_its_choice_frees_nothing() {
+    let bench = bench().await;
+    let upload = begin(&bench.store, "k").await;
+    let earlier = part(&bench.store, &upload, 1, &bytes(PART, 1)).await.unwrap();
+    let id = upload.upload;
+    let lock = hold_lock(&bench, |bucket| RegisterKey::upload(bucket, key("k"), id)).await;
+    let (store, request) = (bench.store.clone(), complete(&upload, &[earlier]));
+    let completing = tokio::spawn(async move { store.complete_upload(request).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    part(&bench.store, &upload, 1, &bytes(PART, 2)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    bench.free(grace()).await;
+    drop(lock);
+    completing.await.unwrap().unwrap();
+    assert_eq!(get(&bench.store, "bucket", "k").await.unwrap(), bytes(PART, 1));
+    frees_down_to(&bench, 4).await;
+    assert_eq!(get(&bench.store, "bucket", "k").await.unwrap(), bytes(PART, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn complete_frees_what_it_did_not_choose() {
     let bench = bench().await;
     let upload = begin(&bench.store, "k").await;
@@ -196,7 +238,7 @@ async fn a_complete_that_died_after_its_record_is_finished_by_a_sweep() {
     let bench = bench().await;
     let upload = begin(&bench.store, "k").await;
     let chosen = [part(&bench.store, &upload, 1, &bytes(PART, 1)).await.unwrap()];
-    let lock = hold_lock(&bench, "k").await;
+    let lock = hold_lock(&bench, |bucket| RegisterKey::object(bucket, key("k"))).await;
     let (store, request) = (bench.store.clone(), complete(&upload, &chosen));
     let dying = tokio::spawn(async move { store.complete_upload(request).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -219,7 +261,7 @@ async fn a_dead_complete_whose_key_moved_on_keeps_its_parts_for_a_day() {
     let bench = bench().await;
     let upload = begin(&bench.store, "k").await;
     let chosen = [part(&bench.store, &upload, 1, &bytes(PART, 1)).await.unwrap()];
-    let lock = hold_lock(&bench, "k").await;
+    let lock = hold_lock(&bench, |bucket| RegisterKey::object(bucket, key("k"))).await;
     let (store, request) = (bench.store.clone(), complete(&upload, &chosen));
     let dying = tokio::spawn(async move { store.complete_upload(request).await });
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -3,12 +3,12 @@
 
 use anyhow::Result;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart, Delete, EncodingType,
     MetadataDirective, ObjectIdentifier,
 };
+use coffer_tests::client::{refusal, refused};
 use coffer_tests::harness::distributed::Distributed;
 use coffer_tests::harness::standalone::Standalone;
 
@@ -25,19 +25,6 @@ fn bytes(size: usize, seed: u8) -> Vec<u8> {
 
 fn unix_now() -> i64 {
     i64::try_from(coffer_common::time::UnixMillis::now().seconds()).unwrap_or(i64::MAX)
-}
-
-/// The S3 code and HTTP status of a refusal.
-fn refusal<T: std::fmt::Debug, E: ProvideErrorMetadata + std::fmt::Debug>(
-    answer: Result<T, SdkError<E>>,
-) -> (String, u16) {
-    let error = answer.expect_err("it must be refused");
-    let status = error.raw_response().map_or(0, |raw| raw.status().as_u16());
-    (error.code().unwrap_or_default().to_owned(), status)
-}
-
-fn refused(code: &str, status: u16) -> (String, u16) {
-    (code.to_owned(), status)
 }
 
 impl Shape {

@@ -3,26 +3,12 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use coffer_common::time::UnixMillis;
-use coffer_tests::client::{ACCESS_KEY, s3_as};
+use coffer_tests::client::{ACCESS_KEY, refusal, refused, s3_as};
 use coffer_tests::harness::http_get;
 use coffer_tests::harness::standalone::Standalone;
-
-/// The S3 code and HTTP status of a refusal.
-fn refusal<T: std::fmt::Debug, E: ProvideErrorMetadata + std::fmt::Debug>(
-    answer: Result<T, SdkError<E>>,
-) -> (String, u16) {
-    let error = answer.expect_err("it must be refused");
-    let status = error.raw_response().map_or(0, |raw| raw.status().as_u16());
-    (error.code().unwrap_or_default().to_owned(), status)
-}
-
-fn refused(code: &str, status: u16) -> (String, u16) {
-    (code.to_owned(), status)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_secrets_digests_and_old_urls_have_their_codes_and_store_nothing() -> Result<()> {

@@ -89,8 +89,12 @@ start() {
   mkdir -p "$run"
   umask 077
   [ -f "$run/secret" ] || head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$run/secret"
-  [ -f "$run/access-key" ] || echo coffer >"$run/access-key"
-  [ -f "$run/secret-key" ] || head -c 20 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$run/secret-key"
+  [ -f "$run/access-key" ] || echo "${COFFER_ACCESS_KEY:-coffer}" >"$run/access-key"
+  if [ ! -f "$run/secret-key" ]; then
+    echo "${COFFER_SECRET_KEY:-$(head -c 20 /dev/urandom | od -An -tx1 | tr -d ' \n')}" >"$run/secret-key"
+  fi
+  # What was recorded at the first start is what is printed, and nothing else is used.
+  unset COFFER_ACCESS_KEY COFFER_SECRET_KEY COFFER_CLUSTER_SECRET
   export COFFER_CLUSTER_SECRET_FILE=$run/secret COFFER_ACCESS_KEY_FILE=$run/access-key COFFER_SECRET_KEY_FILE=$run/secret-key
 
   local etcd=http://127.0.0.1:$((port + 50)) peer=http://127.0.0.1:$((port + 51))

@@ -10,7 +10,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use super::auth::Verified;
 use super::checksum::{self, DigestSet, HashPool, ObjectHasher, RequestChecksums};
 use super::convert::{algorithm_to_s3, to_object};
 use super::error::{Code, S3Error};
+use super::interim::Interim;
 use super::payload::{PayloadError, PayloadPlan, PayloadStream, Trailers};
 use super::response;
 use crate::object::{self, BodyError, ByteSource, ChecksumScope, Digester, Digests, MakeDigester, Select};
@@ -36,9 +36,10 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of objects and parts that were received whole.
 const BYTES_RECEIVED: &str = "coffer_s3_received_bytes_total";
 
-/// What is left of a refused body is still taken, up to this much, so that the client reads the answer instead of
-/// failing to write.
-const DRAIN_BYTES: u64 = 8 * 1024 * 1024;
+/// What is left of a refused body is still taken before the client is answered, up to this much: a client that writes reads
+/// the answer instead of failing to write, one that waits for `100 Continue` gets it, and behind a load balancer neither
+/// sends its next request where the rest of this one is expected.
+const DRAIN_BYTES: u64 = 16 * 1024 * 1024;
 
 /// For at most this long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -46,35 +47,60 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// A request's body.
 pub(crate) struct RequestBody {
     incoming: Option<Incoming>,
-    /// A client that waits for `100 Continue` sends nothing after a refusal.
-    waits: bool,
-    whole: Arc<AtomicBool>,
+    rest: Arc<Mutex<Rest>>,
+}
+
+/// What became of a request's body.
+enum Rest {
+    /// Somebody may still read it.
+    Held,
+    /// Read to its end.
+    Whole,
+    /// Dropped before its end.
+    Left(Incoming),
 }
 
 /// Tells whether a request's body was read to its end.
-#[derive(Clone, Debug)]
-pub(crate) struct BodyWatch(Arc<AtomicBool>);
+pub(crate) struct BodyWatch {
+    rest: Arc<Mutex<Rest>>,
+}
 
 impl BodyWatch {
-    /// Whether it was. If not, the connection cannot carry another request: the next bytes may be the rest of this one.
-    /// Nor can it if the client got its answer where it waited for `100 Continue`, be the body empty: botocore then takes
-    /// the next answer for this one.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    /// Reads what nobody wanted, if it is not much. Returns whether the body is read to its end: if not, the connection
+    /// cannot carry another request, because the next bytes may be the rest of this one.
+    pub(crate) async fn take_rest(self) -> bool {
+        let mut left = match std::mem::replace(&mut *self.rest.lock(), Rest::Held) {
+            Rest::Whole => return true,
+            Rest::Held => return false,
+            Rest::Left(incoming) => incoming,
+        };
+        if left.size_hint().upper().is_none_or(|bytes| bytes > DRAIN_BYTES) {
+            return false;
+        }
+        // Asking for the body is what sends `100 Continue`.
+        let all = async {
+            while let Some(frame) = left.frame().await {
+                if frame.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(DRAIN_LIMIT, all).await.unwrap_or(false)
     }
 }
 
 impl RequestBody {
-    /// The body of a request with these headers.
-    pub(crate) fn new(incoming: Incoming, headers: &HeaderMap) -> Self {
-        let waits = headers.contains_key(http::header::EXPECT);
-        let whole = Arc::new(AtomicBool::new(incoming.is_end_stream() && !waits));
-        Self { incoming: Some(incoming), waits, whole }
-    }
-
-    /// Outlives the body.
-    pub(crate) fn watch(&self) -> BodyWatch {
-        BodyWatch(self.whole.clone())
+    /// The body of a request, and what outlives it. An empty body that is announced with `Expect` gets its `100 Continue`.
+    pub(crate) fn new(incoming: Incoming, head: &http::request::Parts) -> (Self, BodyWatch) {
+        let rest = Arc::new(Mutex::new(Rest::Held));
+        let waits = head.version == http::Version::HTTP_11 && head.headers.contains_key(http::header::EXPECT);
+        let empty = incoming.is_end_stream();
+        let told = || !waits || head.extensions.get::<Interim>().is_some_and(Interim::send);
+        if empty && told() {
+            *rest.lock() = Rest::Whole;
+        }
+        (Self { incoming: Some(incoming), rest: rest.clone() }, BodyWatch { rest })
     }
 }
 
@@ -90,11 +116,9 @@ impl http_body::Body for RequestBody {
         let Some(incoming) = this.incoming.as_mut().filter(|incoming| !incoming.is_end_stream()) else {
             return Poll::Ready(None);
         };
-        // Asking for the body is what sends `100 Continue`.
-        this.waits = false;
         let frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
         if frame.is_none() || incoming.is_end_stream() {
-            this.whole.store(true, Ordering::Release);
+            *this.rest.lock() = Rest::Whole;
         }
         Poll::Ready(frame)
     }
@@ -110,17 +134,8 @@ impl http_body::Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let Some(mut incoming) = self.incoming.take() else {
-            return;
-        };
-        let small = incoming.size_hint().upper().is_some_and(|left| left <= DRAIN_BYTES);
-        if incoming.is_end_stream() || self.waits || !small {
-            return;
-        }
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(tokio::time::timeout(DRAIN_LIMIT, async move {
-                while let Some(Ok(_)) = incoming.frame().await {}
-            }));
+        if let Some(incoming) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) {
+            *self.rest.lock() = Rest::Left(incoming);
         }
     }
 }

@@ -19,6 +19,7 @@ mod bucket;
 mod condition;
 mod convert;
 mod error;
+mod interim;
 mod list;
 mod metered;
 mod multipart;

@@ -26,6 +26,8 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use super::interim::{Interim, Wire};
+
 /// Connections of one listener.
 const MAX_CONNECTIONS: usize = 8192;
 /// A new connection must send something within this time.
@@ -78,8 +80,13 @@ where
             if !sends_something(&stream, &stop).await {
                 return;
             }
-            let handle = service_fn(move |request| service(request, peer));
-            let connection = builder.serve_connection(TokioIo::new(stream), handle).into_owned();
+            let interim = Interim::default();
+            let wire = Wire::new(stream, interim.clone());
+            let handle = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(interim.clone());
+                service(request, peer)
+            });
+            let connection = builder.serve_connection(TokioIo::new(wire), handle).into_owned();
             if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%peer, error, "connection ended");
             }

@@ -8,7 +8,7 @@
 //!    byte of the answer is out, not before);
 //! 3. a panic becomes `InternalError`, and the connection lives;
 //! 4. address, signature, operation, handler ([`S3Service::dispatch`]); an error becomes XML;
-//! 5. ids on the answer; `Connection: close` if the request's body was not read to its end; metrics.
+//! 5. the rest of a body that nobody read, ids on the answer; `Connection: close` if there is still something left; metrics.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -137,7 +137,12 @@ impl S3Service {
         };
         self.stamp(&mut response, &id);
         // A client whose body was refused must not send its next request behind what is left of it.
-        if http1 && labels.body.is_none_or(|body| !body.is_whole()) {
+        let whole = match labels.body {
+            Some(body) if http1 => body.take_rest().await,
+            Some(_) => true,
+            None => false,
+        };
+        if http1 && !whole {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let status = response.status();
@@ -157,8 +162,8 @@ impl S3Service {
 
     async fn dispatch(&self, request: Request<Incoming>, labels: &mut Labels) -> Result<S3Response, S3Error> {
         let (parts, incoming) = request.into_parts();
-        let body = RequestBody::new(incoming, &parts.headers);
-        labels.body = Some(body.watch());
+        let (body, watch) = RequestBody::new(incoming, &parts);
+        labels.body = Some(watch);
         let inner = &self.inner;
         let authority = authority(&parts.uri);
         let host = authority.or_else(|| parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()));

@@ -32,9 +32,6 @@ pub const SETTLE_AFTER: Duration = Duration::from_secs(2);
 /// A superseded version is kept this long after STABLE, so that running reads end.
 pub const READ_GRACE: Duration = Duration::from_secs(15 * 60);
 
-/// A PREPARED op that nobody committed is swept after this long.
-pub const PREPARE_GRACE: Duration = Duration::from_secs(24 * 3600);
-
 /// A plain writer that keeps meeting an exclusive fence takes the lock after this long.
 pub const EXCLUSIVE_PATIENCE: Duration = Duration::from_secs(1);
 

@@ -363,3 +363,30 @@ async fn list_all(bench: &Bench, prefix: &str, delimiter: &str, limit: u32) -> (
         }
     }
 }
+
+/// The writers' machines count a PREPARE that was answered `WrongEpoch` as a durable shard.
+#[tokio::test]
+async fn a_prepare_under_an_older_epoch_keeps_its_shard() {
+    let bench = Bench::new(1);
+    let key = object("k");
+    let version = version(1, 5000);
+    let call = |epoch: u64, request: SlotRequest| {
+        let mut address = bench.address(&key, 0);
+        address.epoch = Epoch(epoch);
+        bench.node().call(SlotCall { address, register: key.clone(), bucket_revision: 1, request })
+    };
+    let adopted = call(1, SlotRequest::Query { inline_data: false }).await.unwrap();
+    assert!(matches!(adopted, SlotReply::View(..)));
+    let shard = header(0, &version).encode_shard(&[7; 5000]);
+    let prepared = call(0, SlotRequest::Prepare { op: version.op, shard }).await.unwrap();
+    assert_eq!(prepared, SlotReply::Refused(Refusal::WrongEpoch(Epoch(1))));
+    let commit = SlotRequest::Commit { version: version.clone(), tag: tag(1, version.op) };
+    assert_eq!(call(1, commit).await.unwrap(), SlotReply::Committed { superseded: false });
+    let SlotReply::View(view, _) = call(1, SlotRequest::Query { inline_data: true }).await.unwrap() else {
+        panic!("no view")
+    };
+    assert!(
+        view.current.unwrap().shard_present,
+        "the writer counts this slot among the W that have their shard"
+    );
+}

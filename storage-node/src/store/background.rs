@@ -9,14 +9,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use coffer_common::limits::{PREPARE_GRACE, READ_GRACE};
+use coffer_common::limits::READ_GRACE;
 use coffer_common::node::{NodeError, SlotAddress};
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{OpId, SlotIndex};
 use parking_lot::{Condvar, Mutex};
 
 use super::DriveStore;
-use super::mutate::{Change, Changed};
+use super::mutate::{Access, Change, Changed};
 use crate::image::Entry;
 use crate::index::IndexError;
 
@@ -171,22 +171,19 @@ impl DriveStore {
         }
     }
 
-    /// Frees versions that have been superseded for the read grace, and drops prepared ops that nobody committed within
-    /// theirs.
+    /// Frees versions that have been superseded for the read grace. Prepared ops stay, however old they are: a slot that is
+    /// away may hold their commit, and when it returns that version is settled and needs these shards. Only the answers of
+    /// all n slots could tell.
+    ///
     /// Looks at the next registers after `after` and returns where it stopped; an empty key after the last one.
     pub(super) fn free_superseded(&self, now: UnixMillis, after: Vec<u8>) -> Result<Vec<u8>, String> {
         let read_grace = if self.health.is_full() { SHORT_READ_GRACE } else { READ_GRACE };
-        let over = |since: UnixMillis, grace: Duration| {
-            u128::from(now.0.saturating_sub(since.0)) >= grace.as_millis()
-        };
+        let over = |since: UnixMillis| u128::from(now.0.saturating_sub(since.0)) >= read_grace.as_millis();
         self.for_attention(after, FREE_LIMIT, |key, entry| {
             let due: Vec<OpId> = entry
                 .waiting
                 .iter()
-                .filter(|waiting| {
-                    let prepared = entry.register.prepared.contains(&waiting.op);
-                    over(waiting.since, if prepared { PREPARE_GRACE } else { read_grace })
-                })
+                .filter(|waiting| over(waiting.since) && !entry.register.prepared.contains(&waiting.op))
                 .map(|waiting| waiting.op)
                 .collect();
             if due.is_empty() { Ok(()) } else { self.drop_ops(&key, entry, &due) }
@@ -212,16 +209,13 @@ impl DriveStore {
 
     fn drop_ops(&self, key: &Bytes, entry: &Entry, ops: &[OpId]) -> Result<(), String> {
         let address = self.own_address(entry);
-        let change = Change { key, address: &address, internal: true, bucket: None, shard: None };
+        let change = Change { key, address: &address, access: Access::Internal, bucket: None, shard: None };
         loop {
             let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
             let changed = self.mutate(loaded, &change, |entry, _| {
                 let (kind, mut changed) = (entry.kind(), false);
                 for op in ops {
                     changed |= entry.register.free(kind, *op);
-                    let before = entry.register.prepared.len();
-                    entry.register.prepared.retain(|prepared| prepared != op);
-                    changed |= entry.register.prepared.len() != before;
                 }
                 ((), changed)
             });

@@ -10,7 +10,7 @@ use coffer_common::protocol::register::Step;
 use coffer_common::types::{OpId, RegisterKey};
 
 use super::DriveStore;
-use super::mutate::{Change, Changed, NewShard};
+use super::mutate::{Access, Change, Changed, NewShard};
 use crate::image::{Entry, ShardLocation};
 use crate::journal::AppendError;
 
@@ -34,7 +34,11 @@ impl DriveStore {
         let change = Change {
             key: &key,
             address: &call.address,
-            internal: false,
+            access: if matches!(call.request, SlotRequest::Prepare { .. }) {
+                Access::Prepare
+            } else {
+                Access::Request
+            },
             bucket: revision_counts.then_some((call.register.bucket, call.bucket_revision)),
             shard,
         };
@@ -66,19 +70,20 @@ impl DriveStore {
         self.index.admit().await;
         let (reply, entry, sequence, dropped) = loop {
             let appended = match self.admit_epoch(change.address.partition, change.address.epoch) {
-                Ok(Err(refusal)) => {
+                Ok(Err(refusal)) if change.access == Access::Request || refusal == Refusal::NotVoter => {
                     let (_, sequence) = self.slots.read().partition(change.address.partition);
                     break (SlotReply::Refused(refusal), None, sequence, Vec::new());
                 }
-                Ok(Ok(())) => {
+                Ok(Ok(()) | Err(_)) => {
                     let loaded = self.load(change.key).await?;
                     self.mutate(loaded, change, &step)
                 }
                 Err(error) => Err(error),
             };
             match appended {
-                Ok(Changed::Done { result, entry, sequence, dropped_files }) => {
-                    break (result, Some(entry), sequence, dropped_files);
+                Ok(Changed::Done { result, refusal, entry, sequence, dropped_files }) => {
+                    let reply = refusal.map_or(result, SlotReply::Refused);
+                    break (reply, Some(entry), sequence, dropped_files);
                 }
                 Ok(Changed::Refused { refusal, sequence }) => {
                     break (SlotReply::Refused(refusal), None, sequence, Vec::new());

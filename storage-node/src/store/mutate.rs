@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coffer_common::node::{NodeError, SlotAddress};
 use coffer_common::protocol::message::Refusal;
-use coffer_common::protocol::register::PartitionState;
+use coffer_common::protocol::register::{PartitionState, Role};
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketId, OpId, SlotIndex};
 use parking_lot::Mutex;
@@ -54,18 +54,30 @@ pub(super) struct Change<'a> {
     pub(super) key: &'a Bytes,
     /// The slot that is meant.
     pub(super) address: &'a SlotAddress,
-    /// Whether the drive itself makes the change, whatever the slot's epoch and role.
-    pub(super) internal: bool,
+    /// What the slot's epoch means for it.
+    pub(super) access: Access,
     /// For PREPARE and COMMIT: the caller's revision of the bucket.
     pub(super) bucket: Option<(BucketId, u64)>,
     /// The shard that comes along.
     pub(super) shard: Option<NewShard>,
 }
 
+/// What the slot's epoch and role mean for a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// A caller's: refused under an old epoch.
+    Request,
+    /// A caller's PREPARE: a shard belongs to its op, not to an epoch. Under an old one it is recorded, and then refused.
+    Prepare,
+    /// The drive's own: whatever the epoch and the role are.
+    Internal,
+}
+
 /// What came of a change.
 pub(super) enum Changed<R> {
-    /// The step's result; to be told once this sequence is durable. Files of dropped shards may go then.
-    Done { result: R, entry: Arc<Entry>, sequence: u64, dropped_files: Vec<OpId> },
+    /// The step's result; to be told once this sequence is durable. Files of dropped shards may go then. `refusal` is told
+    /// in its place.
+    Done { result: R, refusal: Option<Refusal>, entry: Arc<Entry>, sequence: u64, dropped_files: Vec<OpId> },
     /// Refused before the step.
     Refused { refusal: Refusal, sequence: u64 },
     /// The drive is another slot of the partition.
@@ -113,10 +125,14 @@ impl DriveStore {
         let slots = self.slots.read();
         let (mut partition, partition_sequence) = slots.partition(change.address.partition);
         // Adopted before; a newer epoch may have come since.
-        if !change.internal
-            && let Err(refusal) = partition.admit(change.address.epoch)
+        let mut refusal = None;
+        if change.access != Access::Internal
+            && let Err(refused) = partition.admit(change.address.epoch)
         {
-            return Ok(Changed::Refused { refusal, sequence: partition_sequence });
+            if change.access == Access::Request || refused == Refusal::NotVoter {
+                return Ok(Changed::Refused { refusal: refused, sequence: partition_sequence });
+            }
+            refusal = Some(if partition.role == Role::Voter { refused } else { Refusal::NotVoter });
         }
         if let Some((bucket, revision)) = change.bucket {
             let (adopted, sequence) = slots.bucket_revision(bucket);
@@ -140,7 +156,7 @@ impl DriveStore {
         let (result, changed) = step(&mut new, &partition);
         if !changed {
             let sequence = old.sequence.max(partition_sequence);
-            return Ok(Changed::Done { result, entry: old, sequence, dropped_files: Vec::new() });
+            return Ok(Changed::Done { result, refusal, entry: old, sequence, dropped_files: Vec::new() });
         }
         let now = UnixMillis::now();
         bound_superseded(&mut new, now);
@@ -150,7 +166,7 @@ impl DriveStore {
         self.census.add(old.census(), entry.census());
         self.unsettled.follow(&old, &entry);
         let sequence = entry.sequence.max(partition_sequence);
-        Ok(Changed::Done { result, entry, sequence, dropped_files })
+        Ok(Changed::Done { result, refusal, entry, sequence, dropped_files })
     }
 
     /// The lock of a register (and of those it shares it with).

@@ -9,7 +9,7 @@ use coffer_common::types::{OpId, SlotIndex};
 use tokio::sync::mpsc;
 
 use super::DriveStore;
-use super::mutate::{Change, Changed};
+use super::mutate::{Access, Change, Changed};
 use crate::drive::DriveFile;
 use crate::image::{Entry, ShardLocation};
 use crate::journal::Place;
@@ -165,7 +165,8 @@ impl DriveStore {
 
     fn mark_missing(&self, seen: &Entry, op: OpId) {
         let address = self.own_address(seen);
-        let change = Change { key: &seen.key, address: &address, internal: true, bucket: None, shard: None };
+        let change =
+            Change { key: &seen.key, address: &address, access: Access::Internal, bucket: None, shard: None };
         // Compaction may have moved the shard while it was read.
         let location = seen.shard(op);
         for _ in 0..3 {

@@ -18,7 +18,7 @@ use coffer_common::shard::{self, ShardId, Verifier};
 use coffer_common::types::{OpId, SlotIndex};
 
 use super::DriveStore;
-use super::mutate::{Change, NewShard};
+use super::mutate::{Access, Change, NewShard};
 use crate::drive::{DriveFile, is_full};
 
 /// Pieces that have come are written together up to about this many bytes.
@@ -136,7 +136,7 @@ impl DriveStore {
         let change = Change {
             key,
             address: &header.address,
-            internal: false,
+            access: Access::Prepare,
             bucket: Some((header.register.bucket, header.bucket_revision)),
             shard,
         };

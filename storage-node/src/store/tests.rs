@@ -252,7 +252,6 @@ impl Model {
             for op in ops {
                 register.free(RegisterKind::Object, op);
             }
-            register.prepared.clear();
         }
     }
 

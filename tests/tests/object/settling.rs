@@ -153,3 +153,31 @@ async fn without_a_quorum_nothing_is_settled_and_little_is_tried() {
         wait_until_settled(&bench, &format!("k{index}")).await;
     }
 }
+
+/// One slot committed and was away for a weekend: what it brings back must find its shards, or it would cost the
+/// acknowledged version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_comes_back_after_days_finds_its_shards() {
+    let bench = Bench::start(4, 1).await;
+    make_bucket(&bench.store, "bucket").await;
+    let (old, new) = (bytes(1_000, 1), bytes(1_000, 2));
+    put(&bench.store, "bucket", "k", &old).await.unwrap();
+    wait_until_settled(&bench, "k").await;
+    let mut others = bench.gates.clone();
+    others.remove(0);
+    set(&others, |gate| &gate.loses_commits, true);
+    let dying = tokio::time::timeout(Duration::from_millis(300), put(&bench.store, "bucket", "k", &new));
+    assert!(!matches!(dying.await, Ok(Ok(_))), "three of four slots lose the commit");
+    bench.down(&[0]);
+    set(&others, |gate| &gate.loses_commits, false);
+    let day = coffer_common::time::UnixMillis(coffer_common::time::UnixMillis::now().0 + 25 * 3600 * 1000);
+    for drive in others.iter().flat_map(|gate| gate.inner.drives()) {
+        drive.free_now(day).await.unwrap();
+    }
+    assert_eq!(get(&bench.store, "bucket", "k").await.unwrap(), old, "readable while the host is away");
+    bench.down(&[]);
+    wait_until_settled(&bench, "k").await;
+    bench.free(Duration::from_secs(20 * 60)).await;
+    let read = get(&bench.store, "bucket", "k").await;
+    assert!(read.as_ref().is_ok_and(|data| *data == old || *data == new), "{read:?}");
+}

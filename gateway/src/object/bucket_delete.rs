@@ -57,7 +57,8 @@ pub(super) async fn delete_bucket(core: &Arc<Core>, name: &BucketName) -> Result
 /// Makes sure that nothing is in the bucket and nothing can come.
 async fn close(core: &Arc<Core>, bucket: &Arc<Bucket>) -> Result<(), DeleteBucketError> {
     adopt(core, bucket).await?;
-    reclaim::sweep_uploads(core, bucket, UnixMillis::now()).await?;
+    // No Complete can go on any more: whatever is half done is done now, however young it is.
+    reclaim::sweep_uploads(core, bucket, UnixMillis(UnixMillis::now().0 + multipart::UNFINISHED_MS)).await?;
     if !is_empty(core, bucket).await? {
         return Err(DeleteBucketError::NotEmpty);
     }

@@ -1,6 +1,7 @@
 //! The data of parts goes when no object can be made of it any more, and not before.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,7 +27,7 @@ pub(crate) fn after(time: Duration) -> UnixMillis {
     UnixMillis(UnixMillis::now().0 + time.as_millis() as u64)
 }
 
-/// Longer than the read grace, and shorter than what a prepared op has.
+/// Longer than the read grace.
 pub(crate) fn grace() -> Duration {
     READ_GRACE + Duration::from_secs(60)
 }
@@ -383,4 +384,59 @@ async fn a_deleted_bucket_leaves_no_parts() {
     delete(&bench.store, "k").await;
     bench.store.delete_bucket(&name("bucket")).await.unwrap();
     frees_down_to(&bench, 0).await;
+}
+
+/// A Complete that always came after plain writes of a hot key has had no effect: the upload is open again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_complete_that_lost_against_plain_writes_leaves_the_upload_open() {
+    let bench = bench().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..8)
+        .map(|seed| {
+            let (store, stop) = (bench.store.clone(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    let _ = put(&store, "bucket", "k", &bytes(10, seed)).await;
+                }
+            })
+        })
+        .collect();
+    let mut lost = None;
+    for _ in 0..30 {
+        let upload = begin(&bench.store, "k").await;
+        let chosen = [part(&bench.store, &upload, 1, &bytes(1_000, 1)).await.unwrap()];
+        match bench.store.complete_upload(complete(&upload, &chosen)).await {
+            Ok(_) => {}
+            Err(CompleteError::Conflict) => {
+                lost = Some((upload, chosen));
+                break;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let (upload, chosen) = lost.expect("one of the uploads loses five times");
+    bench.store.complete_upload(complete(&upload, &chosen)).await.unwrap();
+    assert_eq!(get(&bench.store, "bucket", "k").await.unwrap(), bytes(1_000, 1));
+}
+
+/// A bucket is deleted while a dead Complete is younger than a minute: nobody will ever find the parts' data again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_with_a_complete_that_just_died_leaves_no_parts_when_it_is_deleted() {
+    let bench = bench().await;
+    let upload = begin(&bench.store, "k").await;
+    let chosen = [part(&bench.store, &upload, 1, &bytes(PART, 1)).await.unwrap()];
+    let lock = hold_lock(&bench, |id| RegisterKey::object(id, key("k"))).await;
+    let (store, request) = (bench.store.clone(), complete(&upload, &chosen));
+    let dying = tokio::spawn(async move { store.complete_upload(request).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    dying.abort();
+    drop(lock);
+    // Refused because of what may yet become an object, or the parts go.
+    if bench.store.delete_bucket(&name("bucket")).await.is_ok() {
+        frees_down_to(&bench, 0).await;
+    }
 }

@@ -144,6 +144,8 @@ async fn first_time(
             }
         }
     }
+    // The recorded op can never be committed: the client may try again, or abort.
+    reopen(core, found, replaces).await?;
     Err(CompleteError::Conflict)
 }
 

@@ -29,7 +29,7 @@ use coffer_common::types::{ObjectKey, OpId, RegisterKey, UploadId};
 pub(super) use complete::complete;
 pub(super) use listing::{all_parts, list_parts, list_uploads, shows_open};
 pub(super) use part::{copy_part, part_meta, upload_part};
-pub(super) use record::{Standing, end_old, is_due, renew, standing};
+pub(super) use record::{Standing, UNFINISHED_MS, end_old, is_due, renew, standing};
 
 use super::bucket::Bucket;
 use super::core::Core;

@@ -19,7 +19,7 @@ use crate::object::write::WriteError;
 
 /// A Complete that has recorded its op and not committed it for so long is taken for dead. If it is not, it finds its op
 /// taken over.
-const UNFINISHED_MS: u64 = 60 * 1000;
+pub(in crate::object) const UNFINISHED_MS: u64 = 60 * 1000;
 
 /// What an upload's record says about the upload's parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,11 @@
-"""Starts the servers the suite talks to: `COFFER_BIN` names the binary. Each test runs on both shapes."""
+"""Starts the servers the suite talks to: `COFFER_BIN` names the binary. Each test runs on both shapes: standalone, and a
+cluster behind haproxy."""
 
 import os
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def wait_ready(url, process, log):
 
 
 class Server:
-    """A cluster of either shape: `endpoint` is one of its S3 fronts."""
+    """A cluster of either shape: `endpoint` is its S3 front."""
 
     def __init__(self, folder):
         self.folder, self.processes = folder, []
@@ -77,7 +79,28 @@ class Server:
             started.append((self.launch(f"node{i}", command, environment), admin))
         for (process, log), admin in started:
             wait_ready(f"http://127.0.0.1:{admin}/health/ready", process, log)
-        self.endpoint = f"http://127.0.0.1:{ports[0][1]}"
+        self.start_balancer([(s3, admin) for _, s3, admin, _ in ports])
+
+    def start_balancer(self, gateways):
+        """haproxy in front of the gateways, with its own defaults: keep-alive on both sides."""
+        port, config = free_port(), self.folder / "haproxy.cfg"
+        servers = "".join(f"  server g{s3} 127.0.0.1:{s3} check port {admin}\n" for s3, admin in gateways)
+        config.write_text("defaults\n  mode http\n  timeout connect 2s\n  timeout client 5m\n  timeout server 5m\n"
+                          f"frontend s3\n  bind 127.0.0.1:{port}\n  default_backend gateways\n"
+                          f"backend gateways\n  option httpchk GET /health/ready\n{servers}")
+        process, log = self.launch("haproxy", ["haproxy", "-f", str(config)])
+        self.endpoint = f"http://127.0.0.1:{port}"
+        # A request without a signature: whoever refuses it is a gateway.
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(self.endpoint, timeout=2)
+            except urllib.error.HTTPError as answer:
+                if answer.code == 403:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.1)
+        pytest.exit(f"haproxy does not answer:\n{log.read_text()[-4000:]}", returncode=1)
 
     def stop(self):
         for process in reversed(self.processes):

@@ -26,6 +26,18 @@ def test_an_object_comes_back_as_it_went_in(s3, bucket, size):
     assert got["ContentLength"] == size
 
 
+def test_empty_and_refused_bodies_leave_the_connection_in_order(server, bucket):
+    """boto3 announces each body and waits for `100 Continue`; one client keeps one connection."""
+    s3 = server.client(max_pool_connections=1, read_timeout=10)
+    refusals = [(dict(Bucket="no-" + bucket), "NoSuchBucket"), (dict(ContentMD5="AAAA"), "InvalidDigest"),
+                (dict(IfNoneMatch="*"), "PreconditionFailed")]
+    for size in [0, 1, 0, 50_000, 3_000_000]:
+        for wrong, code in refusals:
+            s3.put_object(Bucket=bucket, Key="k", Body=b"x" * size)
+            assert error_code(s3.put_object, **{"Bucket": bucket, "Key": "k", "Body": b"y" * size, **wrong})[0] == code
+            assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x" * size
+
+
 @pytest.mark.parametrize("key", ["a", "a/b", "a//b", "/a", "a/", "../x", ".", "..", "a b+c%20d", "ü/é/漢", "a\x01b", "k" * 1024, "?x=1&y", "#"])
 def test_every_key_is_an_ordinary_name(s3, bucket, key):
     s3.put_object(Bucket=bucket, Key=key, Body=key.encode())

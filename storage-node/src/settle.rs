@@ -8,8 +8,8 @@
 //! 3. The machine asks all slots, writes back to M if need be, and has STABLE told to all, this drive included: only
 //!    that takes a register off the list.
 //!
-//! **Retries.** What was not decided is due again after 4, 8, … 60 s. **Pace.** [`CONCURRENCY`] at a time and [`BATCH`]
-//! per [`BUSY_PAUSE`], so that a gateway that died with thousands of STABLE untold costs a few percent of a node.
+//! **Retries.** What was not decided is due again after 4, 8, … 60 s. **Pace.** `CONCURRENCY` at a time and `BATCH`
+//! per `BUSY_PAUSE`, so that a gateway that died with thousands of STABLE untold costs a few percent of a node.
 //! **Cancellation.** The stop ends all loops at once; a write-back under way may or may not arrive, and whoever settles
 //! next finds out.
 

@@ -26,6 +26,8 @@ const EARLY: usize = 256;
 const CONCURRENCY: usize = 32;
 /// How long a slot may take for a notice: one that hangs must not hold up those of other registers.
 const TELL_LIMIT: Duration = Duration::from_secs(1);
+/// How long notices are still told after the stop.
+const LAST_NOTICES: Duration = Duration::from_secs(2);
 
 /// One notice.
 pub(super) struct StableNotice {
@@ -69,8 +71,14 @@ impl StableQueue {
                 () = queue.early.notified() => false,
             };
             let batch = std::mem::take(&mut *queue.waiting.lock());
-            let limit = if stopping { Duration::from_secs(2) } else { Duration::from_secs(60) };
-            let _ = tokio::time::timeout(limit, tell_all(&cluster, batch)).await;
+            let stop = async {
+                shutdown.told().await;
+                tokio::time::sleep(LAST_NOTICES).await;
+            };
+            tokio::select! {
+                () = tell_all(&cluster, batch) => {}
+                () = stop => return,
+            }
             if stopping {
                 return;
             }

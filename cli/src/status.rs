@@ -151,7 +151,7 @@ fn screen(status: &Status) -> String {
     );
     let _ = writeln!(
         out,
-        "repair     {} shards missing, {} versions not yet known to be stable\n",
+        "repair     {} shards known to be missing, {} versions not yet known to be stable\n",
         status.missing_shards, status.unstable_versions
     );
     out.push_str(&nodes_table(&status.nodes));

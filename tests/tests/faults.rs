@@ -66,7 +66,9 @@ fn status(cluster: &Distributed, node: usize) -> Result<String> {
 async fn wait_for_every_shard(cluster: &Distributed) -> Result<()> {
     // The counts that status shows are some seconds old.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let complete = || async { status(cluster, 0).is_ok_and(|status| status.contains(" 0 shards missing")) };
+    let complete = || async {
+        status(cluster, 0).is_ok_and(|status| status.contains(" 0 shards known to be missing, 0 versions"))
+    };
     wait_for("late slots to get their shards", Duration::from_secs(60), complete).await
 }
 

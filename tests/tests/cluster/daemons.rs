@@ -52,7 +52,9 @@ async fn separate_gateways_and_nodes_serve_together_and_outlive_each_other() -> 
     assert_eq!(put(&other, "large", bytes(LARGE, 3)).await, Ok(()));
     let endpoint = cluster.gateways[1].admin_url("");
     let whole = || async {
-        status(&endpoint).is_ok_and(|(screen, code)| code == Some(0) && screen.contains(" 0 shards missing"))
+        status(&endpoint).is_ok_and(|(screen, code)| {
+            code == Some(0) && screen.contains(" 0 shards known to be missing, 0 versions")
+        })
     };
     wait_for("all shards to be there", Duration::from_secs(30), whole).await?;
 

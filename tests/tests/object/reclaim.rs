@@ -1,7 +1,6 @@
 //! The data of parts goes when no object can be made of it any more, and not before.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -390,35 +389,25 @@ async fn a_deleted_bucket_leaves_no_parts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_complete_that_lost_against_plain_writes_leaves_the_upload_open() {
     let bench = bench().await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..8)
-        .map(|seed| {
-            let (store, stop) = (bench.store.clone(), Arc::clone(&stop));
-            tokio::spawn(async move {
-                while !stop.load(Ordering::SeqCst) {
-                    let _ = put(&store, "bucket", "k", &bytes(10, seed)).await;
-                }
-            })
-        })
-        .collect();
-    let mut lost = None;
-    for _ in 0..30 {
-        let upload = begin(&bench.store, "k").await;
-        let chosen = [part(&bench.store, &upload, 1, &bytes(1_000, 1)).await.unwrap()];
-        match bench.store.complete_upload(complete(&upload, &chosen)).await {
-            Ok(_) => {}
-            Err(CompleteError::Conflict) => {
-                lost = Some((upload, chosen));
-                break;
-            }
-            Err(other) => panic!("{other:?}"),
-        }
+    let upload = begin(&bench.store, "k").await;
+    let chosen = [part(&bench.store, &upload, 1, &bytes(1_000, 1)).await.unwrap()];
+    let hold = || hold_lock(&bench, |bucket| RegisterKey::object(bucket, key("k")));
+    let mut lock = hold().await;
+    let (store, request) = (bench.store.clone(), complete(&upload, &chosen));
+    let losing = tokio::spawn(async move { store.complete_upload(request).await });
+    // Each time it has recorded its op and waits for the key's lock, a plain write comes first.
+    while !losing.is_finished() {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        put(&bench.store, "bucket", "k", &bytes(10, 2)).await.unwrap();
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(lock);
+        };
+        (lock, _) = tokio::join!(hold(), release);
     }
-    stop.store(true, Ordering::SeqCst);
-    for writer in writers {
-        writer.await.unwrap();
-    }
-    let (upload, chosen) = lost.expect("one of the uploads loses five times");
+    drop(lock);
+    let lost = losing.await.unwrap();
+    assert!(matches!(lost, Err(CompleteError::Conflict)), "{lost:?}");
     bench.store.complete_upload(complete(&upload, &chosen)).await.unwrap();
     assert_eq!(get(&bench.store, "bucket", "k").await.unwrap(), bytes(1_000, 1));
 }

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -87,20 +86,11 @@ class Server:
         servers = "".join(f"  server g{s3} 127.0.0.1:{s3} check port {admin}\n" for s3, admin in gateways)
         config.write_text("defaults\n  mode http\n  timeout connect 2s\n  timeout client 5m\n  timeout server 5m\n"
                           f"frontend s3\n  bind 127.0.0.1:{port}\n  default_backend gateways\n"
+                          "  monitor-uri /balancer\n  monitor fail if { nbsrv(gateways) eq 0 }\n"
                           f"backend gateways\n  option httpchk GET /health/ready\n{servers}")
         process, log = self.launch("haproxy", ["haproxy", "-f", str(config)])
         self.endpoint = f"http://127.0.0.1:{port}"
-        # A request without a signature: whoever refuses it is a gateway.
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(self.endpoint, timeout=2)
-            except urllib.error.HTTPError as answer:
-                if answer.code == 403:
-                    return
-            except OSError:
-                pass
-            time.sleep(0.1)
-        pytest.exit(f"haproxy does not answer:\n{log.read_text()[-4000:]}", returncode=1)
+        wait_ready(f"http://127.0.0.1:{port}/balancer", process, log)
 
     def stop(self):
         for process in reversed(self.processes):

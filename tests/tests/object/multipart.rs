@@ -171,6 +171,16 @@ pub(crate) async fn hold_lock(
     bench.cluster.coordinator().lock(&lock, std::time::Duration::from_secs(5)).await.unwrap()
 }
 
+/// A Complete that dies between its record and its op: it waits for the key's lock then.
+pub(crate) async fn die_after_the_record(bench: &Bench, upload: &UploadRef, chosen: &[ChosenPart]) {
+    let lock = hold_lock(bench, |bucket| RegisterKey::object(bucket, upload.key.clone())).await;
+    let (store, request) = (bench.store.clone(), complete(upload, chosen));
+    let dying = tokio::spawn(async move { store.complete_upload(request).await });
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    dying.abort();
+    drop(lock);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_complete_that_died_after_its_record_is_driven_again_unless_the_key_moved_on() {
     let bench = Bench::start(1, 4).await;
@@ -179,12 +189,7 @@ async fn a_complete_that_died_after_its_record_is_driven_again_unless_the_key_mo
         let k = format!("k{overwritten}");
         let upload = begin(&bench.store, &k).await;
         let chosen = [part(&bench.store, &upload, 1, &bytes(100, 1)).await.unwrap()];
-        let lock = hold_lock(&bench, |bucket| RegisterKey::object(bucket, key(&k))).await;
-        let (store, request) = (bench.store.clone(), complete(&upload, &chosen));
-        let dying = tokio::spawn(async move { store.complete_upload(request).await });
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        dying.abort();
-        drop(lock);
+        die_after_the_record(&bench, &upload, &chosen).await;
         assert!(get(&bench.store, "bucket", &k).await.is_err());
         let late = part(&bench.store, &upload, 1, &bytes(5, 5)).await;
         assert!(matches!(late, Err(PartError::NoSuchUpload)), "{late:?}");

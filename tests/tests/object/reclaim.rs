@@ -16,7 +16,7 @@ use coffer_gateway::object::{
 
 use crate::body::*;
 use crate::cluster::Bench;
-use crate::multipart::{begin, complete, hold_lock, part};
+use crate::multipart::{begin, complete, die_after_the_record, hold_lock, part};
 
 /// Large enough for shards in files of their own.
 const PART: usize = 400_000;
@@ -238,12 +238,7 @@ async fn a_complete_that_died_after_its_record_is_finished_by_a_sweep() {
     let bench = bench().await;
     let upload = begin(&bench.store, "k").await;
     let chosen = [part(&bench.store, &upload, 1, &bytes(PART, 1)).await.unwrap()];
-    let lock = hold_lock(&bench, |bucket| RegisterKey::object(bucket, key("k"))).await;
-    let (store, request) = (bench.store.clone(), complete(&upload, &chosen));
-    let dying = tokio::spawn(async move { store.complete_upload(request).await });
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    dying.abort();
-    drop(lock);
+    die_after_the_record(&bench, &upload, &chosen).await;
     frees_nothing(&bench).await;
     assert!(get(&bench.store, "bucket", "k").await.is_err(), "it may still be at work");
     let other = bench.gateway().await;
@@ -261,12 +256,7 @@ async fn a_dead_complete_whose_key_moved_on_keeps_its_parts_for_a_day() {
     let bench = bench().await;
     let upload = begin(&bench.store, "k").await;
     let chosen = [part(&bench.store, &upload, 1, &bytes(PART, 1)).await.unwrap()];
-    let lock = hold_lock(&bench, |bucket| RegisterKey::object(bucket, key("k"))).await;
-    let (store, request) = (bench.store.clone(), complete(&upload, &chosen));
-    let dying = tokio::spawn(async move { store.complete_upload(request).await });
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    dying.abort();
-    drop(lock);
+    die_after_the_record(&bench, &upload, &chosen).await;
     put(&bench.store, "bucket", "k", &bytes(10, 2)).await.unwrap();
     bench.store.reclaim(after(Duration::from_secs(120))).await.unwrap();
     frees_nothing(&bench).await;
@@ -418,12 +408,7 @@ async fn a_bucket_with_a_complete_that_just_died_leaves_no_parts_when_it_is_dele
     let bench = bench().await;
     let upload = begin(&bench.store, "k").await;
     let chosen = [part(&bench.store, &upload, 1, &bytes(PART, 1)).await.unwrap()];
-    let lock = hold_lock(&bench, |id| RegisterKey::object(id, key("k"))).await;
-    let (store, request) = (bench.store.clone(), complete(&upload, &chosen));
-    let dying = tokio::spawn(async move { store.complete_upload(request).await });
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    dying.abort();
-    drop(lock);
+    die_after_the_record(&bench, &upload, &chosen).await;
     // Refused because of what may yet become an object, or the parts go.
     if bench.store.delete_bucket(&name("bucket")).await.is_ok() {
         frees_down_to(&bench, 0).await;

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not found, 4 degraded, 5 denied.
 
+mod debug;
 mod distributed;
 mod gateway;
 mod listen;
@@ -45,6 +46,9 @@ enum Command {
     StorageNode(storage_node::StorageNodeArgs),
     /// Show on one screen how the cluster is.
     Status(status::StatusArgs),
+    /// Look closely at what is stored.
+    #[command(subcommand)]
+    Debug(debug::DebugCommand),
     /// Show the version of this program and of the protocol between nodes.
     Version,
 }
@@ -62,6 +66,7 @@ async fn main() -> ExitCode {
         Command::Gateway(args) => gateway::run(args).await,
         Command::StorageNode(args) => storage_node::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Debug(command) => debug::run(command).await,
         Command::Version => {
             let protocol = coffer_common::cluster::PROTOCOL_VERSION;
             println!("coffer {}\nprotocol {protocol}", env!("CARGO_PKG_VERSION"));

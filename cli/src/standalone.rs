@@ -46,9 +46,7 @@ pub(crate) async fn run(args: &ServerArgs, drives: Vec<PathBuf>) -> anyhow::Resu
     let start = async |shutdown: Shutdown| {
         let metrics = Metrics::install(&shutdown)?;
         let node = open_node(&drives, &args.node.replace).await?;
-        let copies = Arc::new(DriveCopies { node: node.clone(), drives: drives.len() });
-        let coordinator =
-            LocalCoordinator::start(copies).await.context("the embedded coordinator cannot start")?;
+        let coordinator = start_coordinator(&node, drives.len()).await?;
         register(&node, &*coordinator, &args.node.zone).await?;
         let cluster = start_cluster(node.clone(), coordinator.clone()).await?;
         settle::start(&node, &cluster, &shutdown);
@@ -57,6 +55,24 @@ pub(crate) async fn run(args: &ServerArgs, drives: Vec<PathBuf>) -> anyhow::Resu
         Ok(coordinator)
     };
     listen::serve(start, |coordinator| async move { coordinator.close().await }).await
+}
+
+/// Opens a store that no server runs on, to look at it: nothing is formatted, and nothing listens.
+pub(crate) async fn open_existing(drives: &[PathBuf]) -> anyhow::Result<(Arc<LocalCoordinator>, Cluster)> {
+    for (path, probe) in survey(drives, &[])? {
+        if matches!(probe, DriveProbe::Fresh) {
+            bail!("`{}` holds no store of Coffer", path.display());
+        }
+    }
+    let node = open_node(drives, &[]).await?;
+    let coordinator = start_coordinator(&node, drives.len()).await?;
+    let cluster = start_cluster(node, coordinator.clone()).await?;
+    Ok((coordinator, cluster))
+}
+
+async fn start_coordinator(node: &Arc<StorageNode>, drives: usize) -> anyhow::Result<Arc<LocalCoordinator>> {
+    let copies = Arc::new(DriveCopies { node: node.clone(), drives });
+    LocalCoordinator::start(copies).await.context("the embedded coordinator cannot start")
 }
 
 async fn open_node(drives: &[PathBuf], replace: &[PathBuf]) -> anyhow::Result<Arc<StorageNode>> {

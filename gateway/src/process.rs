@@ -35,31 +35,8 @@ impl GatewayProcess {
         (security, seeds): (NodeSecurity, Vec<String>),
         shutdown: &Shutdown,
     ) -> anyhow::Result<Self> {
-        security.check_files(None).await?;
         let metrics = Metrics::install(shutdown)?;
-        let endpoints = etcd.endpoints.join(", ");
-        let coordinator = EtcdCoordinator::connect(etcd)?;
-        if let Err(error) = coordinator.ready(ETCD_PATIENCE).await {
-            if seeds.is_empty() {
-                anyhow::bail!(
-                    "etcd at {endpoints} does not answer: {error}; is it running, and is `--etcd` right? With `--node` \
-                     a gateway can start from what the storage nodes keep"
-                );
-            }
-            tracing::warn!(%error, endpoints, "etcd does not answer; asking the storage nodes");
-        }
-        let connect = move |address: &str| -> Arc<dyn NodeClient> {
-            let caller = Caller { name: "gateway".to_owned(), cluster: None };
-            Arc::new(RemoteNode::connect_lazy_as(address, security.clone(), caller))
-        };
-        let seeds = seeds.iter().map(|address| connect(address)).collect();
-        let clients = Arc::new(move |record: &NodeRecord| connect(&record.address));
-        let coordinator: Arc<dyn Coordinator> = coordinator;
-        let options = ClusterOptions { coordinator: coordinator.clone(), clients, seeds, local: None };
-        let cluster = tokio::select! {
-            cluster = Cluster::start(options, MAP_PATIENCE) => cluster?,
-            () = shutdown.told() => anyhow::bail!("stopped before there was a cluster"),
-        };
+        let (coordinator, cluster) = join(etcd, (security, seeds), shutdown).await?;
         Gateway::start(config, cluster, metrics, shutdown.clone()).await?;
         Ok(Self { coordinator })
     }
@@ -68,4 +45,41 @@ impl GatewayProcess {
     pub async fn leave(self) {
         self.coordinator.close().await;
     }
+}
+
+/// Connects to etcd and waits for the cluster's map, without serving anything. `seeds` are addresses of storage nodes to
+/// ask for the map while etcd is away.
+///
+/// # Errors
+/// A message that names what is wrong and the way out.
+pub async fn join(
+    etcd: EtcdOptions,
+    (security, seeds): (NodeSecurity, Vec<String>),
+    shutdown: &Shutdown,
+) -> anyhow::Result<(Arc<dyn Coordinator>, Cluster)> {
+    security.check_files(None).await?;
+    let endpoints = etcd.endpoints.join(", ");
+    let coordinator = EtcdCoordinator::connect(etcd)?;
+    if let Err(error) = coordinator.ready(ETCD_PATIENCE).await {
+        if seeds.is_empty() {
+            anyhow::bail!(
+                "etcd at {endpoints} does not answer: {error}; is it running, and is `--etcd` right? With `--node` \
+                 a gateway can start from what the storage nodes keep"
+            );
+        }
+        tracing::warn!(%error, endpoints, "etcd does not answer; asking the storage nodes");
+    }
+    let connect = move |address: &str| -> Arc<dyn NodeClient> {
+        let caller = Caller { name: "gateway".to_owned(), cluster: None };
+        Arc::new(RemoteNode::connect_lazy_as(address, security.clone(), caller))
+    };
+    let seeds = seeds.iter().map(|address| connect(address)).collect();
+    let clients = Arc::new(move |record: &NodeRecord| connect(&record.address));
+    let coordinator: Arc<dyn Coordinator> = coordinator;
+    let options = ClusterOptions { coordinator: coordinator.clone(), clients, seeds, local: None };
+    let cluster = tokio::select! {
+        cluster = Cluster::start(options, MAP_PATIENCE) => cluster?,
+        () = shutdown.told() => anyhow::bail!("stopped before there was a cluster"),
+    };
+    Ok((coordinator, cluster))
 }

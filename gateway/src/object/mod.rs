@@ -15,6 +15,7 @@
 
 mod bucket;
 mod bucket_delete;
+mod census;
 mod coding;
 mod copy;
 mod core;
@@ -33,6 +34,7 @@ mod store;
 mod types;
 mod write;
 
+pub use census::{Holding, SlotFinding};
 pub use error::{
     BodyError, CompleteError, CopyError, CreateBucketError, DeleteBucketError, DeleteError, GetError,
     HeadBucketError, ListError, PartError, PutError, ReadBroken, Unavailable, UploadError,

@@ -10,11 +10,12 @@ use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketName, ObjectKey, UploadId};
 
 use super::bucket::PREFIX;
+use super::census::Holding;
 use super::core::Core;
 use super::error::*;
 use super::reclaim::Reclaimed;
 use super::types::*;
-use super::{bucket_delete, copy, delete, get, list, multipart, put, reclaim};
+use super::{bucket_delete, census, copy, delete, get, list, multipart, put, reclaim};
 
 /// How long a start waits for the bucket records.
 const RECORDS_WAIT: Duration = Duration::from_secs(5);
@@ -205,6 +206,15 @@ impl ObjectStore {
     /// See the enum.
     pub async fn abort_upload(&self, upload: &UploadRef) -> Result<(), UploadError> {
         multipart::abort(&self.core, upload).await
+    }
+
+    /// Reads and verifies every slot's shard of every live object and of every part of an open upload; `tell` gets what is
+    /// found of each. What changes meanwhile may be seen before or after.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if it could not look at everything; what it has told stands.
+    pub async fn census(&self, tell: &mut (dyn FnMut(Holding) + Send)) -> Result<(), Unavailable> {
+        census::walk(&self.core, tell).await
     }
 
     /// Frees the parts that no object is made of any more, finishes what a Complete has left, and ends the records of

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::distributed::Etcd;
 use super::ports::free_port;
 use super::process::Process;
-use super::{binary, http_status, wait_for};
+use super::{CLUSTER_SECRET, binary, http_status, wait_for};
 use crate::client::{ACCESS_KEY, SECRET_KEY, s3};
 
 /// One process: its main port (S3 or gRPC) and its admin port.
@@ -103,7 +103,7 @@ impl Daemons {
         let mut command = Command::new(binary());
         command
             .args([daemon, "--etcd", &self.etcd.url()])
-            .env("COFFER_CLUSTER_SECRET", "a secret that only the tests know")
+            .env("COFFER_CLUSTER_SECRET", CLUSTER_SECRET)
             .env("COFFER_ACCESS_KEY", ACCESS_KEY)
             .env("COFFER_SECRET_KEY", SECRET_KEY);
         command

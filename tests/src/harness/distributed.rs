@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::ports::free_port;
 use super::process::Process;
-use super::{binary, http_status, wait_for};
+use super::{CLUSTER_SECRET, binary, http_status, wait_for};
 use crate::client::{ACCESS_KEY, SECRET_KEY, s3};
 
 /// One etcd member on loopback.
@@ -172,7 +172,7 @@ impl Distributed {
             .env("COFFER_SECRET_KEY", SECRET_KEY);
         match self.tls.get(index) {
             Some(folder) => command.arg("--tls-dir").arg(folder),
-            None => command.env("COFFER_CLUSTER_SECRET", "a secret that only the tests know"),
+            None => command.env("COFFER_CLUSTER_SECRET", CLUSTER_SECRET),
         };
         command
     }

@@ -81,6 +81,34 @@ pub fn status(endpoint: &str) -> Result<(String, Option<i32>)> {
     Ok((String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code()))
 }
 
+/// What the storage nodes and gateways of a test's cluster know each other by.
+pub const CLUSTER_SECRET: &str = "a secret that only the tests know";
+
+/// What `coffer debug census --json` found: of what (`--etcd URL` or folders) is in `arguments`.
+///
+/// # Errors
+/// If it cannot be run or prints no JSON.
+pub fn census<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Census> {
+    let mut command = Command::new(binary());
+    command.args(["debug", "census", "--json"]).args(arguments).env("COFFER_CLUSTER_SECRET", CLUSTER_SECRET);
+    let output = command.output()?;
+    let (printed, log) = (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr));
+    let mut lines = printed.lines().map(serde_json::from_str).collect::<Result<Vec<_>, _>>()?;
+    let sum = lines.pop().with_context(|| format!("the census printed nothing: {log}"))?;
+    Ok(Census { holdings: lines, sum, exit_code: output.status.code() })
+}
+
+/// A census as it was printed.
+#[derive(Debug)]
+pub struct Census {
+    /// One per object or part.
+    pub holdings: Vec<serde_json::Value>,
+    /// The sum.
+    pub sum: serde_json::Value,
+    /// 0 complete, 4 degraded, 1 unreadable or not walked through.
+    pub exit_code: Option<i32>,
+}
+
 /// The status code of a plain GET, or `None` if nobody answers.
 pub async fn http_status(url: &str) -> Option<u16> {
     http_get(url).await.map(|(status, _)| status)

@@ -6,6 +6,7 @@
 //! `driver` (runs protocol machines over it). This crate never imports
 //! `coffer-gateway` or `coffer-storage-node`.
 
+pub mod blocking;
 pub mod cluster;
 pub mod config;
 pub mod coordination;
@@ -18,9 +19,12 @@ pub mod meta;
 pub mod node;
 pub mod proto;
 pub mod protocol;
+pub mod random;
 pub mod rpc;
 pub mod shard;
 pub mod shutdown;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulated;
 pub mod telemetry;
 pub mod time;
 pub mod types;

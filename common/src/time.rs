@@ -11,6 +11,10 @@ impl UnixMillis {
     /// The wall clock now; 0 if the clock stands before 1970.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
     pub fn now() -> Self {
+        #[cfg(any(test, feature = "simulation"))]
+        if let Some(simulated) = crate::simulated::wall_time() {
+            return simulated;
+        }
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
     }

@@ -15,17 +15,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coffer_common::cluster::Cluster;
 use coffer_common::driver::{Driver, Payload, Peers, Target};
 use coffer_common::protocol::fenced::Trouble;
 use coffer_common::protocol::reader::ReadOutcome;
 use coffer_common::protocol::settler::Settler;
+use coffer_common::random;
 use coffer_common::shutdown::Shutdown;
-use coffer_common::types::{DriveId, OpId};
+use coffer_common::types::OpId;
 use futures_util::stream::StreamExt;
 use metrics::counter;
+use tokio::time::Instant;
 
 use crate::node::StorageNode;
 use crate::store::{DriveStore, Unsettled};
@@ -56,13 +58,14 @@ pub fn start(node: &StorageNode, cluster: &Cluster, shutdown: &Shutdown) {
     let settling = Arc::new(Settling {
         cluster: cluster.clone(),
         driver: Driver::start(cluster.clone(), shutdown.clone()),
-        session: DriveId::random().0 as u64,
+        session: random::random(),
         counter: AtomicU64::new(1),
     });
     for store in node.drives() {
         let (settling, store, stop) = (Arc::clone(&settling), Arc::clone(store), shutdown.clone());
         shutdown.spawn(async move {
             tokio::select! {
+                biased;
                 () = stop.told() => {}
                 () = settling.run(&store) => {}
             }

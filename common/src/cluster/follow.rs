@@ -1,10 +1,11 @@
 //! Following the coordinator: first map, watch, new clients. One task owns the table and is the only one that makes maps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::map::ClusterMap;
 use super::record::{LIVE_PREFIX, PREFIXES};
@@ -33,6 +34,7 @@ pub(super) fn watch_all(
         tokio::spawn(async move {
             loop {
                 tokio::select! {
+                    biased;
                     event = events.recv() => {
                         let Some(event) = event else { return };
                         if sender.send((*prefix, event)).await.is_err() {
@@ -94,6 +96,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
     let mut session = tokio::time::interval(SESSION_CHECK);
     loop {
         tokio::select! {
+            biased;
             event = events.recv() => {
                 let Some(event) = event else { return };
                 table.apply(event);
@@ -163,7 +166,7 @@ pub(super) fn install(inner: &Inner, mut map: ClusterMap) {
         map.nodes.values().map(|node| (node.id.clone(), node.address.clone())).collect();
     if wanted != *addresses {
         let old = inner.clients.load_full();
-        let clients: HashMap<_, _> = map
+        let clients: BTreeMap<_, _> = map
             .nodes
             .values()
             .map(|node| {

@@ -6,7 +6,9 @@
 //! or spare parity, never correctness.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::node::{DriveState, NodeError, NodeInfo};
 use crate::types::{DriveId, NodeId};

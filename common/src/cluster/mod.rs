@@ -23,12 +23,13 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use bootstrap::{BootstrapError, FirstLayout, first_layout};
@@ -90,7 +91,7 @@ pub struct NodeStatus {
 
 struct Inner {
     map: ArcSwap<ClusterMap>,
-    clients: ArcSwap<HashMap<NodeId, Arc<dyn NodeClient>>>,
+    clients: ArcSwap<BTreeMap<NodeId, Arc<dyn NodeClient>>>,
     /// The addresses that the clients were made for.
     addresses: Mutex<BTreeMap<NodeId, String>>,
     factory: ClientFactory,

@@ -2,10 +2,10 @@
 //! returns is used again at once.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Inner;
 use crate::limits::MAX_CLOCK_SKEW;

@@ -370,7 +370,7 @@ impl Inner {
         let locked = || CoordinatorError::Locked { name: name.to_owned() };
         let turn = self.locks.take(name, wait).await.ok_or_else(locked)?;
         let key = self.key(&format!("locks/{name}"));
-        let token = format!("{:016x}", rand::random::<u64>());
+        let token = format!("{:016x}", crate::random::random::<u64>());
         loop {
             let session = self.live_session().ok_or(CoordinatorError::SessionLost)?;
             let mut leftover = Leftover::new(self, &key, &token, session.lease);

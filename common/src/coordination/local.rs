@@ -84,7 +84,7 @@ impl LocalCoordinator {
         let highest = images.into_iter().flatten().max_by_key(|image| (image.generation, image.revision));
         let state = match highest {
             None => State::new(1),
-            Some(image) => State::restore(&image.data, rand::random())
+            Some(image) => State::restore(&image.data, crate::random::random())
                 .map_err(|error| CoordinatorError::Refused(error.to_string()))?,
         };
         let shared = Arc::new(Mutex::new(Shared { state, watchers: Vec::new() }));

@@ -66,6 +66,7 @@ impl StableQueue {
     pub(super) async fn run(queue: Arc<Self>, cluster: Cluster, shutdown: Shutdown) {
         loop {
             let stopping = tokio::select! {
+                biased;
                 () = shutdown.told() => true,
                 () = tokio::time::sleep(STABLE_DELAY) => false,
                 () = queue.early.notified() => false,
@@ -76,6 +77,7 @@ impl StableQueue {
                 tokio::time::sleep(LAST_NOTICES).await;
             };
             tokio::select! {
+                biased;
                 () = tell_all(&cluster, batch) => {}
                 () = stop => return,
             }

@@ -47,7 +47,8 @@ pub struct Fixture {
 /// # Panics
 /// If the client does not conform.
 pub async fn run(fixture: &Fixture) {
-    let bench = || Bench { fixture: fixture.clone(), bucket: BucketId::random(), session: rand::random() };
+    let bench =
+        || Bench { fixture: fixture.clone(), bucket: BucketId::random(), session: crate::random::random() };
     bench().small_version_goes_through_its_life().await;
     bench().fences_hold_back_older_tags().await;
     bench().large_shard_comes_back_by_blocks().await;

@@ -8,7 +8,7 @@ use super::settings::BACKOFF;
 pub(super) fn pause(failures: u32) -> Duration {
     let (first, longest) = BACKOFF;
     let full = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
-    full.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+    full.mul_f64(0.5 + crate::random::random::<f64>() / 2.0)
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Hello {
             name: name.to_owned(),
             cluster,
             method: security.method(),
-            nonce: rand::random(),
+            nonce: crate::random::random(),
         }
     }
 

@@ -19,7 +19,7 @@ macro_rules! random_id {
         impl $name {
             /// A fresh random id.
             pub fn random() -> Self {
-                Self(rand::random())
+                Self(crate::random::random())
             }
 
             /// Big-endian bytes, whose order is the order of the ids.

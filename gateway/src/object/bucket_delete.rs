@@ -9,7 +9,7 @@
 //!
 //! **Crash.** A record that was left `deleting` is taken up again by the next delete of that bucket.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coffer_common::coordination::{CoordinatorError, Expected};
@@ -98,7 +98,7 @@ async fn adopt(core: &Core, bucket: &Bucket) -> Result<(), Unavailable> {
         };
         drives.into_iter().map(move |drive| (drive, node.clone())).collect::<Vec<_>>()
     });
-    let adopted: HashMap<DriveId, NodeId> = join_all(calls).await.into_iter().flatten().collect();
+    let adopted: BTreeMap<DriveId, NodeId> = join_all(calls).await.into_iter().flatten().collect();
     let map = core.cluster.map();
     for partition in (0..PARTITION_COUNT).map(PartitionId) {
         let targets = map.targets(partition);

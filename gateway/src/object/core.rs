@@ -79,7 +79,7 @@ impl Core {
             background,
             reclaim: Reclaim::new(),
             parity,
-            session: rand::random(),
+            session: coffer_common::random::random(),
             counter: AtomicU64::new(1),
         }
     }

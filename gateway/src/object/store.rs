@@ -246,6 +246,7 @@ async fn follow_buckets(core: Arc<Core>, shutdown: Shutdown, known: tokio::sync:
             let _ = known.send(());
         }
         tokio::select! {
+            biased;
             () = shutdown.told() => return,
             event = events.recv() => match event {
                 Some(event) => core.buckets.apply(event),

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use coffer_common::blocking;
 use coffer_common::driver::{Payload, Peers, Target};
 use coffer_common::limits::MAX_METADATA_BYTES;
 use coffer_common::meta::Coding;
@@ -300,7 +301,7 @@ pub(super) async fn compute<T: Send + 'static>(
 ) -> Result<T, Unavailable> {
     let failed = |error: &dyn std::fmt::Display| Unavailable::new(format!("computing failed: {error}"));
     let _turn = core.computing.acquire().await.map_err(|error| failed(&error))?;
-    tokio::task::spawn_blocking(work).await.map_err(|error| failed(&error))
+    blocking::run(work).await.map_err(|error| failed(&error))
 }
 
 /// All encoded shards of a small body, by slot.

@@ -85,7 +85,7 @@ impl S3Service {
         let region = settings.region_fixed.then(|| settings.region.clone());
         let verifier = Verifier::new(AuthConfig { region, sigv2: settings.sigv2 });
         let admission = Arc::new(Semaphore::new(MAX_REQUESTS_IN_FLIGHT));
-        let host_id = format!("{:032x}", rand::random::<u128>());
+        let host_id = format!("{:032x}", coffer_common::random::random::<u128>());
         let hashes = HashPool::start(HashPool::threads_for_this_machine()).unwrap_or_else(|error| {
             tracing::warn!(%error, "no hashing threads: uploads are hashed by the threads that serve them");
             HashPool::in_place()
@@ -96,7 +96,7 @@ impl S3Service {
     /// Answers a request. Never fails: what goes wrong is an answer, too.
     pub(crate) async fn call(self, request: Request<Incoming>) -> Result<S3Response, Infallible> {
         let started = Instant::now();
-        let id = format!("{:016X}", rand::random::<u64>());
+        let id = format!("{:016X}", coffer_common::random::random::<u64>());
         let span = tracing::info_span!(
             "s3",
             request_id = id.as_str(),

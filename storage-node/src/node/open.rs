@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use coffer_common::blocking;
 use coffer_common::node::{DriveInfo, DriveState};
 use coffer_common::types::{ClusterId, DriveId, Incarnation};
 
@@ -36,7 +37,7 @@ impl StorageNode {
     /// # Errors
     /// [`NodeOpenError`].
     pub async fn open(config: NodeConfig) -> Result<Arc<Self>, NodeOpenError> {
-        tokio::task::spawn_blocking(move || open_blocking(&config))
+        blocking::run(move || open_blocking(&config))
             .await
             .map_err(|error| NodeOpenError::Io(std::io::Error::other(error)))?
     }

@@ -10,9 +10,9 @@
 //! 4. After a start, and once there is room again after an overflow, [`DriveStore::find_unsettled`] walks over the
 //!    registers that the index has marked as unfinished.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::limits::SETTLE_AFTER;
@@ -20,6 +20,7 @@ use coffer_common::node::{NodeError, SlotAddress};
 use coffer_common::protocol::message::VersionState;
 use coffer_common::types::{OpId, RegisterKey, SlotIndex};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::DriveStore;
 use crate::image::Entry;
@@ -60,7 +61,7 @@ struct Wait {
 
 #[derive(Debug, Default)]
 struct Inner {
-    registers: HashMap<Bytes, Wait>,
+    registers: BTreeMap<Bytes, Wait>,
     /// Whether every unsettled register of the drive is among them.
     complete: bool,
 }

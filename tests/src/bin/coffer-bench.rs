@@ -143,7 +143,7 @@ fn plan(arguments: &Arguments) -> Result<Run> {
             timeout: seconds(arguments.timeout)?,
         })
     };
-    let unique = || format!("run-{:016x}", rand::random::<u64>());
+    let unique = || format!("run-{:016x}", coffer_common::random::random::<u64>());
     Ok(Run {
         targets: arguments.endpoints.iter().map(target).collect::<Result<_>>()?,
         mix: arguments.work.op().map_or(arguments.mix, Mix::only),

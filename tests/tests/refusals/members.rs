@@ -114,7 +114,7 @@ async fn elder(
 /// What a node named `id` says when it joins the cluster `cluster`.
 async fn join(etcd: &Etcd, cluster: &'static str, id: &'static str) -> Result<String> {
     let (url, ports) = (etcd.url(), [free_port(), free_port()]);
-    let joining = tokio::task::spawn_blocking(move || {
+    let joining = coffer_common::blocking::run(move || {
         let folder = TempDir::new().expect("a temporary folder");
         let drive = folder.path().join("d1").display().to_string();
         let [node, admin] = ports.map(|port| format!("127.0.0.1:{port}"));

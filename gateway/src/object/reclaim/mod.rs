@@ -108,6 +108,7 @@ pub(super) async fn work(core: Arc<Core>) {
         }
     };
     tokio::select! {
+        biased;
         () = core.background.told() => {}
         () = work => {}
     }

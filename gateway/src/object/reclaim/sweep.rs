@@ -7,14 +7,16 @@
 //! nobody sweeps.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::coordination::LockGuard;
 use coffer_common::meta::UploadState;
 use coffer_common::protocol::message::Version;
+use coffer_common::random;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::RegisterKind;
+use tokio::time::Instant;
 
 use super::sweep_parts;
 use crate::object::bucket::{Bucket, BucketState};
@@ -46,6 +48,7 @@ pub struct Reclaimed {
 /// Sweeps again and again, if no other gateway does, until the stop is told.
 pub(in crate::object) async fn follow(core: Arc<Core>, least_pause: Duration) {
     tokio::select! {
+        biased;
         () = core.background.told() => {}
         () = take_turns(&core, least_pause) => {}
     }
@@ -56,7 +59,7 @@ async fn take_turns(core: &Arc<Core>, least_pause: Duration) {
     let mut pause = least_pause;
     loop {
         // Not all gateways of a cluster that is started at once try at the same time.
-        tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
+        tokio::time::sleep(pause.mul_f64(random::between(0.8..1.2))).await;
         if !lock.as_ref().is_some_and(LockGuard::held) {
             // A lost one would be in the way of the next.
             drop(lock.take());

@@ -10,6 +10,8 @@
 //!
 //! Cancellation: dropping the future of [`Driver::drive`] drops everything; what was sent may or may not arrive. The
 //! deadline is a future of the caller's: when it ends, the machine gives up truthfully.
+//!
+//! **Trace.** At level `trace` every round, reply and end is told with the microseconds since the machine began.
 
 mod peers;
 mod stable;
@@ -22,6 +24,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::coordination::LockGuard;
@@ -100,6 +103,7 @@ struct Run<'a, O> {
     inline: Vec<(SlotIndex, OpId, Bytes)>,
     lock: Option<LockGuard>,
     mutates: bool,
+    begun: Instant,
     outcome: Option<O>,
 }
 
@@ -139,6 +143,7 @@ impl Driver {
             inline: Vec::new(),
             lock: None,
             mutates: false,
+            begun: Instant::now(),
             outcome: None,
         };
         tokio::pin!(deadline);
@@ -147,6 +152,8 @@ impl Driver {
         loop {
             run.carry_out(actions);
             if let Some(outcome) = run.outcome.take() {
+                let us = run.begun.elapsed().as_micros() as u64;
+                tracing::trace!(key = %target.register.key, us, "done");
                 run.leave();
                 return Driven { outcome, inline: run.inline };
             }
@@ -158,6 +165,8 @@ impl Driver {
             };
             actions = match event {
                 Event::Reply(round, slot, reply) => {
+                    let us = run.begun.elapsed().as_micros() as u64;
+                    tracing::trace!(key = %target.register.key, round, slot = slot.0, lost = reply.is_err(), us, "reply");
                     machine.on_reply(round, slot, run.take_inline(slot, reply))
                 }
                 Event::Timer(timer) => machine.on_timer(timer),
@@ -208,6 +217,7 @@ impl<O> Run<'_, O> {
 
     fn prepare(&mut self, round: RoundNumber, epoch: Epoch, slots: SlotSet) {
         self.mutates = true;
+        self.trace_round("PREPARE", round, slots);
         for slot in slots.iter() {
             let index = usize::from(slot.0);
             let reply: BoxFuture<'static, Result<SlotReply, NodeError>> = match &mut self.payload {
@@ -229,6 +239,11 @@ impl<O> Run<'_, O> {
             };
             self.replies.push(self.answer(round, slot, reply));
         }
+    }
+
+    fn trace_round(&self, request: &'static str, round: RoundNumber, slots: SlotSet) {
+        let (key, us) = (&self.target.register.key, self.begun.elapsed().as_micros() as u64);
+        tracing::trace!(%key, request, round, slots = slots.len(), us, "sent");
     }
 
     fn prepare_stream(
@@ -253,6 +268,7 @@ impl<O> Run<'_, O> {
 
     fn send(&mut self, round: RoundNumber, epoch: Epoch, slots: SlotSet, request: &SlotRequest) {
         self.mutates |= !matches!(request, SlotRequest::Query { .. });
+        self.trace_round(request.name(), round, slots);
         for slot in slots.iter() {
             let reply = self.call(slot, epoch, request.clone());
             self.replies.push(self.answer(round, slot, reply));

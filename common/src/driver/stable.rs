@@ -101,6 +101,7 @@ async fn tell_all(cluster: &Cluster, batch: Vec<StableNotice>) {
 
 async fn tell(cluster: &Cluster, notice: StableNotice) {
     let peers = Peers::of(cluster, notice.target.partition);
+    tracing::trace!(key = %notice.target.register.key, request = "STABLE", "sent");
     let request =
         SlotRequest::Stable { version: notice.version, tag: notice.tag, acknowledged: notice.acknowledged };
     let mut calls: FuturesUnordered<_> = peers

@@ -152,6 +152,22 @@ pub enum SlotRequest {
     },
 }
 
+impl SlotRequest {
+    /// Its name in PROTOCOL.md, for traces.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Query { .. } => "QUERY",
+            Self::Prepare { .. } => "PREPARE",
+            Self::Commit { .. } => "COMMIT",
+            Self::Fence { .. } => "FENCE",
+            Self::Release { .. } => "RELEASE",
+            Self::Stable { .. } => "STABLE",
+            Self::Install { .. } => "INSTALL",
+            Self::Abandon { .. } => "ABANDON",
+        }
+    }
+}
+
 /// Why a slot said no.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {

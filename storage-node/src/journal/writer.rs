@@ -93,6 +93,8 @@ struct Shared {
     /// Tells that the spare's state changed.
     room: Notify,
     durable: AtomicU64,
+    /// Batches that were written and synced.
+    syncs: AtomicU64,
     waiters: Mutex<Waiters>,
     /// Called once, with the reason, when a write or sync fails.
     on_failure: Box<dyn Fn(String) + Send + Sync>,
@@ -130,6 +132,7 @@ impl Journal {
         let shared = Arc::new(Shared {
             segments,
             durable: AtomicU64::new(tail.next_sequence - 1),
+            syncs: AtomicU64::new(0),
             tail: Mutex::new(tail),
             work: Condvar::new(),
             prepare: Condvar::new(),
@@ -226,6 +229,11 @@ impl Journal {
 
     fn failed(&self) -> Option<String> {
         self.shared.waiters.lock().failed.clone()
+    }
+
+    /// How often records were synced, since the start: one sync makes all records durable that waited for it.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.shared.syncs.load(Ordering::Relaxed)
     }
 
     /// The last durable sequence.
@@ -368,6 +376,7 @@ fn write_batches(shared: &Shared) {
             if let Err(error) = write_run(shared, run, &mut buffer, &mut current) {
                 return fail(shared, format!("writing the journal failed: {error}"));
             }
+            shared.syncs.fetch_add(1, Ordering::Relaxed);
         }
         *shared.writing_since.lock() = None;
         shared.durable.store(last, Ordering::Release);

@@ -170,6 +170,11 @@ impl DriveStore {
         self.cluster
     }
 
+    /// How often its journal was synced since it was opened.
+    pub(crate) fn journal_syncs(&self) -> u64 {
+        self.journal.syncs()
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.drive.io.root()

@@ -93,6 +93,11 @@ impl ServerNode {
     pub fn admin_url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.admin_port)
     }
+
+    /// A URL on its storage node's admin port.
+    pub fn node_admin_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.node_admin_port)
+    }
 }
 
 /// A cluster of `coffer server` processes.

@@ -6,6 +6,7 @@
 //! | [`message`] | what clients and slots say to each other about one register |
 //! | [`quorum`] | how many answers each step needs |
 //! | [`register`] | a slot's state and rules; the node makes it durable |
+//! | [`slot`] | who is let in: epochs and bucket revisions; what a node calls |
 //! | [`action`] | what a client machine asks of its driver |
 //! | `round`, [`tally`] | one broadcast and its answers; what they say together |
 //! | [`writer`] | plain writes, without a lock |
@@ -24,6 +25,7 @@ mod round;
 pub mod settler;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
+pub mod slot;
 pub mod tally;
 pub mod writer;
 

@@ -1,16 +1,10 @@
 //! The state of one register at one slot, and the slot's rules (PROTOCOL §2, §3, §7).
 //!
 //! Owns what a slot promises: fences, exclusivity, versions and how far each has come; and per partition the epoch,
-//! the floor and the slot's role. Never does I/O and never looks at a clock. A node serves a request as follows:
+//! the floor and the slot's role. [`super::slot`] lets requests in. Never does I/O and never looks at a clock.
 //!
-//! 1. Load the [`Register`] (or [`Register::default`] if there is no record) and call [`serve`]; a large shard, once its
-//!    file is durable, calls [`serve_shard`] instead.
-//! 2. If [`Served::partition_changed`], make the partition's state durable; if [`Served::register_changed`], the *whole*
-//!    new register (both in one write); only then send [`Served::reply`].
-//! 3. Some time after STABLE: [`Register::freeable`], drop those shards, [`Register::free`], make it durable.
-//!
-//! Crash consistency: a reply is sent only after step 2, so a register that is read back after a crash holds every
-//! promise that anybody has seen.
+//! Some time after STABLE a node asks for [`Register::freeable`], drops those shards, calls [`Register::free`] and makes
+//! the register durable.
 
 use crate::types::{Epoch, Fence, OpId, RegisterKind, SlotSet, Tag};
 
@@ -85,60 +79,6 @@ pub struct Register {
     pub versions: Vec<SlotVersion>,
     /// Ops whose shard is durable here and of which no version is known yet.
     pub prepared: Vec<OpId>,
-}
-
-/// What came of a request, its epoch included.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Served {
-    /// The answer, to be sent once the changes are durable.
-    pub reply: SlotReply,
-    /// Whether the partition's state changed.
-    pub partition_changed: bool,
-    /// Whether the register changed.
-    pub register_changed: bool,
-}
-
-/// Serves one request that names the caller's epoch.
-pub fn serve(
-    partition: &mut PartitionState,
-    register: &mut Register,
-    epoch: Epoch,
-    request: &SlotRequest,
-) -> Served {
-    if let SlotRequest::Prepare { op, shard } = request {
-        return serve_shard(partition, register, epoch, (*op, !shard.is_empty()));
-    }
-    match partition.admit(epoch) {
-        Ok(partition_changed) => {
-            let Step { reply, changed } = register.step(partition, request);
-            Served { reply, partition_changed, register_changed: changed }
-        }
-        Err(refusal) => {
-            Served { reply: SlotReply::Refused(refusal), partition_changed: false, register_changed: false }
-        }
-    }
-}
-
-/// Serves a PREPARE whose shard, if it has one, is durable. A prepared shard belongs to its op, not to an epoch: under
-/// an older epoch it is recorded all the same, and the answer is `WrongEpoch`, so that the caller asks again.
-pub fn serve_shard(
-    partition: &mut PartitionState,
-    register: &mut Register,
-    epoch: Epoch,
-    (op, has_shard): (OpId, bool),
-) -> Served {
-    let admitted = partition.admit(epoch);
-    if admitted == Err(Refusal::NotVoter) {
-        let reply = SlotReply::Refused(Refusal::NotVoter);
-        return Served { reply, partition_changed: false, register_changed: false };
-    }
-    let Step { reply, changed } = register.prepare(partition, op, has_shard);
-    let (reply, partition_changed) = match admitted {
-        Ok(partition_changed) => (reply, partition_changed),
-        Err(refusal) if partition.role == Role::Voter => (SlotReply::Refused(refusal), false),
-        Err(_) => (SlotReply::Refused(Refusal::NotVoter), false),
-    };
-    Served { reply, partition_changed, register_changed: changed }
 }
 
 /// What came of a request that was let in.

@@ -8,8 +8,9 @@ use super::flaw::Flaw;
 use super::message::{Refusal, SlotReply, SlotRequest, Version, VersionKind, VersionState};
 use super::quorum::Geometry;
 use super::reader::{ReadOutcome, Reader};
-use super::register::{PartitionState, Register, serve};
+use super::register::{PartitionState, Register};
 use super::settler::Settler;
+use super::slot::{BucketState, Caller, Slot, serve};
 use super::tally::Current;
 use super::writer::PlainWriter;
 use crate::types::{Epoch, Fence, OpId, RegisterKind, SlotIndex, SlotSet, Tag};
@@ -60,7 +61,8 @@ impl Stripe {
             return Err(Lost);
         }
         let (partition, register) = &mut self.slots[usize::from(slot.0)];
-        Ok(serve(partition, register, epoch, request).reply)
+        let slot = Slot { partition, bucket: BucketState::default(), register };
+        Ok(serve(slot, Caller { epoch, bucket_revision: 0 }, request).reply)
     }
 
     /// Carries actions out at once, in order, until the machine ends or only waits for timers that are not fired here.

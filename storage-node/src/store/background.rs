@@ -16,7 +16,7 @@ use coffer_common::types::{OpId, SlotIndex};
 use parking_lot::{Condvar, Mutex};
 
 use super::DriveStore;
-use super::mutate::{Access, Change, Changed};
+use super::mutate::{Change, Changed};
 use crate::image::Entry;
 use crate::index::IndexError;
 
@@ -209,10 +209,10 @@ impl DriveStore {
 
     fn drop_ops(&self, key: &Bytes, entry: &Entry, ops: &[OpId]) -> Result<(), String> {
         let address = self.own_address(entry);
-        let change = Change { key, address: &address, access: Access::Internal, bucket: None, shard: None };
+        let change = Change { key, address: &address, bucket: None, shard: None };
         loop {
             let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
-            let changed = self.mutate(loaded, &change, |entry, _| {
+            let changed = self.mutate(loaded, &change, |entry| {
                 let (kind, mut changed) = (entry.kind(), false);
                 for op in ops {
                     changed |= entry.register.free(kind, *op);
@@ -221,7 +221,7 @@ impl DriveStore {
             });
             match changed.map_err(|error| error.to_string())? {
                 Changed::Stale => {}
-                Changed::Refused { .. } | Changed::WrongSlot(_) => return Ok(()),
+                Changed::WrongSlot(_) => return Ok(()),
                 Changed::Done { sequence, dropped_files, entry, .. } => {
                     self.journal.durable_blocking(sequence).map_err(|error| error.to_string())?;
                     self.remove_files(&dropped_files, entry.slot);

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use coffer_common::limits::{MAX_METADATA_BYTES, MAX_SLOTS, PARTITION_COUNT};
 use coffer_common::node::{NodeError, SlotAddress, SlotCall, partition_of};
 use coffer_common::protocol::message::{Refusal, SlotReply, SlotRequest};
-use coffer_common::protocol::register::Step;
+use coffer_common::protocol::slot::{self, Caller, Served, Slot};
 use coffer_common::types::{OpId, RegisterKey};
 
 use super::DriveStore;
-use super::mutate::{Access, Change, Changed, NewShard};
+use super::mutate::{Change, Changed, NewShard};
 use crate::image::{Entry, ShardLocation};
 use crate::journal::AppendError;
 
@@ -29,25 +29,10 @@ impl DriveStore {
             return Ok(SlotReply::Refused(Refusal::Full));
         }
         let key = Bytes::from(call.register.encode());
-        let revision_counts =
-            matches!(call.request, SlotRequest::Prepare { .. } | SlotRequest::Commit { .. });
-        let change = Change {
-            key: &key,
-            address: &call.address,
-            access: if matches!(call.request, SlotRequest::Prepare { .. }) {
-                Access::Prepare
-            } else {
-                Access::Request
-            },
-            bucket: revision_counts.then_some((call.register.bucket, call.bucket_revision)),
-            shard,
-        };
-        let (reply, entry) = self
-            .change(&change, |entry, partition| {
-                let Step { reply, changed } = entry.register.step(partition, &call.request);
-                (reply, changed)
-            })
-            .await?;
+        let bucket = Some(call.register.bucket);
+        let change = Change { key: &key, address: &call.address, bucket, shard };
+        let caller = Caller { epoch: call.address.epoch, bucket_revision: call.bucket_revision };
+        let (reply, entry) = self.change(&change, |slot| slot::serve(slot, caller, &call.request)).await?;
         match (reply, entry, &call.request) {
             (SlotReply::View(view, _), Some(entry), SlotRequest::Query { inline_data: true }) => {
                 let data = match view.current.as_ref().filter(|current| current.shard_present) {
@@ -60,33 +45,25 @@ impl DriveStore {
         }
     }
 
-    /// Changes a register and waits until what the reply shows is durable. The entry is `None` if it was refused.
+    /// Changes a register and waits until what the reply shows is durable. The entry is `None` if there is no room.
     pub(super) async fn change(
         self: &Arc<Self>,
         change: &Change<'_>,
-        step: impl Fn(&mut Entry, &coffer_common::protocol::register::PartitionState) -> (SlotReply, bool) + Send,
+        step: impl Fn(Slot<'_>) -> Served + Send,
     ) -> Result<(SlotReply, Option<Arc<Entry>>), NodeError> {
         self.check_health()?;
         self.index.admit().await;
         let (reply, entry, sequence, dropped) = loop {
-            let appended = match self.admit_epoch(change.address.partition, change.address.epoch) {
-                Ok(Err(refusal)) if change.access == Access::Request || refusal == Refusal::NotVoter => {
-                    let (_, sequence) = self.slots.read().partition(change.address.partition);
-                    break (SlotReply::Refused(refusal), None, sequence, Vec::new());
-                }
-                Ok(Ok(()) | Err(_)) => {
+            let appended = match self.adopt_epoch(change.address.partition, change.address.epoch) {
+                Ok(()) => {
                     let loaded = self.load(change.key).await?;
-                    self.mutate(loaded, change, &step)
+                    self.serve(loaded, change, &step)
                 }
                 Err(error) => Err(error),
             };
             match appended {
-                Ok(Changed::Done { result, refusal, entry, sequence, dropped_files }) => {
-                    let reply = refusal.map_or(result, SlotReply::Refused);
-                    break (reply, Some(entry), sequence, dropped_files);
-                }
-                Ok(Changed::Refused { refusal, sequence }) => {
-                    break (SlotReply::Refused(refusal), None, sequence, Vec::new());
+                Ok(Changed::Done { result, entry, sequence, dropped_files }) => {
+                    break (result, Some(entry), sequence, dropped_files);
                 }
                 Ok(Changed::WrongSlot(slot)) => {
                     let reason = format!("this drive is slot {} of the partition", slot.0);

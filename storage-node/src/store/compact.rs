@@ -11,7 +11,7 @@
 use bytes::Bytes;
 
 use super::DriveStore;
-use super::mutate::{Access, Change, Changed, NewShard};
+use super::mutate::{Change, Changed, NewShard};
 use crate::image::{
     Entry, ShardLocation, StateKey, StoredShard, decode_bucket, decode_entry, decode_forget,
     decode_partition, decode_snapshot, encode_forget,
@@ -120,11 +120,10 @@ impl DriveStore {
                 read.map_err(|error: JournalError| error.to_string())?;
                 self.carry_shard(key, (op, place), bytes.into())?;
             }
-            let change =
-                Change { key, address: &address, access: Access::Internal, bucket: None, shard: None };
+            let change = Change { key, address: &address, bucket: None, shard: None };
             let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
             let carried = self.with_room(|| {
-                let changed = self.mutate(loaded.clone(), &change, |entry, _| {
+                let changed = self.mutate(loaded.clone(), &change, |entry| {
                     ((), entry.places().any(|place| place.segment == segment))
                 })?;
                 Ok(!matches!(changed, Changed::Stale))
@@ -147,9 +146,9 @@ impl DriveStore {
             let Some(entry) = loaded.entry().cloned() else { return Ok(()) };
             let address = self.own_address(&entry);
             let shard = Some(NewShard::Inline(op, bytes.clone()));
-            let change = Change { key, address: &address, access: Access::Internal, bucket: None, shard };
+            let change = Change { key, address: &address, bucket: None, shard };
             let done = self.with_room(|| {
-                let changed = self.mutate(loaded.clone(), &change, |entry, _| {
+                let changed = self.mutate(loaded.clone(), &change, |entry| {
                     let old = StoredShard { op, location: ShardLocation::Inline(from) };
                     let before = entry.shards.len();
                     // Without a place, the change's shard is appended and named.

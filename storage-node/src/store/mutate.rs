@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coffer_common::node::{NodeError, SlotAddress};
-use coffer_common::protocol::message::Refusal;
-use coffer_common::protocol::register::{PartitionState, Role};
+use coffer_common::protocol::message::SlotReply;
+use coffer_common::protocol::register::PartitionState;
+use coffer_common::protocol::slot::{BucketState, Served, Slot};
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketId, OpId, SlotIndex};
 use parking_lot::Mutex;
@@ -54,32 +55,16 @@ pub(super) struct Change<'a> {
     pub(super) key: &'a Bytes,
     /// The slot that is meant.
     pub(super) address: &'a SlotAddress,
-    /// What the slot's epoch means for it.
-    pub(super) access: Access,
-    /// For PREPARE and COMMIT: the caller's revision of the bucket.
-    pub(super) bucket: Option<(BucketId, u64)>,
+    /// The register's bucket, if its revision matters.
+    pub(super) bucket: Option<BucketId>,
     /// The shard that comes along.
     pub(super) shard: Option<NewShard>,
 }
 
-/// What the slot's epoch and role mean for a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
-    /// A caller's: refused under an old epoch.
-    Request,
-    /// A caller's PREPARE: a shard belongs to its op, not to an epoch. Under an old one it is recorded, and then refused.
-    Prepare,
-    /// The drive's own: whatever the epoch and the role are.
-    Internal,
-}
-
 /// What came of a change.
 pub(super) enum Changed<R> {
-    /// The step's result; to be told once this sequence is durable. Files of dropped shards may go then. `refusal` is told
-    /// in its place.
-    Done { result: R, refusal: Option<Refusal>, entry: Arc<Entry>, sequence: u64, dropped_files: Vec<OpId> },
-    /// Refused before the step.
-    Refused { refusal: Refusal, sequence: u64 },
+    /// The step's result; to be told once this sequence is durable. Files of dropped shards may go then.
+    Done { result: R, entry: Arc<Entry>, sequence: u64, dropped_files: Vec<OpId> },
     /// The drive is another slot of the partition.
     WrongSlot(SlotIndex),
     /// The register may have changed since it was loaded: load again.
@@ -108,13 +93,38 @@ impl DriveStore {
         Ok(Loaded { entry: self.index.get(key)?, generation })
     }
 
-    /// Changes a register under its lock. `step` gets the register and its partition and tells whether it changed
-    /// anything; if so the shard and the whole register are appended to the journal.
+    /// Changes a register under its lock. `step` tells whether it changed anything; if so the shard and the whole register
+    /// are appended to the journal.
     pub(super) fn mutate<R>(
         &self,
         loaded: Loaded,
         change: &Change<'_>,
-        step: impl FnOnce(&mut Entry, &PartitionState) -> (R, bool),
+        step: impl FnOnce(&mut Entry) -> (R, bool),
+    ) -> Result<Changed<R>, AppendError> {
+        self.mutate_at(loaded, change, |entry, _, _| Some(step(entry)))
+    }
+
+    /// Lets a caller's request have its way with a register, by the rules of a slot.
+    pub(super) fn serve(
+        &self,
+        loaded: Loaded,
+        change: &Change<'_>,
+        step: impl FnOnce(Slot<'_>) -> Served,
+    ) -> Result<Changed<SlotReply>, AppendError> {
+        self.mutate_at(loaded, change, |entry, mut partition, bucket| {
+            let register = &mut entry.register;
+            let served = step(Slot { partition: &mut partition, bucket, register });
+            // The caller's epoch has been adopted already, unless the slot's role has changed since.
+            (!served.partition_changed).then_some((served.reply, served.register_changed))
+        })
+    }
+
+    /// [`Self::mutate`], with what the slot knows of partition and bucket; a step that gives nothing is done again.
+    fn mutate_at<R>(
+        &self,
+        loaded: Loaded,
+        change: &Change<'_>,
+        step: impl FnOnce(&mut Entry, PartitionState, BucketState) -> Option<(R, bool)>,
     ) -> Result<Changed<R>, AppendError> {
         let _lock = self.register_lock(change.key).lock();
         let known = match self.index.recent(change.key) {
@@ -123,23 +133,8 @@ impl DriveStore {
             None => return Ok(Changed::Stale),
         };
         let slots = self.slots.read();
-        let (mut partition, partition_sequence) = slots.partition(change.address.partition);
-        // Adopted before; a newer epoch may have come since.
-        let mut refusal = None;
-        if change.access != Access::Internal
-            && let Err(refused) = partition.admit(change.address.epoch)
-        {
-            if change.access == Access::Request || refused == Refusal::NotVoter {
-                return Ok(Changed::Refused { refusal: refused, sequence: partition_sequence });
-            }
-            refusal = Some(if partition.role == Role::Voter { refused } else { Refusal::NotVoter });
-        }
-        if let Some((bucket, revision)) = change.bucket {
-            let (adopted, sequence) = slots.bucket_revision(bucket);
-            if revision < adopted {
-                return Ok(Changed::Refused { refusal: Refusal::BucketChanged(adopted), sequence });
-            }
-        }
+        let (partition, partition_sequence) = slots.partition(change.address.partition);
+        let (bucket, bucket_sequence) = change.bucket.map(|id| slots.bucket(id)).unwrap_or_default();
         let old = known.unwrap_or_else(|| {
             Arc::new(Entry::vacant(change.key.clone(), change.address.partition, change.address.slot))
         });
@@ -153,10 +148,10 @@ impl DriveStore {
             // The one it had was found damaged.
             new.shards.retain(|shard| shard.op != *op);
         }
-        let (result, changed) = step(&mut new, &partition);
+        let Some((result, changed)) = step(&mut new, partition, bucket) else { return Ok(Changed::Stale) };
         if !changed {
-            let sequence = old.sequence.max(partition_sequence);
-            return Ok(Changed::Done { result, refusal, entry: old, sequence, dropped_files: Vec::new() });
+            let sequence = old.sequence.max(partition_sequence).max(bucket_sequence);
+            return Ok(Changed::Done { result, entry: old, sequence, dropped_files: Vec::new() });
         }
         let now = UnixMillis::now();
         bound_superseded(&mut new, now);
@@ -165,8 +160,8 @@ impl DriveStore {
         let entry = self.append_entry(new, change.shard.as_ref())?;
         self.census.add(old.census(), entry.census());
         self.unsettled.follow(&old, &entry);
-        let sequence = entry.sequence.max(partition_sequence);
-        Ok(Changed::Done { result, refusal, entry, sequence, dropped_files })
+        let sequence = entry.sequence.max(partition_sequence).max(bucket_sequence);
+        Ok(Changed::Done { result, entry, sequence, dropped_files })
     }
 
     /// The lock of a register (and of those it shares it with).

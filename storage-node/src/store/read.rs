@@ -9,7 +9,7 @@ use coffer_common::types::{OpId, SlotIndex};
 use tokio::sync::mpsc;
 
 use super::DriveStore;
-use super::mutate::{Access, Change, Changed};
+use super::mutate::{Change, Changed};
 use crate::drive::DriveFile;
 use crate::image::{Entry, ShardLocation};
 use crate::journal::Place;
@@ -165,13 +165,12 @@ impl DriveStore {
 
     fn mark_missing(&self, seen: &Entry, op: OpId) {
         let address = self.own_address(seen);
-        let change =
-            Change { key: &seen.key, address: &address, access: Access::Internal, bucket: None, shard: None };
+        let change = Change { key: &seen.key, address: &address, bucket: None, shard: None };
         // Compaction may have moved the shard while it was read.
         let location = seen.shard(op);
         for _ in 0..3 {
             let Ok(loaded) = self.load_blocking(&seen.key) else { return };
-            let changed = self.mutate(loaded, &change, |entry, _| {
+            let changed = self.mutate(loaded, &change, |entry| {
                 let same = entry.shard(op) == location;
                 let version = entry.register.versions.iter_mut().find(|v| v.version.op == op);
                 match version {

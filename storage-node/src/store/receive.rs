@@ -14,11 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use coffer_common::node::{NodeError, PrepareShard, ShardPiece, ShardPieces};
 use coffer_common::protocol::message::{Refusal, SlotReply};
+use coffer_common::protocol::slot::{self, Caller};
 use coffer_common::shard::{self, ShardId, Verifier};
 use coffer_common::types::{OpId, SlotIndex};
 
 use super::DriveStore;
-use super::mutate::{Access, Change, NewShard};
+use super::mutate::{Change, NewShard};
 use crate::drive::{DriveFile, is_full};
 
 /// Pieces that have come are written together up to about this many bytes.
@@ -133,19 +134,10 @@ impl DriveStore {
         }
         receiving.set_created(false);
         let wrote = shard.is_some();
-        let change = Change {
-            key,
-            address: &header.address,
-            access: Access::Prepare,
-            bucket: Some((header.register.bucket, header.bucket_revision)),
-            shard,
-        };
-        let (reply, entry) = self
-            .change(&change, |entry, partition| {
-                let step = entry.register.prepare(partition, op, true);
-                (step.reply, step.changed)
-            })
-            .await?;
+        let bucket = Some(header.register.bucket);
+        let change = Change { key, address: &header.address, bucket, shard };
+        let caller = Caller { epoch: header.address.epoch, bucket_revision: header.bucket_revision };
+        let (reply, entry) = self.change(&change, |slot| slot::serve_shard(slot, caller, op)).await?;
         receiving.set_created(wrote && entry.is_none_or(|entry| entry.shard(op).is_none()));
         Ok(reply)
     }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use coffer_common::limits::PARTITION_COUNT;
 use coffer_common::node::{NodeError, Snapshot, SnapshotKind};
-use coffer_common::protocol::message::Refusal;
 use coffer_common::protocol::register::PartitionState;
+use coffer_common::protocol::slot::BucketState;
 use coffer_common::types::{BucketId, Epoch, PartitionId};
 use parking_lot::{RwLock, RwLockReadGuard};
 
@@ -36,7 +36,8 @@ struct PartitionAt {
 #[derive(Debug, Default)]
 pub(super) struct SlotsInner {
     partitions: HashMap<PartitionId, PartitionAt>,
-    buckets: HashMap<BucketId, (u64, u64)>,
+    /// What is known of each bucket, and the sequence of its newest record.
+    buckets: HashMap<BucketId, (BucketState, u64)>,
     snapshots: HashMap<u8, SnapshotAt>,
     boot_count: u64,
     /// Where the newest record of each piece lies, so that compaction can carry it over.
@@ -56,8 +57,8 @@ impl SlotsInner {
         (at.state, at.sequence)
     }
 
-    /// The adopted revision of a bucket and the sequence of its record.
-    pub(super) fn bucket_revision(&self, bucket: BucketId) -> (u64, u64) {
+    /// What is known of a bucket, and the sequence of its record.
+    pub(super) fn bucket(&self, bucket: BucketId) -> (BucketState, u64) {
         self.buckets.get(&bucket).copied().unwrap_or_default()
     }
 }
@@ -105,7 +106,7 @@ impl Slots {
             }
             RecordKind::Bucket => {
                 let (bucket, revision) = decode_bucket(row.payload.clone())?;
-                inner.buckets.insert(bucket, (revision, row.sequence));
+                inner.buckets.insert(bucket, (BucketState { revision }, row.sequence));
                 StateKey::Bucket(bucket)
             }
             RecordKind::Snapshot => {
@@ -162,28 +163,18 @@ impl DriveStore {
         self.journal.durable_blocking(sequence)
     }
 
-    /// Lets a caller's epoch in; a newer one is adopted. The answer must wait for the partition's record.
-    pub(super) fn admit_epoch(
-        &self,
-        partition: PartitionId,
-        epoch: Epoch,
-    ) -> Result<Result<(), Refusal>, AppendError> {
-        let (mut state, _) = self.slots.read().partition(partition);
-        match state.admit(epoch) {
-            Err(refusal) => return Ok(Err(refusal)),
-            Ok(false) => return Ok(Ok(())),
-            Ok(true) => {}
+    /// Adopts a caller's epoch if it is newer. An answer under it must wait for the partition's record.
+    pub(super) fn adopt_epoch(&self, partition: PartitionId, epoch: Epoch) -> Result<(), AppendError> {
+        let newer =
+            |mut state: PartitionState| state.admit(epoch).is_ok_and(|changed| changed).then_some(state);
+        if newer(self.slots.read().partition(partition).0).is_none() {
+            return Ok(());
         }
         let mut inner = self.slots.inner.write();
-        let (mut state, _) = inner.partition(partition);
-        match state.admit(epoch) {
-            Err(refusal) => Ok(Err(refusal)),
-            Ok(false) => Ok(Ok(())),
-            Ok(true) => {
-                self.put_partition(&mut inner, partition, state)?;
-                Ok(Ok(()))
-            }
+        if let Some(state) = newer(inner.partition(partition).0) {
+            self.put_partition(&mut inner, partition, state)?;
         }
+        Ok(())
     }
 
     fn put_partition(
@@ -237,14 +228,13 @@ impl DriveStore {
     pub async fn adopt_bucket(&self, bucket: BucketId, revision: u64) -> Result<(), NodeError> {
         self.retrying(|store| {
             let mut inner = store.slots.inner.write();
-            if let Some((known, sequence)) = inner.buckets.get(&bucket)
-                && *known >= revision
-            {
-                return Ok((*sequence, ()));
+            let (mut state, sequence) = inner.bucket(bucket);
+            if !state.adopt(revision) {
+                return Ok((sequence, ()));
             }
             let key = StateKey::Bucket(bucket);
             let (sequence, _) = store.append_state(&mut inner, key, encode_bucket(bucket, revision))?;
-            inner.buckets.insert(bucket, (revision, sequence));
+            inner.buckets.insert(bucket, (state, sequence));
             Ok((sequence, ()))
         })
         .await

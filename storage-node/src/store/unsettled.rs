@@ -194,7 +194,7 @@ impl DriveStore {
             return Ok(None);
         };
         let register = RegisterKey::decode(&key).map_err(|error| error.to_string())?;
-        let (bucket_revision, _) = self.slots.read().bucket_revision(register.bucket);
+        let bucket_revision = self.slots.read().bucket(register.bucket).0.revision;
         Ok(Some(Unsettled { key, register, address: self.own_address(&entry), bucket_revision, op }))
     }
 

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::super::action::{Action, Actions, Lost, MapEpochs, RoundNumber};
 use super::super::message::{SlotReply, SlotRequest, SlotVersion, VersionState};
 use super::super::quorum::Geometry;
-use super::super::register::{PartitionState, Register, Role, serve};
+use super::super::register::{PartitionState, Register, Role};
+use super::super::slot::{self, BucketState, Caller};
 use super::broken::Broken;
 use super::client::{Client, Ended};
 use super::random::Random;
@@ -206,7 +207,12 @@ impl World {
                 slot.register.exclusive = None;
             }
         }
-        let served = serve(&mut slot.partition, &mut slot.register, epoch, request);
+        let met = slot::Slot {
+            partition: &mut slot.partition,
+            bucket: BucketState::default(),
+            register: &mut slot.register,
+        };
+        let served = slot::serve(met, Caller { epoch, bucket_revision: 0 }, request);
         match broken {
             Some(Broken::NoFenceCheck) => slot.register.fence = slot.register.fence.max(promised),
             Some(Broken::NoExclusivity) => slot.register.exclusive = None,

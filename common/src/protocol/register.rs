@@ -281,8 +281,10 @@ impl Register {
         changed |= self.put(version, tag, VersionState::Stable);
         changed |= self.rise(tag.fence);
         if let Some(held) = self.versions.iter_mut().find(|v| v.version.op == version.op && v.tag == tag) {
-            changed |= held.acknowledged != acknowledged;
-            held.acknowledged = acknowledged;
+            // The writer's notice and a settler's may both come: each tells of slots that the other does not know of.
+            let known = held.acknowledged;
+            held.acknowledged.0 |= acknowledged.0;
+            changed |= held.acknowledged != known;
         }
         changed
     }

@@ -89,6 +89,17 @@ fn a_repeated_commit_changes_nothing_and_one_below_current_is_superseded() {
 }
 
 #[test]
+fn a_late_stable_adds_to_the_acknowledgements_that_are_known() {
+    let mut register = Register::default();
+    let acknowledged =
+        |slots| SlotRequest::Stable { version: version(1), tag: tag(0, 1, 1), acknowledged: SlotSet(slots) };
+    for (told, known, changed) in [(0b0111, 0b0111, true), (0b1001, 0b1111, true), (0b0010, 0b1111, false)] {
+        assert_eq!(register.step(&VOTER, &acknowledged(told)).changed, changed);
+        assert_eq!(register.versions[0].acknowledged, SlotSet(known));
+    }
+}
+
+#[test]
 fn a_versioned_write_frees_no_null_version() {
     let mut register = Register::default();
     register.step(&VOTER, &commit(version(1), tag(0, 1, 1)));

@@ -15,6 +15,8 @@ pub mod endpoints;
 pub mod erasure;
 pub mod layout;
 pub mod limits;
+#[cfg(any(test, feature = "simulation", feature = "test-util"))]
+pub mod linearizability;
 pub mod meta;
 pub mod node;
 pub mod proto;

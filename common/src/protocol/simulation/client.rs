@@ -10,7 +10,7 @@ use super::super::reader::{ReadOutcome, Reader};
 use super::super::settler::Settler;
 use super::super::tally::Current;
 use super::super::writer::{Make, PlainWriter};
-use super::history::{Call, Return};
+use crate::linearizability::{Call, Return};
 use crate::types::{Fence, OpId, SlotIndex, SlotSet};
 
 /// How an operation has ended.
@@ -23,9 +23,9 @@ pub(super) enum Ended {
 }
 
 /// The value that a version stands for: the number of the op that wrote it, 0 for none and for tombstones.
-pub(super) fn value_of(current: Option<&Version>) -> u8 {
+pub(super) fn value_of(current: Option<&Version>) -> u32 {
     match current {
-        Some(version) if version.kind == VersionKind::Data => version.op.session as u8,
+        Some(version) if version.kind == VersionKind::Data => version.op.session as u32,
         Some(_) | None => 0,
     }
 }
@@ -73,7 +73,7 @@ impl Decide for Intent {
         match self.call {
             Call::Replace(old, _) if old != seen => Verdict::Reject,
             Call::Read | Call::Write(_) | Call::Replace(..) | Call::Swap(_) => {
-                Verdict::Commit(version(self.op, self.k, seen))
+                Verdict::Commit(version(self.op, self.k, seen as u8))
             }
         }
     }
@@ -152,7 +152,7 @@ impl Client {
         move |outcome| match outcome {
             WriteOutcome::Committed { version, .. } => match call {
                 Call::Swap(_) => {
-                    Ended::Returned(Return::Value(version.metadata.first().copied().unwrap_or(0)))
+                    Ended::Returned(Return::Value(version.metadata.first().copied().unwrap_or(0).into()))
                 }
                 Call::Read | Call::Write(_) | Call::Replace(..) => Ended::Returned(Return::Ok),
             },

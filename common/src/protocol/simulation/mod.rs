@@ -11,7 +11,6 @@
 mod broken;
 mod client;
 mod faults;
-mod history;
 mod random;
 mod report;
 mod scenario;
@@ -20,7 +19,6 @@ mod start;
 mod world;
 
 pub use broken::{CASES, Case};
-pub use history::{Call, Operation, Return, is_linearizable};
 pub use report::Report;
 pub use scenario::{Scenario, Start};
 

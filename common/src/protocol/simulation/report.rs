@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::client::Ended;
-use super::history::{Call, Return};
 use super::schedule::{Setting, run};
+use crate::linearizability::{Call, Return};
 
 /// Figures of many schedules.
 #[derive(Clone, Debug, Default)]

@@ -11,11 +11,11 @@ use super::super::tally::Tally;
 use super::broken::Broken;
 use super::client::{Choices, Client, Ended};
 use super::faults::Faults;
-use super::history::{Call, Operation, Return, is_linearizable};
 use super::random::Random;
 use super::report::Report;
 use super::scenario::{Scenario, Start};
 use super::world::{Envelope, Slot, World};
+use crate::linearizability::{Call, Operation, Return, is_linearizable};
 use crate::types::Fence;
 
 /// What is run, apart from the seed.
@@ -379,8 +379,8 @@ fn weather(random: &mut Random, setting: Setting) -> Weather {
 fn calls(random: &mut Random, scenario: Scenario) -> Vec<Call> {
     let count = 4 + random.below(5);
     let mut one = |number: usize| {
-        let value = number as u8 + 1;
-        let other = random.below(count) as u8;
+        let value = number as u32 + 1;
+        let other = random.below(count) as u32;
         let deletes = if scenario.collects { 6 } else { 1 };
         match random.below(13 + deletes) {
             0..4 => Call::Write(value),

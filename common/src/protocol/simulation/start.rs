@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use super::super::message::SlotRequest;
 use super::client::{Ended, version};
-use super::history::{Call, Return};
 use super::scenario::Start;
 use super::schedule::Schedule;
 use super::world::Envelope;
+use crate::linearizability::{Call, Return};
 use crate::types::{Epoch, Fence, OpId, SlotIndex, SlotSet, Tag};
 
 const FIRST: Epoch = Epoch(0);

@@ -11,7 +11,7 @@ use coffer_common::types::{
     SlotSet, Tag,
 };
 
-use crate::drive::FileIo;
+use crate::drive::{FileIo, Threads};
 use crate::image::Entry;
 use crate::index::Index;
 use crate::journal::{AppendError, Journal, OpenOptions, Owner, Place, RecordKind};
@@ -30,6 +30,7 @@ impl JournalBench {
             segment_bytes,
             applied: 0,
             name: "bench",
+            threads: Threads::Own,
             on_failure: Box::new(|_| {}),
         };
         Ok(Self(Journal::open(Arc::new(FileIo::new(path)), options, &mut |_| Ok(()))?))

@@ -21,6 +21,8 @@ pub mod settle;
 mod shards;
 mod store;
 
+#[cfg(any(test, feature = "simulation"))]
+pub use drive::{Call, Effect, Fault, SimulatedDrive, When};
 pub use drive::{DriveIdentity, DriveProbe, DriveRefusal, KnownPath, format, probe, survey};
 pub use node::{NodeConfig, NodeOpenError, StorageNode};
 pub use store::{DriveStore, OpenError};

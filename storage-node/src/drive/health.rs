@@ -4,10 +4,11 @@
 //! after a failed sync nobody knows what the kernel dropped, so nothing of the drive is served or retried.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coffer_common::node::DriveState;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::io::Space;
 

@@ -22,13 +22,14 @@ use coffer_common::types::{ClusterId, DriveId, Incarnation};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
+use super::Threads;
 use super::io::{DriveIo, FileIo};
 
 /// The identity file's name.
 const IDENTITY_FILE: &str = "coffer.json";
 const NEW_IDENTITY_FILE: &str = "coffer.json.new";
 /// The drive format that this program writes and the newest it understands.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// The segment size of drives that are large enough: two of them are written with zeros at the first start.
 const SEGMENT_BYTES: u32 = 32 << 20;
@@ -260,7 +261,7 @@ pub fn format(path: &Path, cluster: ClusterId, drive: DriveId) -> Result<DriveId
     Ok(identity)
 }
 
-fn write(io: &dyn DriveIo, identity: &DriveIdentity) -> io::Result<()> {
+pub(super) fn write(io: &dyn DriveIo, identity: &DriveIdentity) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(identity)?;
     text.push(b'\n');
     let file = io.create(NEW_IDENTITY_FILE)?;
@@ -277,8 +278,10 @@ pub(crate) struct OpenDrive {
     pub(crate) identity: DriveIdentity,
     /// Its files.
     pub(crate) io: Arc<dyn DriveIo>,
+    /// Who does its work.
+    pub(crate) threads: Threads,
     /// Holds the lock while it lives; the kernel releases it with the process.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl OpenDrive {
@@ -304,7 +307,24 @@ impl OpenDrive {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(DriveRefusal::Locked { path: path.to_owned() }),
             Err(errno) => return Err(DriveRefusal::Io { path: path.to_owned(), error: errno.into() }),
         }
-        Ok(Self { identity, io: Arc::new(FileIo::new(path)), _lock: lock })
+        let io = Arc::new(FileIo::new(path));
+        Ok(Self { identity, io, threads: Threads::Own, _lock: Some(lock) })
+    }
+}
+
+#[cfg(any(test, feature = "simulation"))]
+impl OpenDrive {
+    /// Opens a simulated drive, and takes it from whoever had it open.
+    pub(crate) fn simulated(drive: &super::SimulatedDrive) -> Result<Self, DriveRefusal> {
+        let (io, threads) = drive.open();
+        let path = io.root().to_owned();
+        let read = || {
+            let file = io.open(IDENTITY_FILE)?;
+            let mut bytes = vec![0; file.len()? as usize];
+            file.read_at(&mut bytes, 0).map(|()| bytes)
+        };
+        let bytes = read().map_err(|error| DriveRefusal::Io { path: path.clone(), error })?;
+        Ok(Self { identity: parse(&path, &bytes)?, io, threads, _lock: None })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every call of the storage node into `std::fs`.
 //!
-//! Owns: files and folders below one drive's root. Never interprets a byte. Two implementations: [`FileIo`], and a
-//! decorator in the tests that injects faults. All paths are relative to the root and made by this program, never
+//! Owns: files and folders below one drive's root. Never interprets a byte. Two implementations: [`FileIo`], and for tests
+//! and simulation a drive in memory (`simulated`). All paths are relative to the root and made by this program, never
 //! from user input. All calls block: async code reaches them through [`IoPool`](super::IoPool).
 
 use std::fmt::Debug;

@@ -1,14 +1,18 @@
 //! The I/O threads of one drive.
 //!
 //! Owns: a fixed number of threads and a bounded queue. Never touches another drive's queue, so a drive whose calls
-//! hang holds up only those who asked for it: their jobs wait, the queue fills, and further ones are turned away.
+//! hang holds up only those who asked for it: their jobs wait, the queue fills, and further ones are turned away. A drive
+//! without threads ([`Threads::Inline`]) has no queue either.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Threads;
 
 /// Threads of a drive: enough to keep its queue busy, few enough that 16 drives stay cheap.
 const THREADS: usize = 4;
@@ -44,20 +48,22 @@ struct Shared {
 /// Own threads and a bounded queue for one drive. Dropping it lets queued jobs finish.
 pub(crate) struct IoPool {
     shared: Arc<Shared>,
+    threads: Threads,
 }
 
 impl IoPool {
     /// Starts the threads, named after the drive.
-    pub(crate) fn start(name: &str) -> std::io::Result<Self> {
-        let queue = Queue { running: vec![None; THREADS], ..Queue::default() };
+    pub(crate) fn start(name: &str, threads: Threads) -> std::io::Result<Self> {
+        let count = if matches!(threads, Threads::Own) { THREADS } else { 0 };
+        let queue = Queue { running: vec![None; count], ..Queue::default() };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), wake: Condvar::new() });
-        for index in 0..THREADS {
+        for index in 0..count {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
                 .name(format!("io-{name}-{index}"))
                 .spawn(move || work(&shared, index))?;
         }
-        Ok(Self { shared })
+        Ok(Self { shared, threads })
     }
 
     /// Runs a blocking job on one of the threads. Dropping the future does not stop the job.
@@ -75,6 +81,10 @@ impl IoPool {
 
     /// Queues a job that nobody waits for.
     pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) -> Result<(), PoolError> {
+        if matches!(self.threads, Threads::Inline(_)) {
+            self.threads.do_inline(|| guarded(job));
+            return Ok(());
+        }
         {
             let mut queue = self.shared.queue.lock();
             if queue.stopped {
@@ -92,7 +102,8 @@ impl IoPool {
     /// How long the oldest running job has been running.
     pub(crate) fn oldest_job(&self) -> Duration {
         let queue = self.shared.queue.lock();
-        queue.running.iter().flatten().map(Instant::elapsed).max().unwrap_or_default()
+        let running = queue.running.iter().flatten().map(Instant::elapsed).max();
+        running.unwrap_or_default().max(self.threads.oldest_job())
     }
 }
 
@@ -103,16 +114,20 @@ impl Drop for IoPool {
     }
 }
 
+/// Does a job; a panic fails that job (its sender is dropped), not who does it.
+fn guarded(job: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
+        tracing::error!("an i/o job panicked");
+    }
+}
+
 fn work(shared: &Shared, index: usize) {
     let mut queue = shared.queue.lock();
     loop {
         if let Some(job) = queue.jobs.pop_front() {
             queue.running[index] = Some(Instant::now());
             drop(queue);
-            // A panic in a job fails that job (its sender is dropped), not the thread.
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
-                tracing::error!("an i/o job panicked");
-            }
+            guarded(job);
             queue = shared.queue.lock();
             queue.running[index] = None;
         } else if queue.stopped {
@@ -129,8 +144,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_hung_drive_turns_callers_away_and_leaves_others_alone() {
-        let hung = IoPool::start("hung").unwrap();
-        let other = IoPool::start("other").unwrap();
+        let hung = IoPool::start("hung", Threads::Own).unwrap();
+        let other = IoPool::start("other", Threads::Own).unwrap();
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let mut waiting = Vec::new();
         for _ in 0..THREADS + QUEUE_LIMIT {
@@ -156,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_fails_its_own_job_only() {
-        let pool = IoPool::start("panic").unwrap();
+        let pool = IoPool::start("panic", Threads::Own).unwrap();
         assert_eq!(pool.run(|| panic!("bad job")).await, Err::<(), _>(PoolError::Stopped));
         assert_eq!(pool.run(|| 1).await, Ok(1));
     }

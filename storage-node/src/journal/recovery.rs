@@ -18,7 +18,7 @@ use super::frame::{
     TRAILER_BYTES, decode_footer, decode_trailer,
 };
 use super::{FOLDER, Journal, JournalError, Place, SPARE, Segments};
-use crate::drive::{DriveFile, DriveIo};
+use crate::drive::{DriveFile, DriveIo, Threads};
 
 /// A record read back.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +55,8 @@ pub(crate) struct OpenOptions<'a> {
     pub(crate) applied: u64,
     /// Name for its threads.
     pub(crate) name: &'a str,
+    /// Whether it has any.
+    pub(crate) threads: Threads,
     /// Told once when a write or sync fails.
     pub(crate) on_failure: Box<dyn Fn(String) + Send + Sync>,
 }
@@ -70,7 +72,7 @@ impl Journal {
         options: OpenOptions<'_>,
         visit: &mut Visit<'_>,
     ) -> Result<Self, JournalError> {
-        let OpenOptions { owner, segment_bytes, applied, name, on_failure } = options;
+        let OpenOptions { owner, segment_bytes, applied, name, threads, on_failure } = options;
         if io.create_dir(FOLDER)? {
             io.sync_dir(".")?;
         }
@@ -87,7 +89,7 @@ impl Journal {
         if end < applied {
             return Err(JournalError::RolledBack { end, applied });
         }
-        Ok(Self::start(segments, recovered, name, on_failure)?)
+        Ok(Self::start(segments, recovered, (name, threads), on_failure)?)
     }
 
     /// Numbers of the sealed segments, ascending.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::frame::{Frame, SegmentHeader, decode_footer, encode_footer, encode_trailer};
 use super::*;
-use crate::drive::FileIo;
+use crate::drive::{FileIo, Threads};
 
 const SEGMENT: u32 = 16 << 10;
 const OWNER: Owner = Owner { cluster: ClusterId(1), drive: DriveId(2) };
@@ -21,6 +21,7 @@ fn open(dir: &Path, applied: u64) -> Result<(Journal, Seen), JournalError> {
         segment_bytes: SEGMENT,
         applied,
         name: "test",
+        threads: Threads::Own,
         on_failure: Box::new(|_| {}),
     };
     let journal = Journal::open(Arc::new(FileIo::new(dir)), options, &mut |record| {

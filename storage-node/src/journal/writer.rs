@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::frame::{
     Extent, Frame, RECORD_HEADER_BYTES, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES,
@@ -17,12 +18,15 @@ use super::frame::{
 };
 use super::recovery::Recovered;
 use super::{AppendError, FOLDER, JournalError, Place, SPARE, Segments};
-use crate::drive::{DriveFile, is_full};
+use crate::drive::{DriveFile, Threads, is_full};
 
 /// The writer's buffer: batches above it are written in several pieces (and synced once).
 const BUFFER_BYTES: usize = 4 << 20;
 /// Zeros are written in pieces of this size.
 const ZERO_BYTES: usize = 1 << 20;
+
+/// Between two looks for the next segment, on a thread that may block.
+const ROOM_WAIT: Duration = Duration::from_millis(2);
 
 const WRITER_STOPPED: &str = "the writer has stopped";
 
@@ -96,6 +100,10 @@ struct Shared {
     /// Batches that were written and synced.
     syncs: AtomicU64,
     waiters: Mutex<Waiters>,
+    /// Whether there are threads for all this.
+    work_by: Threads,
+    /// The writer's state, if there are none.
+    inline_writer: Mutex<Writer>,
     /// Called once, with the reason, when a write or sync fails.
     on_failure: Box<dyn Fn(String) + Send + Sync>,
 }
@@ -117,7 +125,7 @@ impl Journal {
     pub(super) fn start(
         segments: Arc<Segments>,
         recovered: Recovered,
-        name: &str,
+        (name, work_by): (&str, Threads),
         on_failure: Box<dyn Fn(String) + Send + Sync>,
     ) -> io::Result<Self> {
         let tail = Tail {
@@ -139,8 +147,13 @@ impl Journal {
             writing_since: Mutex::default(),
             room: Notify::new(),
             waiters: Mutex::default(),
+            work_by,
+            inline_writer: Mutex::default(),
             on_failure,
         });
+        if matches!(shared.work_by, Threads::Inline(_)) {
+            return Ok(Self { shared, threads: Vec::new() });
+        }
         let spawn = |role: &str, run: fn(&Shared)| {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name(format!("{role}-{name}")).spawn(move || run(&shared))
@@ -167,9 +180,16 @@ impl Journal {
             match self.shared.tail.lock().spare {
                 Spare::Ready => return Ok(()),
                 Spare::NoRoom => return Err(AppendError::Full),
-                Spare::Wanted | Spare::Claimed => {}
+                Spare::Wanted | Spare::Claimed => self.work_later(),
             }
             notified.await;
+        }
+    }
+
+    /// Waits a little for the next segment, on a thread that may block.
+    pub(crate) fn room_blocking(&self) {
+        if !self.work_now() {
+            std::thread::sleep(ROOM_WAIT);
         }
     }
 
@@ -194,6 +214,7 @@ impl Journal {
     pub(crate) async fn durable(&self, sequence: u64) -> Result<(), JournalError> {
         let (sender, receiver) = oneshot::channel();
         if self.wait(sequence, Waiter::Task(sender))? {
+            self.work_later();
             let result = receiver.await.unwrap_or_else(|_| Err(WRITER_STOPPED.to_owned()));
             return result.map_err(JournalError::Poisoned);
         }
@@ -204,6 +225,7 @@ impl Journal {
     pub(crate) fn durable_blocking(&self, sequence: u64) -> Result<(), JournalError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         if self.wait(sequence, Waiter::Thread(sender))? {
+            self.work_now();
             let result = receiver.recv().unwrap_or_else(|_| Err(WRITER_STOPPED.to_owned()));
             return result.map_err(JournalError::Poisoned);
         }
@@ -236,6 +258,21 @@ impl Journal {
         self.shared.syncs.load(Ordering::Relaxed)
     }
 
+    /// Without threads: has their work done as soon as the drive gets to it.
+    fn work_later(&self) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.work_by.do_inline(move || work(&shared));
+    }
+
+    /// Without threads: does their work here; false if there are some.
+    fn work_now(&self) -> bool {
+        let inline = matches!(self.shared.work_by, Threads::Inline(_));
+        if inline {
+            work(&self.shared);
+        }
+        inline
+    }
+
     /// The last durable sequence.
     pub(crate) fn durable_sequence(&self) -> u64 {
         self.shared.durable.load(Ordering::Acquire)
@@ -266,6 +303,7 @@ impl Drop for Journal {
         self.shared.tail.lock().stopping = true;
         self.shared.work.notify_all();
         self.shared.prepare.notify_all();
+        self.work_now();
         for thread in self.threads.drain(..) {
             // A panic there has already failed all waiters.
             let _ = thread.join();
@@ -355,12 +393,18 @@ impl Appender<'_> {
     }
 }
 
+/// What the writer keeps between batches.
+#[derive(Default)]
+struct Writer {
+    buffer: Vec<u8>,
+    current: Option<(u64, Arc<dyn DriveFile>)>,
+}
+
 /// The writer thread.
 fn write_batches(shared: &Shared) {
-    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
-    let mut current: Option<(u64, Arc<dyn DriveFile>)> = None;
+    let mut writer = Writer::default();
     loop {
-        let batch = {
+        {
             let mut tail = shared.tail.lock();
             while tail.queue.is_empty() {
                 if tail.stopping {
@@ -368,38 +412,54 @@ fn write_batches(shared: &Shared) {
                 }
                 shared.work.wait(&mut tail);
             }
-            std::mem::take(&mut tail.queue)
-        };
-        let last = batch.last().map_or(0, |pending| pending.sequence);
-        *shared.writing_since.lock() = Some(Instant::now());
-        for run in batch.chunk_by(|a, b| a.segment == b.segment) {
-            if let Err(error) = write_run(shared, run, &mut buffer, &mut current) {
-                return fail(shared, format!("writing the journal failed: {error}"));
-            }
-            shared.syncs.fetch_add(1, Ordering::Relaxed);
         }
-        *shared.writing_since.lock() = None;
-        shared.durable.store(last, Ordering::Release);
-        let woken = {
-            let mut waiters = shared.waiters.lock();
-            let later = waiters.by_sequence.split_off(&(last + 1));
-            std::mem::replace(&mut waiters.by_sequence, later)
-        };
-        for waiter in woken.into_values().flatten() {
-            waiter.tell(Ok(()));
+        if !write_batch(shared, &mut writer) {
+            return;
         }
     }
 }
 
+/// Both threads' work, for a journal that has none.
+fn work(shared: &Shared) {
+    let mut writer = shared.inline_writer.lock();
+    if shared.waiters.lock().failed.is_none() && write_batch(shared, &mut writer) {
+        let wanted = shared.tail.lock().spare == Spare::Wanted;
+        if wanted {
+            prepare_segment(shared);
+        }
+    }
+}
+
+/// Writes what waits, syncs it, and tells those who wait for it; false if that failed.
+fn write_batch(shared: &Shared, writer: &mut Writer) -> bool {
+    let batch = std::mem::take(&mut shared.tail.lock().queue);
+    let Some(last) = batch.last().map(|pending| pending.sequence) else { return true };
+    *shared.writing_since.lock() = Some(Instant::now());
+    for run in batch.chunk_by(|a, b| a.segment == b.segment) {
+        if let Err(error) = write_run(shared, run, writer) {
+            fail(shared, format!("writing the journal failed: {error}"));
+            return false;
+        }
+        shared.syncs.fetch_add(1, Ordering::Relaxed);
+    }
+    *shared.writing_since.lock() = None;
+    shared.durable.store(last, Ordering::Release);
+    let woken = {
+        let mut waiters = shared.waiters.lock();
+        let later = waiters.by_sequence.split_off(&(last + 1));
+        std::mem::replace(&mut waiters.by_sequence, later)
+    };
+    for waiter in woken.into_values().flatten() {
+        waiter.tell(Ok(()));
+    }
+    true
+}
+
 /// Writes and syncs the records of one batch that go to one segment.
-fn write_run(
-    shared: &Shared,
-    run: &[Pending],
-    buffer: &mut Vec<u8>,
-    current: &mut Option<(u64, Arc<dyn DriveFile>)>,
-) -> io::Result<()> {
+fn write_run(shared: &Shared, run: &[Pending], writer: &mut Writer) -> io::Result<()> {
     let Some(first) = run.first() else { return Ok(()) };
     let segments = &shared.segments;
+    let Writer { buffer, current } = writer;
     let file = match current {
         Some((number, file)) if *number == first.segment => Arc::clone(file),
         _ => {
@@ -486,18 +546,29 @@ fn prepare_segments(shared: &Shared) {
                 return;
             }
         }
-        let spare = match prepare_spare(&shared.segments) {
-            Ok(()) => Spare::Ready,
-            Err(error) if is_full(&error) => {
-                // What was written of it is room that deletes may need.
-                let _ = shared.segments.io.remove(SPARE);
-                Spare::NoRoom
-            }
-            Err(error) => return fail(shared, format!("preparing a journal segment failed: {error}")),
-        };
-        shared.tail.lock().spare = spare;
-        shared.room.notify_waiters();
+        if !prepare_segment(shared) {
+            return;
+        }
     }
+}
+
+/// Makes the spare that is wanted; false if the drive has failed over it.
+fn prepare_segment(shared: &Shared) -> bool {
+    let spare = match prepare_spare(&shared.segments) {
+        Ok(()) => Spare::Ready,
+        Err(error) if is_full(&error) => {
+            // What was written of it is room that deletes may need.
+            let _ = shared.segments.io.remove(SPARE);
+            Spare::NoRoom
+        }
+        Err(error) => {
+            fail(shared, format!("preparing a journal segment failed: {error}"));
+            return false;
+        }
+    };
+    shared.tail.lock().spare = spare;
+    shared.room.notify_waiters();
+    true
 }
 
 /// Writes a segment full of zeros: later syncs then move data only, no file system metadata.

@@ -51,7 +51,8 @@ pub struct StorageNode {
     /// Drives that could not be opened.
     broken: Vec<DriveInfo>,
     /// Their loops; dropped with the node.
-    _background: Vec<Background>,
+    #[cfg_attr(not(any(test, feature = "simulation")), expect(dead_code, reason = "they run by themselves"))]
+    background: Vec<Background>,
 }
 
 impl StorageNode {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use coffer_common::blocking;
 use coffer_common::node::{DriveInfo, DriveState};
-use coffer_common::types::{ClusterId, DriveId, Incarnation};
+use coffer_common::types::{ClusterId, DriveId, Incarnation, NodeId};
 
 use super::{NodeConfig, StorageNode};
 use crate::drive::{DriveProbe, DriveRefusal, KnownPath, OpenDrive, remember_paths, survey};
@@ -43,6 +43,39 @@ impl StorageNode {
     }
 }
 
+#[cfg(any(test, feature = "simulation"))]
+impl StorageNode {
+    /// Opens a node on simulated drives of one cluster, right here and without threads: every call does its own work, and
+    /// [`Self::step`] that of the background. A drive that cannot be opened is reported as in [`Self::open`]. To crash the
+    /// node: crash its drives, then drop it.
+    ///
+    /// # Errors
+    /// [`NodeOpenError`] if no drive can be opened.
+    pub fn open_simulated(
+        node: NodeId,
+        drives: &[crate::drive::SimulatedDrive],
+    ) -> Result<Arc<Self>, NodeOpenError> {
+        let (mut cluster, mut broken, mut results) = (None, Vec::new(), Vec::new());
+        for drive in drives {
+            match OpenDrive::simulated(drive) {
+                Ok(drive) => {
+                    let identity = &drive.identity;
+                    cluster = cluster.or(Some(identity.cluster));
+                    let (path, id) = (drive.io.root().to_owned(), identity.drive);
+                    results.push((path, id, DriveStore::open(drive).map_err(|error| error.to_string())));
+                }
+                Err(refusal) => broken.push(broken_drive(Path::new("/simulated"), None, &refusal)),
+            }
+        }
+        assemble(node, cluster, results, broken)
+    }
+
+    /// One round of what the loops of all drives do: apply and sync the indexes, free, compact, sweep.
+    pub fn step(&self) {
+        self.background.iter().for_each(Background::step);
+    }
+}
+
 /// [`StorageNode::open`] for threads that may block.
 pub(super) fn open_blocking(config: &NodeConfig) -> Result<Arc<StorageNode>, NodeOpenError> {
     let probes = survey(&config.drives, &config.replace)?;
@@ -60,9 +93,19 @@ pub(super) fn open_blocking(config: &NodeConfig) -> Result<Arc<StorageNode>, Nod
         .iter()
         .map(|(path, drive)| KnownPath { path: path.clone(), drive: drive.identity.drive })
         .collect();
+    let results = open_stores(opened, &known, &config.drives);
+    assemble(config.node.clone(), cluster, results, broken)
+}
+
+fn assemble(
+    node: NodeId,
+    cluster: Option<ClusterId>,
+    results: Vec<OpenResult>,
+    mut broken: Vec<DriveInfo>,
+) -> Result<Arc<StorageNode>, NodeOpenError> {
     let mut order = Vec::new();
     let mut stores = std::collections::HashMap::new();
-    for (path, id, result) in open_stores(opened, &known, &config.drives) {
+    for (path, id, result) in results {
         match result {
             Ok(store) => {
                 order.push(id);
@@ -73,18 +116,12 @@ pub(super) fn open_blocking(config: &NodeConfig) -> Result<Arc<StorageNode>, Nod
     }
     let (Some(cluster), false) = (cluster, stores.is_empty()) else {
         let reason = broken.pop().map_or_else(|| "none was named".to_owned(), |drive| drive.reason);
-        return Err(NodeOpenError::NoDrive { node: config.node.0.clone(), reason });
+        return Err(NodeOpenError::NoDrive { node: node.0, reason });
     };
+    let in_order = order.iter().filter_map(|id| stores.get(id));
     let background =
-        stores.values().map(|store| Background::start(Arc::clone(store))).collect::<Result<Vec<_>, _>>()?;
-    Ok(Arc::new(StorageNode {
-        id: config.node.clone(),
-        cluster,
-        stores,
-        order,
-        broken,
-        _background: background,
-    }))
+        in_order.map(|store| Background::start(Arc::clone(store))).collect::<Result<Vec<_>, _>>()?;
+    Ok(Arc::new(StorageNode { id: node, cluster, stores, order, broken, background }))
 }
 
 fn cluster_of(probe: &DriveProbe) -> Option<ClusterId> {

@@ -2,6 +2,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use coffer_common::node::ShardPiece;
+use coffer_common::node::conformance::{self, Fixture};
 use coffer_common::node::{ListItem, SlotAddress, partition_of};
 use coffer_common::protocol::message::{Refusal, SlotRequest, Version, VersionKind, VersionState};
 use coffer_common::shard::ShardHeader;
@@ -12,6 +13,7 @@ use coffer_common::types::{
 
 use super::open::open_blocking;
 use super::*;
+use crate::SimulatedDrive;
 use crate::store::tests::format_small;
 
 const CLUSTER: ClusterId = ClusterId(0xC0FFE4);
@@ -389,4 +391,40 @@ async fn a_prepare_under_an_older_epoch_keeps_its_shard() {
         view.current.unwrap().shard_present,
         "the writer counts this slot among the W that have their shard"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_on_simulated_drives_conforms_and_keeps_what_it_answered_over_crashes() {
+    let drives = [1, 2].map(|id| SimulatedDrive::format(CLUSTER, DriveId(id), 16 << 20, 0));
+    let id = NodeId("n1".to_owned());
+    let open = || StorageNode::open_simulated(id.clone(), &drives).unwrap();
+    let node = open();
+    conformance::run(&Fixture {
+        client: node.clone(),
+        cluster: CLUSTER,
+        drive: DriveId(1),
+        incarnation: Incarnation(0),
+        slot: SlotIndex(0),
+        epoch: Epoch(0),
+    })
+    .await;
+    let mut bench =
+        Bench { dir: tempfile::tempdir().unwrap(), drives: vec![DriveId(1), DriveId(2)], node: Some(node) };
+    for counter in 1..40_u64 {
+        let key = object(&format!("k{counter}"));
+        bench.put(&key, (counter % 2) as usize, counter, Some(&[counter as u8; 9000]), true).await;
+        if counter % 3 == 0 {
+            bench.node().step();
+        }
+        if counter % 10 == 0 {
+            drives.iter().for_each(|drive| drive.crash(counter));
+            bench.node = Some(open());
+        }
+        for earlier in 1..=counter {
+            let query = SlotRequest::Query { inline_data: false };
+            let reply = bench.call(&object(&format!("k{earlier}")), (earlier % 2) as usize, query).await;
+            let SlotReply::View(view, _) = reply else { panic!("{reply:?}") };
+            assert_eq!(view.current.map(|current| current.version.op), Some(version(earlier, 9000).op));
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! The drive's own loops: one applies layers to the index, one frees superseded versions, compacts, sweeps, and looks at
 //! the room that is left.
 //!
-//! Two threads per drive, which block on that drive only. What fails is tried again later; a failed index poisons the
+//! Two threads per drive (a simulated drive is stepped instead), which block on that drive only. What fails is tried again later; a failed index poisons the
 //! drive, because its layers could only grow.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::limits::READ_GRACE;
@@ -14,9 +14,11 @@ use coffer_common::node::{NodeError, SlotAddress};
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{OpId, SlotIndex};
 use parking_lot::{Condvar, Mutex};
+use tokio::time::Instant;
 
 use super::DriveStore;
 use super::mutate::{Change, Changed};
+use crate::drive::Threads;
 use crate::image::Entry;
 use crate::index::IndexError;
 
@@ -69,6 +71,9 @@ impl Stop {
 impl Background {
     pub(crate) fn start(store: Arc<DriveStore>) -> std::io::Result<Self> {
         let stop = Arc::<Stop>::default();
+        if matches!(store.drive.threads, Threads::Inline(_)) {
+            return Ok(Self { store, stop, threads: Vec::new() });
+        }
         let spawn = |role: &str, run: fn(&DriveStore, &Stop)| {
             let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
             let name = format!("{role}-{:08x}", store.id.0 >> 96);
@@ -76,6 +81,17 @@ impl Background {
         };
         let threads = vec![spawn("index", apply_layers)?, spawn("house", keep_house)?];
         Ok(Self { store, stop, threads })
+    }
+
+    /// One round of both loops, for a drive without threads.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn step(&self) {
+        if self.store.health.poisoned().is_some() {
+            return self.store.index.release();
+        }
+        self.store.apply(true);
+        self.store.keep_house(&mut Vec::new(), &self.stop);
+        self.store.sweep_files(SWEEP_AGE);
     }
 }
 

@@ -23,8 +23,6 @@ use crate::journal::{AppendError, JournalError, Place, RecordKind};
 const LIVE_PERCENT: u64 = 50;
 /// The same while the drive is full.
 const LIVE_PERCENT_FULL: u64 = 90;
-/// Between two looks for the next segment.
-const ROOM_WAIT: std::time::Duration = std::time::Duration::from_millis(2);
 
 impl DriveStore {
     /// Compacts at most one segment; false if there was none to compact.
@@ -37,7 +35,7 @@ impl DriveStore {
     fn with_room<T>(&self, mut append: impl FnMut() -> Result<T, AppendError>) -> Result<T, String> {
         loop {
             match append() {
-                Err(AppendError::NotReady) => std::thread::sleep(ROOM_WAIT),
+                Err(AppendError::NotReady) => self.journal.room_blocking(),
                 result => return result.map_err(|error| error.to_string()),
             }
         }

@@ -130,6 +130,7 @@ impl DriveStore {
             segment_bytes: identity.segment_bytes,
             applied: opened.applied,
             name: &name,
+            threads: drive.threads.clone(),
             on_failure: Box::new(move |reason| poison.poison(reason)),
         };
         let journal = Journal::open(Arc::clone(&drive.io), options, &mut |record| {
@@ -137,7 +138,7 @@ impl DriveStore {
         })?;
         let store = Arc::new(Self {
             files: ShardFiles::open(Arc::clone(&drive.io))?,
-            pool: IoPool::start(&name)?,
+            pool: IoPool::start(&name, drive.threads.clone())?,
             cluster,
             id,
             incarnation,

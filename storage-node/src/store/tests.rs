@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,8 +19,7 @@ use coffer_common::types::{
 use proptest::prelude::*;
 
 use super::DriveStore;
-use crate::drive::OpenDrive;
-use crate::drive::faulty::{Faults, FaultyIo};
+use crate::drive::{Call, Effect, Fault, OpenDrive, SimulatedDrive, When};
 
 const CLUSTER: ClusterId = ClusterId(0xC0FFE4);
 const SEGMENT: u32 = 256 << 10;
@@ -35,27 +33,27 @@ pub(crate) fn format_small(path: &Path, segment_bytes: u32) -> DriveId {
 }
 
 struct Bench {
-    _dir: tempfile::TempDir,
-    path: PathBuf,
-    faults: Arc<Faults>,
+    drive: SimulatedDrive,
     store: Option<Arc<DriveStore>>,
 }
 
 impl Bench {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("drive");
-        format_small(&path, SEGMENT);
-        let mut bench = Self { _dir: dir, path, faults: Arc::default(), store: None };
+        let drive = SimulatedDrive::format(CLUSTER, DriveId(0xD), SEGMENT, 0);
+        let mut bench = Self { drive, store: None };
         bench.reopen();
         bench
     }
 
     fn reopen(&mut self) {
         self.store = None;
-        let mut drive = OpenDrive::open(&self.path, Some(CLUSTER)).unwrap();
-        drive.io = Arc::new(FaultyIo::new(&self.path, Arc::clone(&self.faults)));
-        self.store = Some(DriveStore::open(drive).unwrap());
+        self.store = Some(DriveStore::open(OpenDrive::simulated(&self.drive).unwrap()).unwrap());
+    }
+
+    /// The next start finds no index.
+    fn lose_index(&mut self) {
+        self.store = None;
+        self.drive.lose("index");
     }
 
     fn store(&self) -> &Arc<DriveStore> {
@@ -95,7 +93,7 @@ impl Bench {
     }
 
     fn segments(&self) -> usize {
-        std::fs::read_dir(self.path.join("journal")).unwrap().count()
+        self.drive.paths().iter().filter(|path| path.starts_with("journal/")).count()
     }
 
     fn shard_files(&self) -> usize {
@@ -313,8 +311,7 @@ async fn run_model(steps: Vec<Step>) {
                 }
             }
             Step::LoseIndex => {
-                bench.store = None;
-                std::fs::remove_dir_all(bench.path.join("index")).unwrap();
+                bench.lose_index();
                 bench.reopen();
             }
             _ => bench.reopen(),
@@ -322,8 +319,7 @@ async fn run_model(steps: Vec<Step>) {
         model.check(&bench).await;
     }
     let census = bench.store().info();
-    bench.store = None;
-    std::fs::remove_dir_all(bench.path.join("index")).unwrap();
+    bench.lose_index();
     bench.reopen();
     model.check(&bench).await;
     let rebuilt = bench.store().info();
@@ -400,10 +396,10 @@ async fn compaction_gives_back_the_room_of_what_was_overwritten() {
 async fn a_failed_sync_fails_the_drive_and_nothing_is_acknowledged() {
     let mut bench = Bench::new();
     bench.put(&object("a"), 1, b"one").await.unwrap();
-    bench.faults.sync.store(true, Ordering::SeqCst);
+    bench.drive.inject(Fault::new(Call::Sync, "", When::Always, Effect::Error));
     let refused = bench.put(&object("a"), 2, b"two").await;
     assert!(matches!(refused, Err(NodeError::DriveUnavailable { .. })), "{refused:?}");
-    bench.faults.sync.store(false, Ordering::SeqCst);
+    bench.drive.clear_faults();
     // It stays failed, for reads too: what is in memory may be more than what is on the drive.
     let refused = bench.call(&object("a"), SlotRequest::Query { inline_data: false }).await;
     assert!(matches!(refused, Err(NodeError::DriveUnavailable { .. })), "{refused:?}");
@@ -423,8 +419,7 @@ async fn a_full_drive_refuses_data_keeps_what_it_has_and_still_deletes() {
     let bench = Bench::new();
     bench.put(&object("kept"), 1, &data(1, 3000)).await.unwrap();
     // The spare segment is there; nothing more will fit.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    bench.faults.room.store(0, Ordering::SeqCst);
+    bench.drive.set_room(0);
     let mut counter = 1;
     let refused = loop {
         counter += 1;
@@ -451,11 +446,10 @@ async fn a_full_drive_refuses_data_keeps_what_it_has_and_still_deletes() {
 #[tokio::test]
 async fn a_full_file_system_in_the_middle_of_a_large_shard_leaves_nothing_behind() {
     let bench = Bench::new();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    bench.faults.room.store(100_000, Ordering::SeqCst);
+    bench.drive.set_room(100_000);
     let refused = bench.prepare_file(&object("large"), 1, &[7; 300_000]).await.unwrap();
     assert_eq!((refused, bench.shard_files()), (SlotReply::Refused(Refusal::Full), 0));
-    bench.faults.room.store(i64::MAX, Ordering::SeqCst);
+    bench.drive.set_room(1 << 40);
     bench.store().health.set_space(bench.store().drive.io.space().unwrap());
     assert!(matches!(bench.prepare_file(&object("large"), 1, &[7; 300_000]).await, Ok(SlotReply::View(..))));
 }
@@ -489,18 +483,11 @@ async fn a_damaged_shard_is_not_served_and_is_reported_missing() {
     let bench = Bench::new();
     let key = object("k");
     bench.put(&key, 1, &data(1, 9000)).await.unwrap();
-    let segment = bench.path.join("journal/0000000000000001");
-    let mut bytes = std::fs::read(&segment).unwrap();
-    let needle = &data(1, 9000)[..4096];
-    let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();
-    bytes[at + 17] ^= 1;
-    std::fs::write(&segment, bytes).unwrap();
+    assert!(bench.drive.damage("journal/0000000000000001", |bytes| {
+        let needle = &data(1, 9000)[..4096];
+        let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();
+        bytes[at + 17] ^= 1;
+    }));
     assert_eq!(bench.inline(&key).await, None);
-    for _ in 0..100 {
-        if bench.store().info().missing_shards == 1 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the damaged shard was not marked");
+    assert_eq!(bench.store().info().missing_shards, 1);
 }

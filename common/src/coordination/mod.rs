@@ -18,6 +18,8 @@ mod etcd;
 mod guard;
 mod local;
 mod options;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulated;
 mod state;
 
 #[cfg(test)]

@@ -93,6 +93,13 @@ impl State {
         self.reserved = durable.reserved;
     }
 
+    /// Applies checked writes at once, for a state that nobody has to make durable.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn commit(&mut self, writes: Vec<Write>) -> (Revision, Vec<WatchEvent>) {
+        self.revision += 1;
+        (self.revision, self.apply(writes, self.revision))
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<Entry> {
         self.keys.get(key).map(|value| value.entry(key))
     }

@@ -6,6 +6,7 @@
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+mod door;
 mod faulty;
 
 use async_trait::async_trait;
@@ -17,7 +18,8 @@ use crate::types::{
     RegisterKind, SlotIndex,
 };
 
-pub use faulty::{FaultPlan, FaultyNode};
+pub use door::{Door, Stand};
+pub use faulty::{Doors, FaultPlan, FaultyNode};
 
 /// Names one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

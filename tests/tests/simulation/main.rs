@@ -1,0 +1,66 @@
+//! The whole cluster in one thread: the real gateway, driver, cluster view, node and drive code over a simulated network,
+//! a simulated etcd and simulated drives, with troubles by a seed. A seed replays exactly.
+//!
+//! ```text
+//! cargo test -p coffer-tests --test simulation                                   # some seeds, as CI does
+//! SEEDS=0..2000 cargo test --release -p coffer-tests --test simulation -- --ignored --nocapture many
+//! SEED=17 cargo test -p coffer-tests --test simulation -- --ignored --nocapture one
+//! ```
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test, all of it")]
+#![allow(clippy::disallowed_methods, reason = "which seeds to run is for whoever starts it to say")]
+
+#[allow(dead_code, reason = "another suite needs the rest")]
+#[path = "../object/body.rs"]
+mod body;
+mod check;
+mod client;
+mod gateway;
+mod history;
+mod network;
+mod node;
+mod panics;
+mod plan;
+mod seeds;
+mod trace;
+mod trouble;
+mod upload;
+mod world;
+
+use plan::Plan;
+
+/// Seeds that CI runs.
+const CI_SEEDS: u64 = 60;
+
+#[test]
+fn seeds_hold() {
+    seeds::run_all(0..CI_SEEDS);
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in [3, 11, 42] {
+        let digest = |_| world::run(Plan::of(seed), false).digest;
+        let digests = [(), ()].map(digest);
+        assert_eq!(digests[0], digests[1], "seed {seed}");
+    }
+}
+
+#[test]
+#[ignore = "on demand: SEEDS=from..to"]
+fn many() {
+    let range = std::env::var("SEEDS").expect("SEEDS=from..to");
+    let (from, to) = range.split_once("..").expect("SEEDS=from..to");
+    seeds::run_all(from.parse().unwrap()..to.parse().unwrap());
+}
+
+#[test]
+#[ignore = "on demand: SEED=number, prints what happens"]
+fn one() {
+    let seed = std::env::var("SEED").expect("SEED=number").parse().unwrap();
+    let plan = Plan::of(seed);
+    println!("{plan:#?}");
+    let report = world::run(plan, true);
+    println!("{report:?}");
+    assert!(report.wrong.is_empty(), "seed {seed}:\n{}", report.wrong.join("\n"));
+}

@@ -1,8 +1,8 @@
 //! What a simulation puts in the place of the operating system on its thread: chance, the wall clock, and work that would
 //! block. Only with the feature `simulation`; a thread without it, and every server, has the real ones.
 //!
-//! Owns: one [`World`] per thread, which [`random`](crate::random), [`time`](crate::time) and
-//! [`blocking`](crate::blocking) look at. Never decides when something happens: that is the runtime's paused clock.
+//! Owns: one world per thread, which [`random`](crate::random), [`time`](crate::time) and
+//! [`blocking`](crate::blocking) look at, and the rules that are broken on purpose. Never decides when something happens: that is the runtime's paused clock.
 
 use std::cell::RefCell;
 
@@ -10,6 +10,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
+use crate::protocol::flaw::Flaw;
 use crate::time::UnixMillis;
 
 struct World {
@@ -17,6 +18,8 @@ struct World {
     /// Wall time at `began`.
     epoch: UnixMillis,
     began: Instant,
+    /// A bit per [`Flaw`].
+    broken_rules: u32,
 }
 
 thread_local! {
@@ -27,7 +30,7 @@ thread_local! {
 /// paused: wall time follows that clock.
 #[must_use]
 pub fn enter(seed: u64, epoch: UnixMillis) -> Entered {
-    let world = World { random: StdRng::seed_from_u64(seed), epoch, began: Instant::now() };
+    let world = World { random: StdRng::seed_from_u64(seed), epoch, began: Instant::now(), broken_rules: 0 };
     WORLD.with_borrow_mut(|place| *place = Some(world));
     Entered(())
 }
@@ -48,6 +51,20 @@ pub fn jump(milliseconds: i64) {
             world.epoch = UnixMillis(world.epoch.0.saturating_add_signed(milliseconds));
         }
     });
+}
+
+/// From now on the protocol's machines on this thread break a rule, to show that it would be noticed.
+pub fn break_rule(flaw: Flaw) {
+    WORLD.with_borrow_mut(|world| {
+        if let Some(world) = world {
+            world.broken_rules |= 1 << flaw as u8;
+        }
+    });
+}
+
+/// The rules that are broken on this thread, a bit per [`Flaw`].
+pub(crate) fn broken_rules() -> u32 {
+    WORLD.with_borrow(|world| world.as_ref().map_or(0, |world| world.broken_rules))
 }
 
 /// Whether this thread is simulated.

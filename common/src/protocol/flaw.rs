@@ -1,13 +1,13 @@
 //! Rules of the client machines that the simulation can break on purpose, to show that it would notice.
 //!
 //! Outside tests and the `simulation` feature a [`Geometry`](super::quorum::Geometry) cannot carry a flaw, and
-//! [`Geometry::breaks`](super::quorum::Geometry::breaks) is `false` at compile time. With the feature only
-//! `simulation` makes flawed geometries.
+//! `Geometry::breaks` is `false` at compile time. With the feature `simulation` makes flawed geometries, and so does a
+//! thread on which `simulated::break_rule` was called.
 
 /// A rule that is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub(crate) enum Flaw {
+pub enum Flaw {
     /// Reads return an undecided version without writing it back.
     NoWriteBack,
     /// Reads are decided by R0 − 1 answers.

@@ -16,7 +16,7 @@
 
 pub mod action;
 pub mod fenced;
-pub(crate) mod flaw;
+pub mod flaw;
 pub mod message;
 pub mod quorum;
 pub mod reader;

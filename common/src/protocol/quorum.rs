@@ -27,7 +27,7 @@ impl Geometry {
         Self {
             n,
             #[cfg(any(test, feature = "simulation"))]
-            flaws: 0,
+            flaws: crate::simulated::broken_rules(),
         }
     }
 

@@ -14,6 +14,7 @@ use coffer_common::types::{BucketId, RegisterKey};
 use crate::body;
 use crate::client::{Read, list, read, value_of};
 use crate::gateway::Gateway;
+use crate::keeper;
 use crate::trace::note;
 use crate::world::{BUCKET, World};
 
@@ -29,6 +30,7 @@ pub(crate) async fn after_quiet(world: &Arc<World>) -> Vec<String> {
     let Ok(Some(entry)) = entry else { return vec![format!("no bucket record: {entry:?}")] };
     let record: serde_json::Value = serde_json::from_slice(&entry.value).expect("a record is JSON");
     let bucket: BucketId = serde_json::from_value(record["id"].clone()).expect("a record has an id");
+    wrong.extend(keeper::check(world, &gateways).await);
     wrong.extend(census(gateway).await);
     for key in world.history.keys() {
         wrong.extend(look_at(world, gateway, bucket, &key).await.err());
@@ -40,7 +42,7 @@ async fn read_all(world: &Arc<World>, gateway: &Gateway) -> Vec<String> {
     let mut wrong = Vec::new();
     for key in world.history.keys() {
         let (begin, wanted) = (world.history.now(), key.clone());
-        let answer = gateway.serve(|store| async move { read(&store, &wanted).await }).await;
+        let answer = gateway.serve(|store| async move { read(&store, BUCKET, &wanted).await }).await;
         note!(world.trace, "in the end {key}: {answer:?}");
         match answer {
             Some(Read::Found(info, bytes)) => {

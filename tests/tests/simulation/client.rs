@@ -75,8 +75,7 @@ impl Client {
     }
 
     pub(crate) fn gateway(&mut self) -> Arc<Gateway> {
-        let gateways = self.world.gateways.lock();
-        Arc::clone(&gateways[self.random.random_range(0..gateways.len())])
+        self.world.any_gateway(&mut self.random)
     }
 
     /// A body of a new value; now and then one whose shards are files.
@@ -112,14 +111,7 @@ impl Client {
     async fn write(&mut self, key: &str, condition: WriteCondition, call: impl Fn(Value) -> Call) {
         let (value, bytes) = self.new_value();
         let (begin, gateway) = (self.history().now(), self.gateway());
-        let request = PutObject {
-            bucket: body::name(BUCKET),
-            key: body::key(key),
-            attributes: attributes(value),
-            owner: Owner::default(),
-            condition,
-            body: body::body(&bytes),
-        };
+        let request = put_request(BUCKET, key, (value, &bytes), condition);
         let answer = gateway.serve(|store| async move { store.put_object(request).await }).await;
         let returned = match &answer {
             Some(Ok(info)) => {
@@ -161,7 +153,7 @@ impl Client {
     async fn get(&mut self, key: &str) {
         let (begin, gateway) = (self.history().now(), self.gateway());
         let wanted = key.to_owned();
-        let answer = gateway.serve(|store| async move { read(&store, &wanted).await }).await;
+        let answer = gateway.serve(|store| async move { read(&store, BUCKET, &wanted).await }).await;
         match &answer {
             Some(Read::Found(info, bytes)) => {
                 self.see(key, info);
@@ -175,7 +167,7 @@ impl Client {
 
     async fn head(&mut self, key: &str) {
         let (begin, gateway) = (self.history().now(), self.gateway());
-        let request = get_request(key);
+        let request = get_request(BUCKET, key);
         let answer = gateway.serve(|store| async move { store.head_object(request).await }).await;
         let value = match &answer {
             Some(Ok((info, _))) => Some(value_of(info)),
@@ -282,9 +274,20 @@ impl std::fmt::Debug for Read {
     }
 }
 
-fn get_request(key: &str) -> GetObject {
+/// A write of a value.
+pub(crate) fn put_request(
+    bucket: &str,
+    key: &str,
+    (value, bytes): (Value, &Bytes),
+    condition: WriteCondition,
+) -> PutObject {
+    let request = body::put_request(bucket, key, body::body(bytes));
+    PutObject { attributes: attributes(value), condition, ..request }
+}
+
+fn get_request(bucket: &str, key: &str) -> GetObject {
     GetObject {
-        bucket: body::name(BUCKET),
+        bucket: body::name(bucket),
         key: body::key(key),
         version: None,
         select: Select::All,
@@ -293,8 +296,8 @@ fn get_request(key: &str) -> GetObject {
 }
 
 /// Reads an object to its end.
-pub(crate) async fn read(store: &ObjectStore, key: &str) -> Read {
-    let mut object = match store.get_object(get_request(key)).await {
+pub(crate) async fn read(store: &ObjectStore, bucket: &str, key: &str) -> Read {
+    let mut object = match store.get_object(get_request(bucket, key)).await {
         Ok(object) => object,
         Err(GetError::NoSuchKey) => return Read::Missing,
         Err(error) => return Read::Failed(error.to_string()),

@@ -12,13 +12,14 @@ use coffer_common::node::{
     Door, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard, ReadShard, ShardBlocks,
     ShardPieces, SlotCall, Snapshot, SnapshotKind, Stand,
 };
-use coffer_common::protocol::message::{SlotReply, SlotRequest};
+use coffer_common::protocol::message::{SlotReply, SlotRequest, VersionState};
 use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{BucketId, DriveId, NodeId};
-use coffer_storage_node::{SimulatedDrive, StorageNode, settle};
+use coffer_storage_node::{Call, Effect, Fault, SimulatedDrive, StorageNode, When, settle};
 use parking_lot::Mutex;
 
 use crate::network::Place;
+use crate::plan::Broken;
 use crate::trace::{Trace, note};
 use crate::world::World;
 
@@ -34,13 +35,35 @@ pub(crate) struct Host {
     id: NodeId,
     door: Arc<Door>,
     trace: Arc<Trace>,
+    broken: Option<Broken>,
     /// The process, and how many there were.
     running: Mutex<(u64, Option<Arc<StorageNode>>)>,
 }
 
 impl Host {
-    pub(crate) fn new(id: NodeId, trace: &Arc<Trace>) -> Arc<Self> {
-        Arc::new(Self { id, door: Arc::default(), trace: Arc::clone(trace), running: Mutex::default() })
+    pub(crate) fn new(id: NodeId, trace: &Arc<Trace>, broken: Option<Broken>) -> Arc<Self> {
+        let (door, trace, running) = (Arc::default(), Arc::clone(trace), Mutex::default());
+        Arc::new(Self { id, door, trace, broken, running })
+    }
+
+    /// What a broken node makes of a request.
+    fn distort(&self, request: SlotRequest) -> SlotRequest {
+        match (self.broken, request) {
+            (Some(Broken::UnkeptFences), SlotRequest::Fence { .. }) => {
+                SlotRequest::Query { inline_data: false }
+            }
+            (_, request) => request,
+        }
+    }
+
+    /// What a broken node makes of an answer.
+    fn distorted(&self, mut reply: SlotReply) -> SlotReply {
+        if let (Some(Broken::AllStable), SlotReply::View(view, _)) = (self.broken, &mut reply)
+            && let Some(current) = &mut view.current
+        {
+            current.state = VersionState::Stable;
+        }
+        reply
     }
 
     pub(crate) fn id(&self) -> &NodeId {
@@ -90,7 +113,9 @@ fn name(request: &SlotRequest) -> &'static str {
 impl NodeClient for Host {
     async fn call(&self, call: SlotCall) -> Result<SlotReply, NodeError> {
         let (address, request) = (call.address, name(&call.request));
+        let call = SlotCall { request: self.distort(call.request), ..call };
         let reply = self.ask(|node| async move { node.call(call).await }).await;
+        let reply = reply.map(|reply| self.distorted(reply));
         let told = match &reply {
             Ok(SlotReply::View(..)) => "view",
             Ok(SlotReply::Committed { .. }) => "committed",
@@ -167,6 +192,12 @@ impl Node {
 
     /// The drives take whoever opens them.
     pub(crate) fn open(&self) {
+        if self.host.broken == Some(Broken::LyingSyncs) {
+            for call in [Call::Sync, Call::SyncFolder] {
+                let lie = Fault::new(call, "", When::Always, Effect::Lost);
+                self.drives.iter().for_each(|drive| drive.inject(lie.clone()));
+            }
+        }
         let node = StorageNode::open_simulated(self.host.id.clone(), &self.drives);
         self.host.replace(Some(node.expect("a node opens on drives that only lost power")));
     }

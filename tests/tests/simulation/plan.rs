@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use coffer_common::limits::INLINE_SHARD_BYTES;
 use coffer_common::node::FaultPlan;
+use coffer_common::protocol::flaw::Flaw;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -56,6 +57,19 @@ const TROUBLES: [Trouble; 13] = [
     Trouble::Rot,
 ];
 
+/// A product that is broken on purpose, to show that it would be noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// A client machine does not keep a rule.
+    Rule(Flaw),
+    /// Drives say that they have synced what they have not: nodes answer before anything is durable.
+    LyingSyncs,
+    /// Nodes promise fences and do not keep them: whoever believes to hold a lock may commit.
+    UnkeptFences,
+    /// Nodes forget which versions are COMMITTED: they say STABLE of whatever they have.
+    AllStable,
+}
+
 /// The shape of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -70,6 +84,8 @@ pub(crate) struct Plan {
     pub(crate) shape: Shape,
     pub(crate) gateways: usize,
     pub(crate) clients: usize,
+    /// Clients that make and delete a bucket.
+    pub(crate) keepers: usize,
     /// Operations of each client.
     pub(crate) operations: usize,
     pub(crate) keys: usize,
@@ -79,6 +95,8 @@ pub(crate) struct Plan {
     pub(crate) calm: Duration,
     /// The longest time that a client does nothing.
     pub(crate) think: Duration,
+    /// What is broken; nothing, as a rule.
+    pub(crate) broken: Option<Broken>,
 }
 
 impl Plan {
@@ -89,35 +107,47 @@ impl Plan {
         } else {
             Shape { nodes: random.random_range(3..=5), drives: 1 }
         };
-        let share = |random: &mut StdRng, most: f64| {
-            if random.random_bool(0.5) { 0.0 } else { random.random_range(0.0..most) }
-        };
         let slowest = [2, 10, 50, 400][random.random_range(0..4)];
-        let delay = Duration::from_micros(100)..Duration::from_millis(slowest);
-        let network = FaultPlan {
-            drop: share(random, 0.05),
-            stall: share(random, 0.02),
-            lose: share(random, 0.05),
-            duplicate: share(random, 0.1),
-            error: share(random, 0.01),
-            delay: delay.clone(),
-            reply_delay: delay,
-            patience: Duration::from_millis(random.random_range(100..12_000)),
-        };
         let wanted = random.random_range(0.1..0.7);
-        let troubles = TROUBLES.into_iter().filter(|_| random.random_bool(wanted)).collect();
-        Self {
+        let troubles: Vec<_> = TROUBLES.into_iter().filter(|_| random.random_bool(wanted)).collect();
+        // After a restore buckets come back that were deleted since the snapshot: that is the operator's to mend.
+        let restored = troubles.contains(&Trouble::RestoreEtcd);
+        let plan = Self {
             seed,
             shape,
             gateways: 3,
             clients: random.random_range(2..=5),
+            keepers: if restored || random.random_bool(0.7) { 0 } else { 2 },
             operations: 25,
             keys: random.random_range(1..=5),
-            network,
+            network: network(random, slowest),
             troubles,
             calm: Duration::from_millis(random.random_range(300..4_000)),
             think: Duration::from_millis([0, 50, 500, 2_000][random.random_range(0..4)]),
+            broken: None,
+        };
+        if random.random_bool(0.3) { plan.torn(random) } else { plan }
+    }
+
+    /// One key of few slots on a slow network, and gateways that are torn from the middle of a COMMIT again and again.
+    fn torn(self, random: &mut StdRng) -> Self {
+        let tear = [Trouble::KillGateway, Trouble::Partition, Trouble::PauseGateway, Trouble::KillNode];
+        Self {
+            shape: Shape { nodes: random.random_range(3..=5), drives: 1 },
+            clients: 4,
+            keepers: 0,
+            keys: 1,
+            network: network(random, 400),
+            troubles: tear.into_iter().filter(|_| random.random_bool(0.6)).collect(),
+            calm: Duration::from_millis(random.random_range(100..800)),
+            think: Duration::ZERO,
+            ..self
         }
+    }
+
+    /// The same with something broken.
+    pub(crate) fn with(self, broken: Broken) -> Self {
+        Self { broken: Some(broken), ..self }
     }
 
     /// A body whose shards are files, with every parity of this shape.
@@ -130,5 +160,23 @@ impl Plan {
     pub(crate) fn quiet_network() -> FaultPlan {
         let delay = Duration::from_micros(100)..Duration::from_millis(2);
         FaultPlan { delay: delay.clone(), reply_delay: delay, ..FaultPlan::default() }
+    }
+}
+
+/// A network on which messages take up to so many milliseconds.
+fn network(random: &mut StdRng, slowest: u64) -> FaultPlan {
+    let share = |random: &mut StdRng, most: f64| {
+        if random.random_bool(0.5) { 0.0 } else { random.random_range(0.0..most) }
+    };
+    let delay = Duration::from_micros(100)..Duration::from_millis(slowest);
+    FaultPlan {
+        drop: share(random, 0.05),
+        stall: share(random, 0.02),
+        lose: share(random, 0.05),
+        duplicate: share(random, 0.1),
+        error: share(random, 0.01),
+        delay: delay.clone(),
+        reply_delay: delay,
+        patience: Duration::from_millis(random.random_range(100..12_000)),
     }
 }

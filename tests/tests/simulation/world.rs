@@ -20,16 +20,19 @@ use coffer_gateway::object::{CreateBucketError, Owner};
 use coffer_storage_node::SimulatedDrive;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use rand::RngExt;
+use rand::rngs::StdRng;
 
 use crate::body;
 use crate::check;
 use crate::client::Client;
 use crate::gateway::Gateway;
 use crate::history::History;
+use crate::keeper::{Keeper, Kept};
 use crate::network::Network;
 use crate::node::{Host, Node};
 use crate::panics;
-use crate::plan::{Plan, Shape};
+use crate::plan::{Broken, Plan, Shape};
 use crate::trace::Trace;
 use crate::trouble;
 use crate::upload::Upload;
@@ -55,6 +58,7 @@ pub(crate) struct World {
     pub(crate) gateways: Mutex<Vec<Arc<Gateway>>>,
     pub(crate) history: History,
     pub(crate) uploads: Mutex<Vec<Upload>>,
+    pub(crate) kept: Kept,
 }
 
 /// What a seed came to.
@@ -74,6 +78,9 @@ pub(crate) fn run(plan: Plan, shown: bool) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let _world = simulated::enter(plan.seed, EPOCH);
+        if let Some(Broken::Rule(flaw)) = plan.broken {
+            simulated::break_rule(flaw);
+        }
         let world = World::start(plan, shown).await;
         world.live().await;
         let mut wrong = check::after_quiet(&world).await;
@@ -88,8 +95,9 @@ impl World {
     async fn start(plan: Plan, shown: bool) -> Arc<Self> {
         let trace = Arc::new(Trace::new(shown));
         let etcd = SimulatedEtcd::start(Duration::from_micros(100)..Duration::from_millis(3));
-        let hosts: Vec<_> =
-            (0..plan.shape.nodes).map(|index| Host::new(NodeId(format!("n{index}")), &trace)).collect();
+        let hosts: Vec<_> = (0..plan.shape.nodes)
+            .map(|index| Host::new(NodeId(format!("n{index}")), &trace, plan.broken))
+            .collect();
         let nodes: Vec<_> = hosts
             .iter()
             .enumerate()
@@ -107,6 +115,7 @@ impl World {
             gateways: Mutex::default(),
             history: History::default(),
             uploads: Mutex::default(),
+            kept: Kept::default(),
         });
         world.nodes.iter().for_each(|node| node.start(&world));
         for index in 0..world.plan.gateways {
@@ -115,6 +124,11 @@ impl World {
         }
         world.make_bucket().await;
         world
+    }
+
+    pub(crate) fn any_gateway(&self, random: &mut StdRng) -> Arc<Gateway> {
+        let gateways = self.gateways.lock();
+        Arc::clone(&gateways[random.random_range(0..gateways.len())])
     }
 
     async fn make_bucket(&self) {
@@ -132,7 +146,8 @@ impl World {
     async fn live(self: &Arc<Self>) {
         self.network.calm(&self.plan.network);
         let clients = (0..self.plan.clients).map(|number| Client::new(self, number).run());
-        let clients: Vec<_> = clients.map(tokio::spawn).collect();
+        let keepers = (0..self.plan.keepers).map(|number| Keeper::new(self, number).run());
+        let clients: Vec<_> = clients.map(tokio::spawn).chain(keepers.map(tokio::spawn)).collect();
         let troubles = trouble::Troubles::start(self);
         for client in join_all(clients).await {
             client.expect("a client does not panic");

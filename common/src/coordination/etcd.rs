@@ -1,4 +1,4 @@
-//! The coordinator on etcd: the only file that knows the etcd client.
+//! The coordinator on etcd: the only place that knows the etcd client.
 //!
 //! ## Flow
 //! 1. A supervisor task connects, grants the session lease (10 s), keeps it alive, and after a loss grants a new one
@@ -14,19 +14,26 @@
 //! etcd's own view. A lock whose creation was not answered is removed in the background by its token; a key of this
 //! session that nobody here holds is such a leftover and is removed by the next local contender.
 //!
+//! Every read looks for the cluster's record, and every change demands it, once it has been seen: an etcd without it has
+//! lost its data, and answers nothing that could be believed. To the caller it is unavailable.
+//!
 //! ## Retries
 //! Only the background tasks retry. Calls answer their error; outcome unknown after a timeout.
 
+mod calls;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use bytes::Bytes;
+use calls::{call, connect_options, explain, get_response, revision, ttl, unavailable};
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, Error, EventType, GetOptions,
-    GetResponse, Identity, KeyValue, PutOptions, TlsOptions, Txn, TxnOp, TxnOpResponse, WatchOptions,
+    Client, Compare, CompareOp, DeleteOptions, EventType, GetOptions, GetResponse, KeyValue, PutOptions, Txn,
+    TxnOp, WatchOptions,
 };
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -41,10 +48,6 @@ use super::{
 use crate::limits::SESSION_TTL;
 use crate::types::Fence;
 
-/// A call that etcd has not answered by then is given up.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-/// HTTP/2 pings; etcd refuses clients that ping more often than every 5 s.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 const WATCH_QUEUE: usize = 256;
 
@@ -67,6 +70,8 @@ struct Inner {
     /// What must be written again under a new session.
     leased: Mutex<BTreeMap<String, Bytes>>,
     locks: NameLocks,
+    /// Whether the cluster's record has been seen.
+    founded: AtomicBool,
     stop: CancellationToken,
 }
 
@@ -96,6 +101,7 @@ impl EtcdCoordinator {
             session: watch::Sender::new(None),
             leased: Mutex::default(),
             locks: NameLocks::default(),
+            founded: AtomicBool::new(false),
             stop: CancellationToken::new(),
         });
         let (supervised, stop) = (inner.clone(), inner.stop.clone());
@@ -145,17 +151,48 @@ impl Inner {
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, CoordinatorError> {
+        let (found, revision) = self.read(prefix, Some(GetOptions::new().with_prefix())).await?;
+        Ok(Listing { entries: found.kvs().iter().map(|kv| self.entry(kv)).collect(), revision })
+    }
+
+    /// Reads, and looks for the cluster's record at the same revision: an etcd that had it once and has it no more has
+    /// lost its data, and what it does not know may well be there.
+    async fn read(
+        &self,
+        key: &str,
+        options: Option<GetOptions>,
+    ) -> Result<(GetResponse, Revision), CoordinatorError> {
         let mut client = self.client()?;
-        let options = GetOptions::new().with_prefix();
-        let reply = call(client.get(self.key(prefix), Some(options))).await?;
-        let entries = reply.kvs().iter().map(|kv| self.entry(kv)).collect();
-        Ok(Listing { entries, revision: revision(reply.header().map_or(0, |header| header.revision())) })
+        let reads = [TxnOp::get(self.key(key), options), TxnOp::get(self.key(CLUSTER_KEY), None)];
+        let reply = call(client.txn(Txn::new().and_then(reads))).await?;
+        let mut found = reply.op_responses().into_iter().filter_map(get_response);
+        let (Some(answer), Some(record)) = (found.next(), found.next()) else {
+            return Err(unavailable("etcd answered two reads with less"));
+        };
+        if !record.kvs().is_empty() {
+            self.founded.store(true, Ordering::Release);
+        } else if self.is_founded() {
+            return Err(unavailable(
+                "etcd does not know this cluster any more: its data is lost, or another etcd's",
+            ));
+        }
+        Ok((answer, revision(reply.header().map_or(0, |header| header.revision()))))
+    }
+
+    fn is_founded(&self) -> bool {
+        self.founded.load(Ordering::Acquire)
+    }
+
+    /// What every change demands besides its own conditions.
+    fn still_founded(&self) -> Option<Compare> {
+        let record = self.key(CLUSTER_KEY);
+        self.is_founded().then(|| Compare::create_revision(record, CompareOp::Greater, 0))
     }
 
     async fn transaction(&self, writes: &[Write]) -> Result<Revision, CoordinatorError> {
         let mut client = self.client()?;
         let lease = self.live_session().map(|session| session.lease);
-        let mut compares = Vec::new();
+        let mut compares = Vec::from_iter(self.still_founded());
         let mut operations = Vec::new();
         for write in writes {
             let key = self.key(&write.key);
@@ -183,6 +220,7 @@ impl Inner {
         }
         let reply = call(client.txn(Txn::new().when(compares).and_then(operations))).await?;
         if !reply.succeeded() {
+            self.read(CLUSTER_KEY, None).await?;
             let key = writes.first().map(|write| write.key.clone()).unwrap_or_default();
             return Err(CoordinatorError::Conflict { key });
         }
@@ -231,6 +269,7 @@ impl Inner {
                 client
             }
         };
+        self.read(CLUSTER_KEY, None).await?;
         let asked = Instant::now();
         let ttl_s = i64::try_from(SESSION_TTL.as_secs()).unwrap_or(i64::MAX);
         let granted = call(client.lease_grant(ttl_s, None)).await?;
@@ -403,20 +442,21 @@ impl Inner {
         let mut client = self.client()?;
         let put = TxnOp::put(key, token, Some(PutOptions::new().with_lease(lease)));
         let record = TxnOp::get(self.key(CLUSTER_KEY), None::<GetOptions>);
+        let free = Compare::create_revision(key, CompareOp::Equal, 0);
         let txn = Txn::new()
-            .when([Compare::create_revision(key, CompareOp::Equal, 0)])
+            .when(Vec::from_iter(self.still_founded().into_iter().chain([free])))
             .and_then([put, record])
             .or_else([TxnOp::get(key, None::<GetOptions>)]);
         let reply = call(client.txn(txn)).await?;
         let header_revision = reply.header().map_or(0, |header| header.revision());
-        let read = reply.op_responses().into_iter().find_map(|answer| match answer {
-            TxnOpResponse::Get(read) => Some(read),
-            TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
-        });
+        let read = reply.op_responses().into_iter().find_map(get_response);
         let kv = read.as_ref().map(GetResponse::kvs).and_then(<[KeyValue]>::first);
         if reply.succeeded() {
             let generation = kv.and_then(|kv| super::record_generation(kv.value())).unwrap_or(1);
             return Ok(LockAnswer::Taken(Fence { generation, revision: revision(header_revision) }));
+        }
+        if kv.is_none() {
+            self.read(CLUSTER_KEY, None).await?;
         }
         let (lease, value) = kv.map_or((0, Vec::new()), |kv| (kv.lease(), kv.value().to_vec()));
         Ok(LockAnswer::Held { lease, value, revision: header_revision })
@@ -495,9 +535,8 @@ impl Drop for Leftover {
 #[async_trait]
 impl Coordinator for EtcdCoordinator {
     async fn get(&self, key: &str) -> Result<Option<Entry>, CoordinatorError> {
-        let mut client = self.inner.client()?;
-        let reply = call(client.get(self.inner.key(key), None)).await?;
-        Ok(reply.kvs().first().map(|kv| self.inner.entry(kv)))
+        let (found, _) = self.inner.read(key, None).await?;
+        Ok(found.kvs().first().map(|kv| self.inner.entry(kv)))
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, CoordinatorError> {
@@ -532,67 +571,4 @@ impl Coordinator for EtcdCoordinator {
             tracing::debug!(%error, "etcd session was not given back; it ends by itself");
         }
     }
-}
-
-fn connect_options(options: &EtcdOptions) -> ConnectOptions {
-    let mut connect = ConnectOptions::new()
-        .with_connect_timeout(CALL_TIMEOUT)
-        .with_keep_alive(PING_INTERVAL, CALL_TIMEOUT)
-        .with_keep_alive_while_idle(true)
-        .with_require_leader(true)
-        .with_auto_token_refresh(options.user.is_some());
-    if let Some((user, password)) = &options.user {
-        connect = connect.with_user(user, password);
-    }
-    if let Some(tls) = &options.tls {
-        let mut config = TlsOptions::new();
-        if let Some(ca) = &tls.ca_pem {
-            config = config.ca_certificate(Certificate::from_pem(ca));
-        }
-        if let Some((certificate, key)) = &tls.identity_pem {
-            config = config.identity(Identity::from_pem(certificate, key));
-        }
-        connect = connect.with_tls(config);
-    }
-    connect
-}
-
-async fn call<T>(reply: impl Future<Output = Result<T, Error>>) -> Result<T, CoordinatorError> {
-    match timeout(CALL_TIMEOUT, reply).await {
-        Ok(reply) => reply.map_err(explain),
-        Err(_) => Err(CoordinatorError::Timeout(CALL_TIMEOUT)),
-    }
-}
-
-fn explain(error: Error) -> CoordinatorError {
-    match &error {
-        // Written without the status codes' type, which belongs to the transport's crate.
-        Error::GRpcStatus(status) if status.message().contains("requested lease not found") => {
-            CoordinatorError::SessionLost
-        }
-        Error::GRpcStatus(status) => match i32::from(status.code()) {
-            // INVALID_ARGUMENT, PERMISSION_DENIED, UNIMPLEMENTED, UNAUTHENTICATED.
-            3 | 7 | 12 | 16 => CoordinatorError::Refused(status.message().to_owned()),
-            _ => CoordinatorError::Unavailable(status.message().to_owned()),
-        },
-        Error::LeaseKeepAliveError(reason) if reason.contains("lease not found") => {
-            CoordinatorError::SessionLost
-        }
-        Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::InvalidMetadataValue(_) => {
-            CoordinatorError::Refused(error.to_string())
-        }
-        _ => CoordinatorError::Unavailable(error.to_string()),
-    }
-}
-
-fn unavailable(reason: &str) -> CoordinatorError {
-    CoordinatorError::Unavailable(reason.to_owned())
-}
-
-fn revision(value: i64) -> Revision {
-    Revision::try_from(value).unwrap_or(0)
-}
-
-fn ttl(seconds: i64) -> Duration {
-    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }

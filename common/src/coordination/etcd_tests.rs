@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Coordinator, CoordinatorError, EtcdCoordinator, EtcdOptions, Expected, WatchEvent, conformance};
+use super::{
+    CLUSTER_KEY, Coordinator, CoordinatorError, EtcdCoordinator, EtcdOptions, Expected, WatchEvent,
+    conformance,
+};
 
 struct Etcd {
     process: Option<Child>,
@@ -135,4 +138,38 @@ async fn outage_ends_the_session_and_everything_returns_with_etcd() {
         .await;
     let later = two.lock("k", Duration::from_secs(20)).await.unwrap();
     assert!(later.fence() > held.fence());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_has_lost_the_cluster_is_not_believed() {
+    let Some(mut etcd) = Etcd::start() else { return };
+    let one = etcd.connect().await;
+    let record = Bytes::from_static(br#"{"generation":1}"#);
+    one.put(CLUSTER_KEY, record.clone(), Expected::Absent, false).await.unwrap();
+    one.put("buckets/b", Bytes::from_static(b"1"), Expected::Absent, false).await.unwrap();
+    let mut events = one.watch("buckets/");
+    let Some(WatchEvent::Reset(start)) = events.recv().await else { panic!("a watch begins with a reset") };
+    assert_eq!(start.entries.len(), 1);
+
+    etcd.kill();
+    std::fs::remove_dir_all(etcd.folder.path().join("data")).unwrap();
+    etcd.run();
+    // Somebody who has never seen the cluster finds an etcd that works.
+    let stranger = etcd.connect().await;
+    assert_eq!(stranger.get("buckets/b").await.unwrap(), None);
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while Instant::now() < deadline {
+        assert!(one.get("buckets/b").await.is_err(), "absence is not known");
+        assert!(one.list("buckets/").await.is_err(), "absence is not known");
+        let created = one.put("buckets/b", Bytes::new(), Expected::Absent, false).await;
+        assert!(created.is_err_and(|error| error.retryable()), "made a second time");
+        assert!(one.lock("k", Duration::ZERO).await.is_err(), "a fence that went back");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(!one.session_alive());
+    assert!(events.try_recv().is_err(), "the watch told of a state that is none");
+
+    stranger.put(CLUSTER_KEY, record, Expected::Absent, false).await.unwrap();
+    one.ready(Duration::from_secs(30)).await.unwrap();
+    assert_eq!(one.get("buckets/b").await.unwrap(), None, "who puts the record back vouches for the rest");
 }

@@ -1,30 +1,33 @@
-use std::fs;
-use std::path::Path;
-
 use bytes::Bytes;
 use coffer_common::types::{ClusterId, DriveId};
 use proptest::prelude::*;
 
 use super::frame::{Frame, SegmentHeader, decode_footer, encode_footer, encode_trailer};
 use super::*;
-use crate::drive::{FileIo, Threads};
+use crate::drive::SimulatedDrive;
 
 const SEGMENT: u32 = 16 << 10;
+const FIRST: &str = "journal/0000000000000001";
 const OWNER: Owner = Owner { cluster: ClusterId(1), drive: DriveId(2) };
 
 type Seen = Vec<(u64, RecordKind, Vec<u8>)>;
 
-fn open(dir: &Path, applied: u64) -> Result<(Journal, Seen), JournalError> {
+fn drive() -> SimulatedDrive {
+    SimulatedDrive::format(OWNER.cluster, OWNER.drive, SEGMENT, 0)
+}
+
+fn open(drive: &SimulatedDrive, applied: u64) -> Result<(Journal, Seen), JournalError> {
     let mut seen = Vec::new();
+    let (io, threads) = drive.open();
     let options = OpenOptions {
         owner: OWNER,
         segment_bytes: SEGMENT,
         applied,
         name: "test",
-        threads: Threads::Own,
+        threads,
         on_failure: Box::new(|_| {}),
     };
-    let journal = Journal::open(Arc::new(FileIo::new(dir)), options, &mut |record| {
+    let journal = Journal::open(io, options, &mut |record| {
         seen.push((record.sequence, record.kind, record.payload.to_vec()));
         Ok(())
     })?;
@@ -73,11 +76,11 @@ fn golden_bytes_of_header_record_footer_and_trailer() {
 
 #[test]
 fn records_survive_segments_and_restarts_and_only_the_tail_is_replayed() {
-    let dir = tempfile::tempdir().unwrap();
+    let drive = drive();
     let mut expected = Vec::new();
     let mut places = Vec::new();
     for round in 0..3u8 {
-        let (journal, seen) = open(dir.path(), 0).unwrap();
+        let (journal, seen) = open(&drive, 0).unwrap();
         assert_eq!(metadata(&seen), expected);
         for index in 0..40u8 {
             let shard = vec![index; 700];
@@ -91,7 +94,7 @@ fn records_survive_segments_and_restarts_and_only_the_tail_is_replayed() {
         journal.durable_blocking(journal.last_sequence()).unwrap();
     }
     let half = expected[60].0;
-    let (journal, seen) = open(dir.path(), half).unwrap();
+    let (journal, seen) = open(&drive, half).unwrap();
     assert_eq!(metadata(&seen), expected[61..]);
     for (place, payload) in &places {
         assert_eq!(&journal.read_record(*place).unwrap(), payload);
@@ -111,17 +114,17 @@ fn records_survive_segments_and_restarts_and_only_the_tail_is_replayed() {
 
 #[test]
 fn a_journal_that_ends_before_what_was_applied_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = open(dir.path(), 0).unwrap();
+    let drive = drive();
+    let (journal, _) = open(&drive, 0).unwrap();
     append(&journal, RecordKind::Boot, b"1");
     drop(journal);
-    let refused = open(dir.path(), 2).err().unwrap();
+    let refused = open(&drive, 2).err().unwrap();
     assert!(matches!(refused, JournalError::RolledBack { end: 1, applied: 2 }), "{refused}");
 }
 
 /// Writes batches of records (each made durable before the next) and returns the end of each batch in the file.
-fn write_batches(dir: &Path, batches: &[Vec<Vec<u8>>]) -> (Seen, Vec<(usize, usize)>) {
-    let (journal, _) = open(dir, 0).unwrap();
+fn write_batches(drive: &SimulatedDrive, batches: &[Vec<Vec<u8>>]) -> (Seen, Vec<(usize, usize)>) {
+    let (journal, _) = open(drive, 0).unwrap();
     let mut records = Vec::new();
     let mut ends = Vec::new();
     for batch in batches {
@@ -152,10 +155,10 @@ proptest! {
     /// and the journal goes on from it.
     #[test]
     fn a_crash_at_every_byte_of_the_tail_keeps_a_prefix_with_all_that_was_durable(batches in batches()) {
-        let dir = tempfile::tempdir().unwrap();
-        let (records, ends) = write_batches(dir.path(), &batches);
-        let path = dir.path().join("journal/0000000000000001");
-        let whole = fs::read(&path).unwrap();
+        let drive = drive();
+        let (records, ends) = write_batches(&drive, &batches);
+        let mut whole = Vec::new();
+        assert!(drive.damage(FIRST, |bytes| whole.clone_from(bytes)));
         let (durable, from) = if ends.len() > 1 { ends[ends.len() - 2] } else { (0, 64) };
         let (_, to) = ends[ends.len() - 1];
         for cut in from..=to {
@@ -163,13 +166,13 @@ proptest! {
                 let mut torn = whole.clone();
                 // Either nothing after the cut reached the drive, or only what lies after it did.
                 if hole { torn[from..cut].fill(0) } else { torn[cut..].fill(0) }
-                fs::write(&path, &torn).unwrap();
-                let (journal, seen) = open(dir.path(), 0).unwrap();
+                drive.damage(FIRST, |bytes| *bytes = torn);
+                let (journal, seen) = open(&drive, 0).unwrap();
                 prop_assert!(seen.len() >= durable && records.starts_with(&seen), "cut at {}", cut);
                 let (sequence, _) = append(&journal, RecordKind::Register, b"next");
                 prop_assert_eq!(sequence, seen.len() as u64 + 1);
                 drop(journal);
-                let (_, again) = open(dir.path(), 0).unwrap();
+                let (_, again) = open(&drive, 0).unwrap();
                 prop_assert_eq!(&again[..seen.len()], &seen[..]);
                 prop_assert_eq!(again.len(), seen.len() + 1);
             }
@@ -180,16 +183,13 @@ proptest! {
     #[test]
     fn damage_in_the_middle_is_reported_with_its_place(batches in batches(), at in any::<prop::sample::Index>()) {
         prop_assume!(batches.len() > 1);
-        let dir = tempfile::tempdir().unwrap();
-        let (_, ends) = write_batches(dir.path(), &batches);
-        let path = dir.path().join("journal/0000000000000001");
-        let mut bytes = fs::read(&path).unwrap();
+        let drive = drive();
+        let (_, ends) = write_batches(&drive, &batches);
         let middle = ends[ends.len() - 2].1;
         // Padding is not covered by a checksum, and damage there is harmless.
         let at = 64 + at.index(middle - 64);
-        bytes[at] ^= 0x40;
-        fs::write(&path, &bytes).unwrap();
-        match open(dir.path(), 0) {
+        prop_assert!(drive.damage(FIRST, |bytes| bytes[at] ^= 0x40));
+        match open(&drive, 0) {
             Err(JournalError::Corrupt { segment: 1, offset, .. }) => prop_assert!(offset <= at as u64),
             Ok((_, seen)) => prop_assert_eq!(seen.len(), ends[ends.len() - 1].0),
             Err(error) => prop_assert!(false, "{}", error),

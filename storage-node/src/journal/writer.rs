@@ -177,7 +177,8 @@ impl Journal {
             if let Some(reason) = self.failed() {
                 return Err(AppendError::Poisoned(reason));
             }
-            match self.shared.tail.lock().spare {
+            let spare = self.shared.tail.lock().spare;
+            match spare {
                 Spare::Ready => return Ok(()),
                 Spare::NoRoom => return Err(AppendError::Full),
                 Spare::Wanted | Spare::Claimed => self.work_later(),

@@ -89,21 +89,15 @@ impl Folder {
         }
     }
 
-    /// A sync that failed: some of the changes are on the medium, the others never will be.
-    pub(super) fn fail_sync(&self, loss: &mut Loss) {
-        let mut entries = self.0.lock();
-        for change in std::mem::take(&mut entries.changes) {
-            if loss.keeps() {
-                apply(&mut entries.medium, change);
-            }
-        }
-    }
-
     /// The power came back: only what is on the medium is there, in this folder and all below.
     pub(super) fn settle(&self, loss: &mut Loss) {
-        self.fail_sync(loss);
         let nodes: Vec<Node> = {
             let mut entries = self.0.lock();
+            for change in std::mem::take(&mut entries.changes) {
+                if loss.keeps() {
+                    apply(&mut entries.medium, change);
+                }
+            }
             entries.now = entries.medium.clone();
             entries.now.values().cloned().collect()
         };

@@ -10,8 +10,8 @@
 //! | entries of a folder | any subset of what was created, renamed and removed; a rename alone is whole or not at all |
 //!
 //! `sync_data` covers the file, not its name; `sync_dir` covers the names in one folder, not what they name. What was
-//! synced is always kept. A sync that fails drops what it should have written, as Linux does: later ones succeed and do
-//! not bring it back.
+//! synced is always kept. A `sync_data` that fails drops what it should have written, as Linux does: a read may go on to
+//! see it, later syncs succeed, and a crash shows that it never reached the medium.
 //!
 //! A drive belongs to one open store at a time: opening it again, or a crash, makes every call of the earlier one fail.
 
@@ -60,6 +60,7 @@ struct Control {
     faults: Vec<Fault>,
     powered: bool,
     calls: u64,
+    strikes: u64,
     capacity: u64,
     used: u64,
 }
@@ -107,6 +108,7 @@ impl SimulatedDrive {
             faults: Vec::new(),
             powered: true,
             calls: 0,
+            strikes: 0,
             capacity: 1 << 50,
             used: 0,
         };
@@ -141,7 +143,14 @@ impl SimulatedDrive {
         (control.powered, control.used) = (true, used);
     }
 
-    /// Whether the power is on: it is not after [`Effect::PowerCut`], until [`Self::crash`].
+    /// The process that has the drive open dies, the machine does not: nothing is lost, and nothing more is synced.
+    pub fn restart(&self) {
+        self.disk.boot.fetch_add(1, Ordering::SeqCst);
+        self.disk.control.lock().powered = true;
+    }
+
+    /// Whether the power is on: it is not after [`Effect::PowerCut`], until [`Self::crash`] or
+    /// [`Self::restart`].
     pub fn has_power(&self) -> bool {
         self.disk.control.lock().powered
     }
@@ -159,6 +168,11 @@ impl SimulatedDrive {
     /// Calls so far, to cut the power at one of the next ones.
     pub fn calls(&self) -> u64 {
         self.disk.control.lock().calls
+    }
+
+    /// How many calls a fault has struck, those that reported success not counted.
+    pub fn strikes(&self) -> u64 {
+        self.disk.control.lock().strikes
     }
 
     /// Leaves room for so many bytes more.
@@ -209,7 +223,7 @@ impl SimulatedDrive {
     }
 
     /// The drive's files and who does its work, for a store that opens it now.
-    pub(super) fn open(&self) -> (Arc<dyn super::DriveIo>, Threads) {
+    pub(crate) fn open(&self) -> (Arc<dyn super::DriveIo>, Threads) {
         (Arc::new(self.mount()), Threads::Inline(Arc::clone(&self.disk.inline)))
     }
 }
@@ -229,8 +243,9 @@ impl Disk {
                 effect = effect.or(Some(fault.effect));
             }
         }
+        control.strikes += u64::from(effect.is_some_and(|effect| effect != Effect::Lost));
         match effect {
-            Some(Effect::Error) if call != Call::Sync && call != Call::SyncFolder => Err(eio()),
+            Some(Effect::Error) if call != Call::Sync => Err(eio()),
             Some(Effect::Full) => Err(io::ErrorKind::StorageFull.into()),
             Some(Effect::PowerCut) => {
                 control.powered = false;
@@ -243,6 +258,7 @@ impl Disk {
     fn take_room(&self, bytes: u64) -> io::Result<()> {
         let mut control = self.control.lock();
         if bytes > 0 && control.used.saturating_add(bytes) > control.capacity {
+            control.strikes += 1;
             return Err(io::ErrorKind::StorageFull.into());
         }
         control.used += bytes;

@@ -121,15 +121,14 @@ impl DriveIo for Mount {
         let effect = self.admit(Call::SyncFolder, path)?;
         let folder = self.disk.root.below(path)?;
         match effect {
-            Some(Effect::Lost) => {}
-            Some(Effect::PowerCut) => return Err(eio()),
-            Some(_) => {
-                folder.fail_sync(&mut self.disk.loss());
-                return Err(eio());
+            Some(Effect::Lost) => Ok(()),
+            // The file system keeps the changes in a log of its own, or stops altogether.
+            Some(_) => Err(eio()),
+            None => {
+                folder.sync();
+                Ok(())
             }
-            None => folder.sync(),
         }
-        Ok(())
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<DirItem>> {

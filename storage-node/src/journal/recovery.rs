@@ -8,7 +8,9 @@
 //! 2. For every sealed segment that holds records after `applied`: read its footer, then only its metadata extents.
 //! 3. Read the last segment from its beginning to the first record that does not verify. If a later batch is found
 //!    behind it, or the segment is known to be sealed, the middle is corrupt; else the rest is zeroed.
-//! 4. Compare with `applied`: an end before it means that durable records are gone.
+//! 4. Write the last segment once more and sync it, and the folder: what was read may be no more than the kernel's memory
+//!    of a sync that failed or of a process that died before it, and the next power cut would take it back.
+//! 5. Compare with `applied`: an end before it means that durable records are gone.
 
 use std::io;
 use std::sync::Arc;
@@ -73,9 +75,9 @@ impl Journal {
         visit: &mut Visit<'_>,
     ) -> Result<Self, JournalError> {
         let OpenOptions { owner, segment_bytes, applied, name, threads, on_failure } = options;
-        if io.create_dir(FOLDER)? {
-            io.sync_dir(".")?;
-        }
+        io.create_dir(FOLDER)?;
+        // Also if it was there: whoever made it may have died before this.
+        io.sync_dir(".")?;
         io.remove(SPARE)?;
         let segments = Arc::new(Segments {
             io,
@@ -133,6 +135,7 @@ fn corrupt(segment: u64, offset: u64, reason: impl Into<String>) -> JournalError
 }
 
 fn recover(segments: &Segments, applied: u64, visit: &mut Visit<'_>) -> Result<Recovered, JournalError> {
+    segments.io.sync_dir(FOLDER)?;
     let mut numbers: Vec<u64> = Vec::new();
     for item in segments.io.list(FOLDER)? {
         if let (16, Ok(number)) = (item.name.len(), u64::from_str_radix(&item.name, 16)) {
@@ -231,7 +234,7 @@ fn replayed<'a>(frame: &Frame<'a>, segment: u64, offset: u32) -> Replayed<'a> {
     Replayed { kind: frame.kind, sequence: frame.sequence, place, payload: frame.payload }
 }
 
-/// Reads the last segment to its end and makes what follows zero again.
+/// Reads the last segment to its end, makes what follows zero again, and makes all of it durable.
 fn recover_last(
     segments: &Segments,
     number: u64,
@@ -280,7 +283,9 @@ fn recover_last(
         let reason = format!("a record does not verify, but a later batch lies at offset {offset}");
         return Err(corrupt(number, u64::from(recovered.offset), reason));
     }
+    file.write_at(&bytes[..recovered.offset as usize], 0)?;
     clear_rest(&file, &bytes, recovered.offset as usize)?;
+    file.sync_data()?;
     Ok(recovered)
 }
 
@@ -322,12 +327,10 @@ fn later_batch(bytes: &[u8], seed: u64, end: &Recovered) -> Option<usize> {
 /// Zeroes a torn tail, so that its remains are never taken for records of a later batch.
 fn clear_rest(file: &Arc<dyn DriveFile>, bytes: &[u8], from: usize) -> io::Result<()> {
     const PIECE: usize = 64 << 10;
-    let mut dirty = false;
     for (index, piece) in bytes[from..].chunks(PIECE).enumerate() {
         if piece.iter().any(|byte| *byte != 0) {
             file.write_at(&vec![0; piece.len()], (from + index * PIECE) as u64)?;
-            dirty = true;
         }
     }
-    if dirty { file.sync_data() } else { Ok(()) }
+    Ok(())
 }

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use coffer_common::limits::SETTLE_AFTER;
 use coffer_common::node::{
-    DriveState, NodeError, PrepareShard, ShardPiece, SlotAddress, SlotCall, partition_of,
+    DriveState, NodeError, PrepareShard, ReadShard, ShardPiece, SlotAddress, SlotCall, Snapshot,
+    SnapshotKind, partition_of,
 };
 use coffer_common::protocol::message::{Refusal, SlotReply, SlotRequest, Version, VersionKind};
 use coffer_common::protocol::register::{PartitionState, Register};
@@ -18,10 +18,16 @@ use coffer_common::types::{
 };
 use proptest::prelude::*;
 
+use self::model::data;
 use super::DriveStore;
+use super::background::Background;
 use crate::drive::{Call, Effect, Fault, OpenDrive, SimulatedDrive, When};
 
+mod model;
+mod restarts;
+
 const CLUSTER: ClusterId = ClusterId(0xC0FFE4);
+const BUCKET: BucketId = BucketId(2);
 const SEGMENT: u32 = 256 << 10;
 
 /// Formats a drive with small segments.
@@ -39,7 +45,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let drive = SimulatedDrive::format(CLUSTER, DriveId(0xD), SEGMENT, 0);
+        Self::seeded(0)
+    }
+
+    /// The seed decides what faults do.
+    fn seeded(seed: u64) -> Self {
+        let drive = SimulatedDrive::format(CLUSTER, DriveId(0xD), SEGMENT, seed);
         let mut bench = Self { drive, store: None };
         bench.reopen();
         bench
@@ -47,7 +58,19 @@ impl Bench {
 
     fn reopen(&mut self) {
         self.store = None;
-        self.store = Some(DriveStore::open(OpenDrive::simulated(&self.drive).unwrap()).unwrap());
+        self.try_open().unwrap();
+    }
+
+    fn try_open(&mut self) -> Result<(), String> {
+        let drive = OpenDrive::simulated(&self.drive).map_err(|error| error.to_string())?;
+        self.store = Some(DriveStore::open(drive).map_err(|error| error.to_string())?);
+        Ok(())
+    }
+
+    /// Stops the store in order: what it has in memory is applied and synced.
+    fn close(&mut self) {
+        let store = self.store.take();
+        drop(store.map(|store| Background::start(store).unwrap()));
     }
 
     /// The next start finds no index.
@@ -67,7 +90,7 @@ impl Bench {
             incarnation: self.store().incarnation(),
             partition: partition_of(CLUSTER, key.bucket, &key.key),
             slot: SlotIndex(0),
-            epoch: Epoch(0),
+            epoch: self.store().partition(partition_of(CLUSTER, key.bucket, &key.key)).epoch,
         }
     }
 
@@ -108,6 +131,23 @@ impl Bench {
         count
     }
 
+    /// Whether the drive has to be opened again.
+    fn is_down(&self) -> bool {
+        !self.drive.has_power() || self.store().health.poisoned().is_some()
+    }
+
+    /// Reads the data of a whole shard.
+    async fn read_shard(&self, key: &RegisterKey, op: OpId) -> Result<Vec<u8>, NodeError> {
+        let (address, register) = (self.address(key), key.clone());
+        let request = ReadShard { address, register, op, first_block: 0, block_count: u64::MAX };
+        let mut blocks = self.store().read_shard(request).await?;
+        let mut bytes = Vec::new();
+        while let Some(block) = blocks.recv().await {
+            bytes.extend_from_slice(&block?.data);
+        }
+        Ok(bytes)
+    }
+
     async fn prepare_file(
         &self,
         key: &RegisterKey,
@@ -115,15 +155,18 @@ impl Bench {
         data: &[u8],
     ) -> Result<SlotReply, NodeError> {
         let version = version(counter, data.len());
+        self.stream(key, version.op, encode(&version, data)).await
+    }
+
+    /// Prepares a shard that comes in pieces.
+    async fn stream(&self, key: &RegisterKey, op: OpId, shard: Bytes) -> Result<SlotReply, NodeError> {
         let (sender, pieces) = tokio::sync::mpsc::channel(4);
-        sender.send(ShardPiece::Data(encode(&version, data))).await.unwrap();
+        let half = shard.len() / 2;
+        sender.send(ShardPiece::Data(shard.slice(..half))).await.unwrap();
+        sender.send(ShardPiece::Data(shard.slice(half..))).await.unwrap();
         sender.send(ShardPiece::End).await.unwrap();
-        let header = PrepareShard {
-            address: self.address(key),
-            register: key.clone(),
-            bucket_revision: 0,
-            op: version.op,
-        };
+        let header =
+            PrepareShard { address: self.address(key), register: key.clone(), bucket_revision: 0, op };
         self.store().prepare_shard(header, pieces).await
     }
 }
@@ -166,165 +209,6 @@ fn encode(version: &Version, data: &[u8]) -> Bytes {
         len_bytes: data.len() as u64,
     };
     header.encode_shard(data)
-}
-
-/// A step of the model test: on which key, what.
-#[derive(Clone, Debug)]
-enum Step {
-    Prepare(u8, u64, u16),
-    Commit(u8, u64),
-    Stable(u8, u64),
-    Fence(u8, u64),
-    Abandon(u8, u64),
-    Apply,
-    Free,
-    Compact,
-    Reopen,
-    LoseIndex,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let (key, counter) = (0..6_u8, 1..8_u64);
-    prop_oneof![
-        6 => (key.clone(), counter.clone(), 0..20_000_u16).prop_map(|(k, c, len)| Step::Prepare(k, c, len)),
-        5 => (key.clone(), counter.clone()).prop_map(|(k, c)| Step::Commit(k, c)),
-        3 => (key.clone(), counter.clone()).prop_map(|(k, c)| Step::Stable(k, c)),
-        1 => (key.clone(), 1..3_u64).prop_map(|(k, f)| Step::Fence(k, f)),
-        1 => (key, counter).prop_map(|(k, c)| Step::Abandon(k, c)),
-        1 => Just(Step::Apply),
-        1 => Just(Step::Free),
-        1 => Just(Step::Compact),
-        1 => Just(Step::Reopen),
-        1 => Just(Step::LoseIndex),
-    ]
-}
-
-/// What the store must hold: the registers by the protocol's own rules, and the shards that were sent.
-#[derive(Default)]
-struct Model {
-    registers: BTreeMap<u8, Register>,
-    lens: BTreeMap<(u8, u64), u16>,
-}
-
-/// One op belongs to one key.
-fn unique(key: u8, counter: u64) -> u64 {
-    u64::from(key) * 100 + counter
-}
-
-fn data(counter: u64, len: u16) -> Vec<u8> {
-    (0..len).map(|i| (u64::from(i) + counter) as u8).collect()
-}
-
-impl Model {
-    fn request(&mut self, step: &Step) -> Option<(u8, SlotRequest)> {
-        let len = |model: &Self, key, counter| usize::from(*model.lens.get(&(key, counter)).unwrap_or(&50));
-        Some(match *step {
-            Step::Prepare(key, counter, len) => {
-                let len = *self.lens.entry((key, counter)).or_insert(len.max(1));
-                let counter = unique(key, counter);
-                let version = version(counter, usize::from(len));
-                let shard = encode(&version, &data(counter, len));
-                (key, SlotRequest::Prepare { op: version.op, shard })
-            }
-            Step::Commit(key, counter) => {
-                let version = version(unique(key, counter), len(self, key, counter));
-                (key, SlotRequest::Commit { tag: tag(unique(key, counter)), version })
-            }
-            Step::Stable(key, counter) => {
-                let version = version(unique(key, counter), len(self, key, counter));
-                let tag = tag(unique(key, counter));
-                (key, SlotRequest::Stable { version, tag, acknowledged: SlotSet(3) })
-            }
-            Step::Fence(key, revision) => {
-                let fence = Fence { generation: 0, revision };
-                (key, SlotRequest::Fence { fence, op: op(1_000_000 + revision) })
-            }
-            Step::Abandon(key, counter) => (key, SlotRequest::Abandon { op: op(unique(key, counter)) }),
-            _ => return None,
-        })
-    }
-
-    fn free(&mut self) {
-        for register in self.registers.values_mut() {
-            let ops: Vec<OpId> = register.freeable(RegisterKind::Object).map(|v| v.version.op).collect();
-            for op in ops {
-                register.free(RegisterKind::Object, op);
-            }
-        }
-    }
-
-    async fn check(&self, bench: &Bench) {
-        for key in 0..6_u8 {
-            let vacant = Register::default();
-            let register = self.registers.get(&key).unwrap_or(&vacant);
-            let expected =
-                register.clone().step(&PartitionState::default(), &SlotRequest::Query { inline_data: true });
-            let name = object(&format!("k{key}"));
-            let found = bench.call(&name, SlotRequest::Query { inline_data: true }).await.unwrap();
-            let (SlotReply::View(expected, _), SlotReply::View(view, shard)) = (expected.reply, found) else {
-                panic!("no view")
-            };
-            assert_eq!(view, expected, "key {key}");
-            if let Some(current) = view.current.filter(|c| c.shard_present && c.version.has_shards()) {
-                let counter = current.version.op.counter;
-                let len = self.lens[&(key, counter % 100)];
-                assert_eq!(shard, Some(encode(&version(counter, usize::from(len)), &data(counter, len))));
-            } else {
-                assert_eq!(shard, None);
-            }
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
-
-    /// Whatever happens in whatever order, the drive holds what the protocol's rules say, with its shards.
-    #[test]
-    fn a_drive_keeps_what_the_rules_say_over_restarts(steps in proptest::collection::vec(step(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(run_model(steps));
-    }
-}
-
-async fn run_model(steps: Vec<Step>) {
-    let (mut bench, mut model) = (Bench::new(), Model::default());
-    for step in &steps {
-        if let Some((key, request)) = model.request(step) {
-            let register = model.registers.entry(key).or_default();
-            let expected = register.step(&PartitionState::default(), &request).reply;
-            let found = bench.call(&object(&format!("k{key}")), request).await.unwrap();
-            assert_eq!(found, expected, "{step:?}");
-            continue;
-        }
-        match step {
-            Step::Apply => bench.store().apply(false),
-            Step::Free => {
-                bench.store().apply(true);
-                bench.store().free_superseded(UnixMillis(u64::MAX), Vec::new()).unwrap();
-                model.free();
-            }
-            Step::Compact => {
-                bench.store().apply(true);
-                for segment in bench.store().journal.sealed() {
-                    bench.store().compact_segment(segment).unwrap();
-                }
-            }
-            Step::LoseIndex => {
-                bench.lose_index();
-                bench.reopen();
-            }
-            _ => bench.reopen(),
-        }
-        model.check(&bench).await;
-    }
-    let census = bench.store().info();
-    bench.lose_index();
-    bench.reopen();
-    model.check(&bench).await;
-    let rebuilt = bench.store().info();
-    let counts = |info: &coffer_common::node::DriveInfo| (info.registers, info.unstable, info.missing_shards);
-    assert_eq!(counts(&rebuilt), counts(&census));
 }
 
 #[tokio::test]

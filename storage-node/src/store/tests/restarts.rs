@@ -1,0 +1,59 @@
+//! A process that ends in the middle leaves things that the next one sees and a power cut takes back: each is made durable
+//! before anything is answered on its account.
+
+use super::*;
+
+impl Bench {
+    /// Ends the process where a fault has cut it off, and starts again.
+    fn restart(&mut self) {
+        self.drive.clear_faults();
+        self.drive.restart();
+        self.store = None;
+        self.reopen();
+    }
+
+    fn crash(&mut self, seed: u64) {
+        self.drive.crash(seed);
+        self.store = None;
+        self.reopen();
+    }
+
+    async fn current(&self, key: &RegisterKey) -> Option<OpId> {
+        match self.call(key, SlotRequest::Query { inline_data: false }).await.unwrap() {
+            SlotReply::View(view, _) => view.current.map(|current| current.version.op),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_failed_sync_dropped_is_written_again_before_it_is_shown() {
+    for seed in 0..60 {
+        let mut bench = Bench::seeded(seed);
+        bench.put(&object("a"), 1, &data(1, 3000)).await.unwrap();
+        bench.drive.inject(Fault::new(Call::Sync, "journal", When::After(0), Effect::Error));
+        // Its record lies in several pages.
+        let (version, tag) = (Version { metadata: vec![7; 9000].into(), ..version(2, 5000) }, tag(2));
+        bench.call(&object("a"), SlotRequest::Commit { version, tag }).await.unwrap_err();
+        bench.restart();
+        let shown = bench.current(&object("a")).await;
+        bench.crash(seed);
+        assert_eq!(bench.current(&object("a")).await, shown, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn a_segment_whose_name_was_not_durable_gets_no_answered_record_before_it_is() {
+    for seed in 0..20 {
+        let mut bench = Bench::new();
+        bench.drive.inject(Fault::new(Call::SyncFolder, "journal", When::After(0), Effect::PowerCut));
+        let mut counter = 1;
+        while bench.put(&object("fill"), counter, &data(counter, 20_000)).await.is_ok() {
+            counter += 1;
+        }
+        bench.restart();
+        bench.put(&object("after"), 1000, b"x").await.unwrap();
+        bench.crash(seed);
+        assert_eq!(bench.current(&object("after")).await, Some(op(1000)), "seed {seed}");
+    }
+}

@@ -3,14 +3,17 @@
 //! Owns: the folder `shards/ab/cd/<op>-<slot>`, where `abcd` are the first digits of a hash of the op, so that folders
 //! fill evenly. Never decides whether a shard is wanted: the store does, by its registers.
 //!
-//! 1. A file is written at its final path, synced, then its folder is synced (and the folders above, if they are new).
+//! 1. A file is written at its final path, synced, then its folder is synced, and the folders above, if this process has
+//!    not done so before: who made them may have died before that, or not have come to it yet.
 //! 2. Only then a register's record in the journal names it; before that nobody sees it.
 //! 3. A file that no register names, and that is not being received, is swept.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
 use coffer_common::types::{OpId, SlotIndex};
+use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::drive::{DriveFile, DriveIo};
@@ -21,6 +24,8 @@ const FOLDER: &str = "shards";
 #[derive(Debug)]
 pub(crate) struct ShardFiles {
     io: Arc<dyn DriveIo>,
+    /// Folders whose own entries, and those above, are durable.
+    durable: Mutex<HashSet<String>>,
 }
 
 /// A file found by [`ShardFiles::visit`].
@@ -37,28 +42,36 @@ pub(crate) struct FoundFile {
 impl ShardFiles {
     /// Opens or creates the folder.
     pub(crate) fn open(io: Arc<dyn DriveIo>) -> io::Result<Self> {
-        if io.create_dir(FOLDER)? {
-            io.sync_dir(".")?;
-        }
-        Ok(Self { io })
+        io.create_dir(FOLDER)?;
+        io.sync_dir(".")?;
+        Ok(Self { io, durable: Mutex::default() })
     }
 
     /// Creates the file of a shard, empty.
     pub(crate) fn create(&self, op: OpId, slot: SlotIndex) -> io::Result<Arc<dyn DriveFile>> {
         let (upper, lower) = folders(op);
-        if self.io.create_dir(&upper)? {
-            self.io.sync_dir(FOLDER)?;
-        }
-        if self.io.create_dir(&lower)? {
-            self.io.sync_dir(&upper)?;
-        }
+        self.io.create_dir(&upper)?;
+        self.io.create_dir(&lower)?;
         self.io.create(&path(op, slot))
     }
 
     /// Makes a written file durable: its bytes, then its name.
     pub(crate) fn sync(&self, op: OpId, file: &dyn DriveFile) -> io::Result<()> {
         file.sync_data()?;
-        self.io.sync_dir(&folders(op).1)
+        let (upper, lower) = folders(op);
+        self.io.sync_dir(&lower)?;
+        self.sync_above(lower, &upper)?;
+        self.sync_above(upper, FOLDER)
+    }
+
+    /// Makes a folder's own entry durable, once.
+    fn sync_above(&self, folder: String, above: &str) -> io::Result<()> {
+        let known = self.durable.lock().contains(&folder);
+        if !known {
+            self.io.sync_dir(above)?;
+            self.durable.lock().insert(folder);
+        }
+        Ok(())
     }
 
     /// Opens the file of a shard.

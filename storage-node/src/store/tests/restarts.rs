@@ -57,3 +57,18 @@ async fn a_segment_whose_name_was_not_durable_gets_no_answered_record_before_it_
         assert_eq!(bench.current(&object("after")).await, Some(op(1000)), "seed {seed}");
     }
 }
+
+#[tokio::test]
+async fn a_shard_in_a_folder_that_somebody_else_made_is_durable() {
+    // The folder above and the one below it.
+    for (seed, syncs) in (0..20).flat_map(|seed| [(seed, 0), (seed, 1)]) {
+        let mut bench = Bench::new();
+        let shard = data(1, 30_000);
+        bench.drive.inject(Fault::new(Call::SyncFolder, "shards", When::After(syncs), Effect::PowerCut));
+        bench.prepare_file(&object("a"), 1, &shard).await.unwrap_err();
+        bench.restart();
+        bench.prepare_file(&object("a"), 1, &shard).await.unwrap();
+        bench.crash(seed);
+        assert_eq!(bench.read_shard(&object("a"), op(1)).await.unwrap(), shard, "seed {seed}, {syncs} syncs");
+    }
+}

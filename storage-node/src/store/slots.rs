@@ -150,17 +150,28 @@ impl DriveStore {
         Ok((sequence, place))
     }
 
-    /// One more start.
+    /// One more start. A drive without room for the record opens all the same, to be read and to have things deleted.
     pub(super) fn record_boot(&self) -> Result<(), JournalError> {
-        let sequence = {
-            let mut inner = self.slots.inner.write();
-            let count = inner.boot_count + 1;
-            let appended = self.append_state(&mut inner, StateKey::Boot, encode_boot(count));
-            let (sequence, _) = appended.map_err(|error| JournalError::Io(std::io::Error::other(error)))?;
-            inner.boot_count = count;
-            sequence
+        let sequence = loop {
+            match self.append_boot() {
+                Ok(sequence) => break sequence,
+                Err(AppendError::NotReady) => self.journal.room_blocking(),
+                Err(AppendError::Full) => {
+                    tracing::warn!(drive = %self.id, "there is no room to record this start");
+                    break self.journal.last_sequence();
+                }
+                Err(error) => return Err(JournalError::Io(std::io::Error::other(error))),
+            }
         };
         self.journal.durable_blocking(sequence)
+    }
+
+    fn append_boot(&self) -> Result<u64, AppendError> {
+        let mut inner = self.slots.inner.write();
+        let count = inner.boot_count + 1;
+        let (sequence, _) = self.append_state(&mut inner, StateKey::Boot, encode_boot(count))?;
+        inner.boot_count = count;
+        Ok(sequence)
     }
 
     /// Adopts a caller's epoch if it is newer. An answer under it must wait for the partition's record.

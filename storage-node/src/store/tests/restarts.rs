@@ -72,3 +72,22 @@ async fn a_shard_in_a_folder_that_somebody_else_made_is_durable() {
         assert_eq!(bench.read_shard(&object("a"), op(1)).await.unwrap(), shard, "seed {seed}, {syncs} syncs");
     }
 }
+
+#[tokio::test]
+async fn a_drive_opens_however_little_room_is_left_in_its_segment() {
+    for slack in (0..240).step_by(8) {
+        let mut bench = Bench::new();
+        let append = |bench: &Bench, len| {
+            let mut appender = bench.store().journal.appender();
+            appender.append(crate::journal::RecordKind::InlineShard, vec![1; len].into()).unwrap()
+        };
+        append(&bench, 100_000);
+        let (_, place) = append(&bench, 100_000);
+        let left = (SEGMENT - place.offset - place.len) as usize;
+        let (sequence, last) = append(&bench, left - 120 - slack);
+        bench.store().journal.durable(sequence).await.unwrap();
+        assert_eq!(last.segment, 1);
+        bench.reopen();
+        bench.put(&object("after"), 1, b"x").await.unwrap();
+    }
+}

@@ -120,6 +120,12 @@ impl Entry {
         self.shards.iter().find(|shard| shard.op == op).map(|shard| shard.location)
     }
 
+    /// Whether the op's shard is here and was not found damaged.
+    pub(crate) fn holds_shard(&self, op: OpId) -> bool {
+        let missing = self.register.versions.iter().any(|v| v.version.op == op && !v.shard_present);
+        self.shard(op).is_some() && !missing
+    }
+
     /// Which rule of freeing applies; that of objects, which frees least, for a key that cannot be read.
     pub(crate) fn kind(&self) -> RegisterKind {
         RegisterKey::kind_of(&self.key).unwrap_or(RegisterKind::Object)

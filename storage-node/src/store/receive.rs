@@ -119,7 +119,7 @@ impl DriveStore {
         pieces: ShardPieces,
     ) -> Result<SlotReply, NodeError> {
         let op = receiving.op;
-        let known = self.load(key).await?.entry().is_some_and(|entry| entry.shard(op).is_some());
+        let known = self.load(key).await?.entry().is_some_and(|entry| entry.holds_shard(op));
         let mut shard = None;
         if !known {
             match self.write_file(receiving, pieces).await {

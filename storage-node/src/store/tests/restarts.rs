@@ -91,3 +91,19 @@ async fn a_drive_opens_however_little_room_is_left_in_its_segment() {
         bench.put(&object("after"), 1, b"x").await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_damaged_large_shard_that_comes_again_is_written_again() {
+    let bench = Bench::new();
+    let (key, shard) = (object("large"), data(1, 30_000));
+    bench.prepare_file(&key, 1, &shard).await.unwrap();
+    let (version, tag) = (version(1, 30_000), tag(1));
+    bench.call(&key, SlotRequest::Commit { version, tag }).await.unwrap();
+    let path = bench.drive.paths().into_iter().find(|path| path.starts_with("shards/")).unwrap();
+    assert!(bench.drive.damage(&path, |bytes| bytes[5000] ^= 1));
+    bench.read_shard(&key, op(1)).await.unwrap_err();
+    assert_eq!(bench.store().info().missing_shards, 1);
+    bench.prepare_file(&key, 1, &shard).await.unwrap();
+    assert_eq!(bench.store().info().missing_shards, 0);
+    assert_eq!(bench.read_shard(&key, op(1)).await.unwrap(), shard);
+}

@@ -293,8 +293,11 @@ impl DriveStore {
 
     /// Removes shard files that no register names.
     pub(super) fn sweep_files(&self, age: Duration) {
-        // Everything that was recorded before the files are looked at is in the table then.
+        // Everything that was recorded before the files are looked at is in the table then, unless that fails.
         self.apply(false);
+        if self.health.poisoned().is_some() {
+            return;
+        }
         let mut removed = 0_u64;
         let result = self.files.visit(|file| {
             if file.age < age || self.receiving.lock().contains(&file.op) {

@@ -107,3 +107,13 @@ async fn a_damaged_large_shard_that_comes_again_is_written_again() {
     assert_eq!(bench.store().info().missing_shards, 0);
     assert_eq!(bench.read_shard(&key, op(1)).await.unwrap(), shard);
 }
+
+#[tokio::test]
+async fn a_sweep_whose_index_fails_removes_nothing() {
+    let mut bench = Bench::new();
+    bench.prepare_file(&object("large"), 1, &data(1, 30_000)).await.unwrap();
+    bench.drive.inject(Fault::new(Call::Write, "index", When::After(0), Effect::Error));
+    bench.store().sweep_files(Duration::ZERO);
+    bench.restart();
+    assert_eq!(bench.read_shard(&object("large"), op(1)).await.unwrap(), data(1, 30_000));
+}

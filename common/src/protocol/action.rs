@@ -20,7 +20,7 @@ use super::message::{SlotReply, SlotRequest, Version};
 pub type RoundNumber = u32;
 
 /// A partition's epochs as the gateway's map knows them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MapEpochs {
     /// Named by every request.
     pub epoch: Epoch,
@@ -88,7 +88,7 @@ pub enum Action<O> {
 pub type Actions<O> = Vec<Action<O>>;
 
 /// A timer of one round; one that is no longer of use is ignored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timer {
     /// The round it belongs to.
     pub round: RoundNumber,
@@ -97,7 +97,7 @@ pub struct Timer {
 }
 
 /// What a timer is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimerKind {
     /// Enough slots have answered; how long to wait for the rest.
     Hurry,
@@ -123,7 +123,7 @@ impl Timer {
 }
 
 /// No reply came, and none will: the connection broke, the deadline passed, the node is down, the drive gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lost;
 
 /// The coordinator gave no lock.

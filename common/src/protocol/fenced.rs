@@ -29,7 +29,7 @@ use super::tally::{Current, Tally};
 const LOCK_TRIES: u8 = 3;
 
 /// Why an op could not be carried through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Trouble {
     /// Too few slots answered.
     NoQuorum,
@@ -89,7 +89,7 @@ impl<F: FnMut(Option<&Current>) -> Verdict> Decide for F {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     Reading,
     Preparing,
@@ -103,7 +103,7 @@ enum Stage {
 }
 
 /// The machine.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FencedWriter<D> {
     round: Round,
     op: OpId,

@@ -18,7 +18,7 @@ pub enum VersionKind {
 
 /// Everything about a version that does not depend on the slot: a COMMIT carries it, so that a slot that
 /// missed the PREPARE can record the commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Version {
     /// The op that made it.
     pub op: OpId,
@@ -57,7 +57,7 @@ pub enum VersionState {
 }
 
 /// A version as one slot knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SlotVersion {
     /// The version.
     pub version: Version,
@@ -72,7 +72,7 @@ pub struct SlotVersion {
 }
 
 /// What a slot tells of a register: the reply to QUERY, PREPARE and FENCE.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RegisterView {
     /// The highest fence promised.
     pub fence: Fence,
@@ -87,7 +87,7 @@ pub struct RegisterView {
 }
 
 /// A request about one register to one slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SlotRequest {
     /// Tells the register's view; with `inline_data` also the current version's inline shard, if it has one.
     Query {
@@ -169,7 +169,7 @@ impl SlotRequest {
 }
 
 /// Why a slot said no.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// The tag's fence, or the fence itself, is below this one.
     Fenced(Fence),
@@ -186,7 +186,7 @@ pub enum Refusal {
 }
 
 /// A slot's reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::large_enum_variant, reason = "most replies are views; a box would cost each an allocation")]
 pub enum SlotReply {
     /// To QUERY, PREPARE and FENCE; the bytes are the inline shard if it was asked for and is here.

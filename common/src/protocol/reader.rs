@@ -30,7 +30,7 @@ pub enum ReadOutcome {
 }
 
 /// The condition of a read that needs the lock.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Never;
 
 impl Decide for Never {
@@ -39,7 +39,7 @@ impl Decide for Never {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     Asking,
     WritingBack(Current),
@@ -48,7 +48,7 @@ enum Stage {
 }
 
 /// The machine.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reader {
     round: Round,
     /// Names the read, should it need the lock.

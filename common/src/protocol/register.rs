@@ -26,7 +26,7 @@ pub enum Role {
 }
 
 /// What a slot keeps per partition; durable before any reply that rests on it, never lowered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PartitionState {
     /// The highest epoch seen; requests of an older one are refused.
     pub epoch: Epoch,
@@ -67,7 +67,7 @@ impl PartitionState {
 }
 
 /// What a slot keeps per register. [`Register::default`] is a register without a record.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Register {
     /// The highest fence promised.
     pub fence: Fence,

@@ -19,7 +19,7 @@ use super::quorum::Geometry;
 const RESENDS: u8 = 2;
 
 /// What one slot has said in the current round.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::large_enum_variant, reason = "most answers are views, and there are at most 16 of them")]
 pub(super) enum Answer {
     NotAsked,
@@ -50,7 +50,7 @@ pub(super) enum Progress {
 }
 
 /// The current round of a machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Round {
     pub(super) geometry: Geometry,
     pub(super) map: MapEpochs,

@@ -12,7 +12,7 @@ use super::quorum::Geometry;
 use super::reader::{ReadOutcome, Reader};
 
 /// The machine.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settler {
     reader: Reader,
 }

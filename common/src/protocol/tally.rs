@@ -7,7 +7,7 @@ use super::quorum::Geometry;
 use super::round::Answer;
 
 /// The version that a read or a condition rests on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Current {
     /// The version; a tombstone is told as such.
     pub version: Version,

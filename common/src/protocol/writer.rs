@@ -37,7 +37,7 @@ impl<F: FnMut(Option<&Current>) -> Version> Make for F {
 }
 
 /// A plain write that goes on under the lock has no condition.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Always<M>(M);
 
 impl<M: Make> Decide for Always<M> {
@@ -46,7 +46,7 @@ impl<M: Make> Decide for Always<M> {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage<M> {
     Preparing,
     Asking,
@@ -57,7 +57,7 @@ enum Stage<M> {
 }
 
 /// The machine.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PlainWriter<M> {
     round: Round,
     op: OpId,

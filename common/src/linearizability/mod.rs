@@ -24,7 +24,7 @@ mod search;
 mod tests;
 
 /// What an operation does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
     /// Returns the value.
     Read,
@@ -37,7 +37,7 @@ pub enum Call {
 }
 
 /// What an operation has returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Return {
     /// Nothing but success.
     Ok,
@@ -64,7 +64,7 @@ pub struct Operation {
 
 impl Operation {
     /// The value after it, if what it returned fits the value before.
-    fn apply(&self, value: u32) -> Option<u32> {
+    pub(crate) fn apply(&self, value: u32) -> Option<u32> {
         match (self.call, self.returned) {
             (Call::Read, Return::Value(seen)) => (seen == value).then_some(value),
             (Call::Read, _) => None,

@@ -34,4 +34,12 @@ pub enum Flaw {
     BuildsAboveFence,
     /// Tags ignore the floor.
     IgnoresFloor,
+    /// A slot that has lost its state votes after one voter's hand-over.
+    JoinsFromOne,
+    /// A moved slot votes after one other's hand-over.
+    MovesWithoutAdopters,
+    /// A bucket's revision is adopted by R0 − 1 slots.
+    AdoptsOnTooFew,
+    /// A bucket's revision is adopted by R0 slots, which a slot that has lost its state need not meet.
+    AdoptsOnReadQuorum,
 }

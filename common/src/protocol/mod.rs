@@ -6,6 +6,7 @@
 //! | [`message`] | what clients and slots say to each other about one register |
 //! | [`quorum`] | how many answers each step needs |
 //! | [`register`] | a slot's state and rules; the node makes it durable |
+//! | [`join`] | how a slot that has lost its state, or was moved, gets its vote |
 //! | [`slot`] | who is let in: epochs and bucket revisions; what a node calls |
 //! | [`action`] | what a client machine asks of its driver |
 //! | `round`, [`tally`] | one broadcast and its answers; what they say together |
@@ -17,6 +18,7 @@
 pub mod action;
 pub mod fenced;
 pub mod flaw;
+pub mod join;
 pub mod message;
 pub mod quorum;
 pub mod reader;

@@ -9,7 +9,7 @@ use crate::types::SlotSet;
 use super::flaw::Flaw;
 
 /// The stripe width of a partition, and the counts that follow from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Geometry {
     n: u8,
     /// A bit per [`Flaw`].
@@ -77,6 +77,26 @@ impl Geometry {
     /// Slots that must promise a fence: M.
     pub(super) fn fence_quorum(self) -> usize {
         if self.breaks(Flaw::FencesOnTooFew) { (self.r0() - 1).max(1) } else { self.m() }
+    }
+
+    /// Voters that must hand over to a slot that has lost its state: R0.
+    pub(super) fn join_quorum(self) -> usize {
+        if self.breaks(Flaw::JoinsFromOne) { 1 } else { self.r0() }
+    }
+
+    /// Other voters that must hand over to a moved slot, whose old drive may still serve old callers: M.
+    pub(super) fn move_quorum(self) -> usize {
+        if self.breaks(Flaw::MovesWithoutAdopters) { 1 } else { self.m() }
+    }
+
+    /// Voters that must adopt a bucket's revision before a change that protects data returns: M. Any R0 would stop old
+    /// callers, whose writes need W; but one of those may lose its state, and of n − 1 others R0 need not meet R0 − 1.
+    pub fn adopt_quorum(self) -> usize {
+        match () {
+            () if self.breaks(Flaw::AdoptsOnTooFew) => (self.r0() - 1).max(1),
+            () if self.breaks(Flaw::AdoptsOnReadQuorum) => self.r0(),
+            () => self.m(),
+        }
     }
 
     /// Views that a plain tag is chosen from: M (R0 would do; W slots have prepared anyway).

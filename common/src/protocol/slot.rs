@@ -87,7 +87,9 @@ pub fn serve(slot: Slot<'_>, caller: Caller, request: &SlotRequest) -> Served {
         Ok(changed) => changed,
         Err(refusal) => return Served::refused(refusal, false),
     };
-    if let SlotRequest::Commit { .. } = request
+    // A write without shards shows its record to a quorum by its FENCE; else a COMMIT that only slots with the old record
+    // accept would take effect when it is written back.
+    if matches!(request, SlotRequest::Fence { .. } | SlotRequest::Commit { .. })
         && let Err(refusal) = bucket.admit(caller.bucket_revision)
     {
         return Served::refused(refusal, partition_changed);
@@ -128,11 +130,11 @@ mod tests {
 
     use super::super::message::{Version, VersionKind};
     use super::*;
-    use crate::types::Tag;
+    use crate::types::{Fence, Tag};
 
     const OP: OpId = OpId { session: 1, counter: 1 };
 
-    fn requests() -> [SlotRequest; 3] {
+    fn requests() -> [SlotRequest; 4] {
         let version = Version {
             op: OP,
             kind: VersionKind::Data,
@@ -146,6 +148,7 @@ mod tests {
         [
             SlotRequest::Prepare { op: OP, shard: Bytes::from_static(b"s") },
             SlotRequest::Commit { version, tag },
+            SlotRequest::Fence { fence: Fence { generation: 0, revision: 1 }, op: OP },
             SlotRequest::Query { inline_data: false },
         ]
     }
@@ -154,7 +157,7 @@ mod tests {
     fn check(
         role: Role,
         (epoch, bucket_revision): (u64, u64),
-        refusals: [Option<Refusal>; 3],
+        refusals: [Option<Refusal>; 4],
         recorded: bool,
     ) {
         let mut register = Register::default();
@@ -175,18 +178,18 @@ mod tests {
     #[test]
     fn an_old_epoch_is_refused_and_its_shard_recorded() {
         let old = || Some(Refusal::WrongEpoch(Epoch(2)));
-        check(Role::Voter, (2, 5), [None, None, None], true);
-        check(Role::Voter, (1, 5), [old(), old(), old()], true);
-        check(Role::Joining, (1, 5), [Some(Refusal::NotVoter), old(), old()], true);
+        check(Role::Voter, (2, 5), [None, None, None, None], true);
+        check(Role::Voter, (1, 5), [old(), old(), old(), old()], true);
+        check(Role::Joining, (1, 5), [Some(Refusal::NotVoter), old(), old(), old()], true);
         let out = || Some(Refusal::NotVoter);
-        check(Role::Out, (3, 5), [out(), out(), out()], false);
+        check(Role::Out, (3, 5), [out(), out(), out(), out()], false);
     }
 
     #[test]
     fn an_old_bucket_record_is_refused_where_it_would_change_something() {
         let changed = || Some(Refusal::BucketChanged(5));
-        check(Role::Voter, (2, 4), [changed(), changed(), None], false);
-        check(Role::Voter, (2, 6), [None, None, None], true);
+        check(Role::Voter, (2, 4), [changed(), changed(), changed(), None], false);
+        check(Role::Voter, (2, 6), [None, None, None, None], true);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use super::action::{Action, Actions, Lost, Machine, MapEpochs, NoLock, Timer, TimerKind};
 use super::fenced::{FencedWriter, Trouble, Verdict, WriteOutcome};
 use super::flaw::Flaw;
-use super::message::{Refusal, SlotReply, SlotRequest, Version, VersionKind, VersionState};
+use super::message::{
+    Refusal, RegisterView, SlotReply, SlotRequest, SlotVersion, Version, VersionKind, VersionState,
+};
 use super::quorum::Geometry;
 use super::reader::{ReadOutcome, Reader};
 use super::register::{PartitionState, Register};
@@ -259,6 +261,40 @@ fn a_create_wins_once_and_the_loser_has_no_effect() {
     let locks = stripe.locks;
     assert!(matches!(stripe.run(second), Some(WriteOutcome::Rejected(Some(c))) if c.version.op == op(1)));
     assert_eq!(stripe.locks, locks, "clearly false: answered by the read, without the lock");
+}
+
+/// Floors of other registers can carry the very fence that an op holds; a plain write that takes its tag from such a floor
+/// is above what the op would commit, and would supersede the op that builds on it.
+#[test]
+fn a_fenced_op_does_not_build_on_a_version_above_its_fence() {
+    for (geometry, builds) in [(GEOMETRY(), false), (GEOMETRY().with_flaw(Flaw::BuildsAboveFence), true)] {
+        let decide = |_: Option<&Current>| Verdict::Commit(version(1, 0));
+        let mut writer = FencedWriter::new(geometry, MapEpochs::default(), op(1), None, false, decide);
+        assert_eq!(writer.start(), [Action::TakeLock]);
+        let sent = writer.on_lock(Ok(fence(5)));
+        let Action::Send { round, .. } = sent[0] else { panic!("no fence: {sent:?}") };
+        let current = SlotVersion {
+            version: version(2, 2),
+            tag: tag(5, 2, 2),
+            state: VersionState::Committed,
+            shard_present: true,
+            acknowledged: SlotSet::default(),
+        };
+        let view = RegisterView {
+            fence: fence(5),
+            exclusive: Some((fence(5), op(1))),
+            current: Some(current),
+            ..RegisterView::default()
+        };
+        let mut actions = Vec::new();
+        for slot in 0..3 {
+            let reply = Ok(SlotReply::View(view.clone(), None));
+            actions.extend(writer.on_reply(round, SlotIndex(slot), reply));
+        }
+        let commits = |a: &Action<_>| matches!(a, Action::Send { request: SlotRequest::Commit { .. }, .. });
+        assert_eq!(actions.iter().any(commits), builds);
+        assert_eq!(actions.contains(&Action::TakeLock), !builds);
+    }
 }
 
 #[test]

@@ -32,12 +32,22 @@ pub(super) enum Broken {
     PurgesOnTooFew,
     /// A drop does not raise the floor.
     NoFloor,
-    /// A slot that has lost its state votes after one voter's hand-over.
-    RejoinsFromOne,
     /// A slot that is learning votes.
     JoiningVotes,
-    /// A moved slot votes after one other's hand-over.
-    MovesWithoutAdopters,
+    /// Slots do not look at bucket revisions.
+    IgnoresBucket,
+    /// FENCE does not look at bucket revisions.
+    FencesAnyBucket,
+    /// A voter does not hand over bucket revisions.
+    HandsOverNoBucket,
+    /// A bucket is listed before its revision is adopted.
+    ListsFirst,
+    /// A listing that a deletion rests on counts slots that have not adopted the revision.
+    ListsAnybody,
+    /// A change that protects data does not settle what is undecided.
+    ProtectsUnsettled,
+    /// A bucket that is created anew has the id of the one that was deleted.
+    ReusesBucketId,
 }
 
 /// A broken rule, its name, and the kind of schedule in which it shows.
@@ -84,7 +94,16 @@ pub const CASES: &[Case] = &[
     case("purges-partly-adopted", Broken::PurgesPartlyAdopted, Scenario::SEEDED_PURGE),
     case("purges-on-too-few", Broken::PurgesOnTooFew, Scenario::COLLECT),
     case("no-floor", Broken::NoFloor, Scenario::COLLECT),
-    case("rejoins-from-one", Broken::RejoinsFromOne, Scenario::REJOIN),
+    client("joins-from-one", Flaw::JoinsFromOne, Scenario::REJOIN),
     case("joining-votes", Broken::JoiningVotes, Scenario::REJOIN),
-    case("moves-without-adopters", Broken::MovesWithoutAdopters, Scenario::MOVE),
+    client("moves-without-adopters", Flaw::MovesWithoutAdopters, Scenario::MOVE),
+    client("bucket-adopted-by-too-few", Flaw::AdoptsOnTooFew, Scenario::BUCKET_REJOIN),
+    client("bucket-adopted-by-r0", Flaw::AdoptsOnReadQuorum, Scenario::BUCKET_REJOIN),
+    case("bucket-ignored", Broken::IgnoresBucket, Scenario::BUCKET),
+    case("bucket-ignored-by-fence", Broken::FencesAnyBucket, Scenario::BUCKET),
+    case("bucket-not-handed-over", Broken::HandsOverNoBucket, Scenario::BUCKET_REJOIN),
+    case("bucket-listed-first", Broken::ListsFirst, Scenario::BUCKET),
+    case("bucket-listed-by-anybody", Broken::ListsAnybody, Scenario::BUCKET),
+    case("bucket-protected-unsettled", Broken::ProtectsUnsettled, Scenario::BUCKET),
+    case("bucket-id-reused", Broken::ReusesBucketId, Scenario::BUCKET),
 ];

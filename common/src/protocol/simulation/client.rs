@@ -10,11 +10,12 @@ use super::super::reader::{ReadOutcome, Reader};
 use super::super::settler::Settler;
 use super::super::tally::Current;
 use super::super::writer::{Make, PlainWriter};
+use super::world::Record;
 use crate::linearizability::{Call, Return};
 use crate::types::{Fence, OpId, SlotIndex, SlotSet};
 
 /// How an operation has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Ended {
     /// It returned this.
     Returned(Return),
@@ -54,7 +55,7 @@ pub(super) fn version(op: OpId, k: u8, seen: u8) -> Version {
 }
 
 /// What a simulated writer commits, and on which condition.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Intent {
     call: Call,
     op: OpId,
@@ -79,7 +80,7 @@ impl Decide for Intent {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Driven {
     Plain(PlainWriter<Intent>),
     Fenced(FencedWriter<Intent>),
@@ -88,13 +89,16 @@ enum Driven {
 }
 
 /// The operation.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Client {
     pub(super) call: Call,
+    pub(super) op: OpId,
+    /// The bucket's record as its gateway knows it.
+    pub(super) record: Record,
     driven: Driven,
     /// Timers of the current round.
     pub(super) timers: Vec<Timer>,
-    round: RoundNumber,
+    pub(super) round: RoundNumber,
     pub(super) wants_lock: bool,
     pub(super) wants_map: bool,
     pub(super) begin: u64,
@@ -113,17 +117,13 @@ pub(super) struct Choices {
     pub(super) first: SlotSet,
     /// A read is a settler's.
     pub(super) settles: bool,
+    /// The bucket's record as its gateway knows it.
+    pub(super) record: Record,
 }
 
 impl Client {
-    pub(super) fn new(
-        call: Call,
-        number: usize,
-        geometry: Geometry,
-        map: MapEpochs,
-        choices: Choices,
-    ) -> Self {
-        let op = OpId { session: number as u64 + 1, counter: 0 };
+    pub(super) fn new(call: Call, number: u64, geometry: Geometry, map: MapEpochs, choices: Choices) -> Self {
+        let op = OpId { session: number, counter: 0 };
         let k = if matches!(call, Call::Write(0) | Call::Replace(_, 0)) { 0 } else { choices.k };
         let intent = Intent { call, op, k };
         let driven = match call {
@@ -137,6 +137,8 @@ impl Client {
         };
         Self {
             call,
+            op,
+            record: choices.record,
             driven,
             timers: Vec::new(),
             round: 0,

@@ -1,14 +1,16 @@
 //! What happens to slots: tombstones dropped (§7), state lost and learned again, slots moved (§8), catch-up (§3.6),
-//! freeing. Each process takes one step at a time at one slot, interleaved with everything else.
+//! freeing. Each process takes one step at a time at one slot, interleaved with everything else. How a slot gets its vote
+//! back is the real machine's matter ([`super::super::join`]); here its actions are carried out.
 
 use bytes::Bytes;
 
+use super::super::join::{Action, Cause, Event, Join};
 use super::super::message::{SlotRequest, VersionKind, VersionState};
 use super::super::register::Role;
 use super::broken::Broken;
 use super::scenario::{Scenario, Start};
-use super::world::{Envelope, Slot, World, count_learned};
-use crate::types::{Epoch, Fence, OpId, Tag};
+use super::world::{Envelope, Record, Slot, World, count_learned};
+use crate::types::{Epoch, Fence, OpId, SlotIndex, SlotSet, Tag};
 
 /// How often a slot is lost, moved or retired in one schedule.
 const LOSSES: u32 = 4;
@@ -22,13 +24,14 @@ enum Purge {
     Dropping { tag: Tag, tried: u32 },
 }
 
-/// A slot that is learning its registers.
+/// A slot that is to get its vote.
 #[derive(Clone, Copy, Debug)]
-struct Join {
+struct Joining {
     slot: usize,
-    epoch: Epoch,
-    from: u32,
-    need: usize,
+    cause: Cause,
+    machine: Join,
+    /// What its machine waits for.
+    action: Action,
 }
 
 /// Everything that is going on, and how fast.
@@ -36,8 +39,7 @@ struct Join {
 pub(super) struct Faults {
     scenario: Scenario,
     purge: Purge,
-    join: Option<Join>,
-    retired: Option<usize>,
+    joining: Vec<Joining>,
     losses: u32,
     /// Slots that answer rarely.
     pub(super) slow: [bool; 16],
@@ -61,8 +63,7 @@ impl Faults {
         Self {
             scenario,
             purge: Purge::Idle,
-            join: None,
-            retired: None,
+            joining: Vec::new(),
             losses: 0,
             slow: [false; 16],
             scale,
@@ -102,20 +103,14 @@ impl Faults {
         if scenario.installs && world.random.chance(60) {
             install(world);
         }
-        if scenario.retires {
-            self.retire_step(world);
-        }
-        let loses = scenario.wipes || scenario.moves;
-        if loses
-            && self.join.is_none()
-            && self.losses < LOSSES
-            && world.random.odds(self.loss_rate, self.scale)
-        {
+        let loses = scenario.wipes || scenario.moves || scenario.retires;
+        if loses && self.losses < LOSSES && world.random.odds(self.loss_rate, self.scale) {
             let slot = world.random.below(world.n());
             self.lose_slot(world, slot);
         }
-        if self.join.is_some() && world.random.chance(self.join_rate) {
-            self.join_step(world);
+        if !self.joining.is_empty() && world.random.chance(self.join_rate) {
+            let which = world.random.below(self.joining.len());
+            self.join_step(world, which);
         }
     }
 
@@ -194,7 +189,7 @@ impl Faults {
 
     fn drop_at(&mut self, world: &mut World, at: usize, tag: Tag) {
         let unfloored = world.is_broken(Broken::NoFloor);
-        let Slot { partition, register } = &mut world.slots[at];
+        let Slot { partition, register, .. } = &mut world.slots[at];
         let floor = partition.floor;
         if register.drop_tombstone(partition, tag) {
             self.drops += 1;
@@ -207,82 +202,135 @@ impl Faults {
         }
     }
 
-    /// A slot loses its state, or moves away from a drive that nobody can reach but that still serves old callers.
+    /// A slot loses its state, or moves to another drive: away from one that can be reached, or that nobody can reach but
+    /// that still serves old callers. Two may have lost their state at a time, if R0 still vote.
     pub(super) fn lose_slot(&mut self, world: &mut World, slot: usize) {
-        let moves = self.scenario.moves && (!self.scenario.wipes || world.random.chance(500));
-        if moves && world.left[slot].is_some() {
+        let Scenario { wipes, moves, retires, .. } = self.scenario;
+        let cause = match () {
+            () if retires => Cause::Retired,
+            () if moves && (!wipes || world.random.chance(500)) => Cause::Moved,
+            () => Cause::Lost,
+        };
+        let voters = world.slots.iter().filter(|slot| slot.is_voter()).count();
+        let alone = self.joining.is_empty();
+        let second = cause == Cause::Lost
+            && self.joining.iter().all(|joining| joining.cause == Cause::Lost)
+            && voters > world.geometry.r0()
+            && world.random.chance(300);
+        if !(alone || second && self.joining.len() < 2)
+            || !world.slots[slot].is_voter()
+            || cause == Cause::Moved && world.left[slot].is_some()
+        {
             return;
         }
         self.losses += 1;
-        let mut epoch = world.raise_epoch(false);
-        let mut fresh = Slot::default();
-        fresh.partition.epoch = epoch;
-        if !world.is_broken(Broken::JoiningVotes) {
-            fresh.partition.role = Role::Joining;
+        if cause == Cause::Lost {
+            let epoch = world.raise_epoch(false);
+            drop(fresh_slot(world, slot, epoch));
         }
-        let old = std::mem::replace(&mut world.slots[slot], fresh);
-        let need = if moves {
-            world.left[slot] = Some((epoch, Box::new(old)));
-            if world.is_broken(Broken::MovesWithoutAdopters) { 1 } else { world.geometry.m() }
-        } else {
-            epoch = world.raise_epoch(false);
-            if world.is_broken(Broken::RejoinsFromOne) { 1 } else { world.geometry.r0() }
-        };
         if world.trace {
-            println!("  {} slot{slot} {} {epoch:?}", world.now, if moves { "moves" } else { "is wiped" });
+            println!("  {} slot{slot} {cause:?}", world.now);
         }
-        self.join = Some(Join { slot, epoch, from: 0, need });
+        let (machine, action) = Join::start(world.geometry, SlotIndex(slot as u8), cause);
+        self.joining.push(Joining { slot, cause, machine, action });
+        // What comes before the cut-over goes on at once, or takes its time.
+        let which = self.joining.len() - 1;
+        let steps = if cause != Cause::Lost { 1 } else { 2 * world.random.below(2) };
+        for _ in 0..steps {
+            self.join_step(world, which);
+        }
     }
 
-    /// One voter adopts the epoch of the cut-over and hands over.
-    fn join_step(&mut self, world: &mut World) {
-        let Some(Join { slot, epoch, from, need }) = self.join else { return };
+    /// Carries out what a joining slot's machine waits for, at one other slot.
+    fn join_step(&mut self, world: &mut World, which: usize) {
+        let Joining { slot, cause, action, .. } = self.joining[which];
         let peer = world.random.below(world.n());
-        let reached = self.reaches(world, peer);
-        if peer == slot || from >> peer & 1 == 1 || !reached || !world.slots[peer].is_voter() {
-            return;
+        let reached = |faults: &Self, world: &mut World, slots: SlotSet| {
+            slots.contains(SlotIndex(peer as u8))
+                && faults.reaches(world, peer)
+                && world.slots[peer].is_voter()
+        };
+        let event = match action {
+            Action::Learn(slots) if reached(self, world, slots) => {
+                // A copy in bulk that was not durable when the slot restarted is as good as none.
+                if world.random.chance(300) {
+                    hand_over(world, peer, slot);
+                }
+                Event::Learned
+            }
+            Action::CutOver(epoch, slots) if reached(self, world, slots) => {
+                // One that knows a newer epoch refuses older ones already.
+                let _ = world.slots[peer].partition.admit(epoch);
+                hand_over(world, peer, slot);
+                Event::HandedOver(SlotIndex(peer as u8), world.slots[peer].partition.epoch)
+            }
+            Action::Learn(_) | Action::CutOver(..) => return,
+            Action::Retire => {
+                world.slots[slot].partition.role = Role::Out;
+                Event::Retired
+            }
+            Action::Publish => {
+                let epoch = world.raise_epoch(false);
+                if cause == Cause::Moved {
+                    let old = fresh_slot(world, slot, epoch);
+                    world.left[slot] = Some((epoch, Box::new(old)));
+                }
+                Event::Published(epoch)
+            }
+            Action::Vote(epoch) => {
+                self.vote(world, which, epoch);
+                return;
+            }
+        };
+        let joining = &mut self.joining[which];
+        if let Some(next) = joining.machine.step(event) {
+            joining.action = next;
+            if let Action::Vote(epoch) = next
+                && cause != Cause::Retired
+            {
+                self.vote(world, which, epoch);
+            }
         }
-        let voter = &mut world.slots[peer];
-        voter.partition.epoch = voter.partition.epoch.max(epoch);
-        let (floor, register) = (voter.partition.floor, voter.register.clone());
-        let joiner = &mut world.slots[slot];
-        joiner.partition.floor = joiner.partition.floor.max(floor);
-        joiner.register.hand_over(&joiner.partition, &register);
-        if world.trace {
-            println!("  {} slot{peer} hands over to slot{slot} {epoch:?}", world.now);
+    }
+
+    fn vote(&mut self, world: &mut World, which: usize, epoch: Epoch) {
+        let Joining { slot, cause, .. } = self.joining.swap_remove(which);
+        let votes_learned = world.broken == Some(Broken::LearnedVotes) && cause != Cause::Retired;
+        let Slot { partition, register, .. } = &mut world.slots[slot];
+        partition.role = Role::Voter;
+        partition.epoch = partition.epoch.max(epoch);
+        if votes_learned {
+            count_learned(register);
         }
-        let from = from | 1 << peer;
-        if (from.count_ones() as usize) < need {
-            self.join = Some(Join { slot, epoch, from, need });
-            return;
-        }
-        joiner.partition.role = Role::Voter;
-        joiner.partition.epoch = joiner.partition.epoch.max(epoch);
-        if world.broken == Some(Broken::LearnedVotes) {
-            count_learned(&mut joiner.register);
-        }
-        self.join = None;
         self.joins += 1;
     }
+}
 
-    /// The old drive refuses everything, the new one takes its exact state and votes under a new epoch.
-    fn retire_step(&mut self, world: &mut World) {
-        match self.retired {
-            Some(slot) if world.random.chance(30) => {
-                let epoch = world.raise_epoch(false);
-                let partition = &mut world.slots[slot].partition;
-                (partition.role, partition.epoch) = (Role::Voter, epoch);
-                self.retired = None;
-                self.joins += 1;
-            }
-            None if self.losses < LOSSES && world.random.odds(self.loss_rate, self.scale) => {
-                let slot = world.random.below(world.n());
-                world.slots[slot].partition.role = Role::Out;
-                self.retired = Some(slot);
-                self.losses += 1;
-            }
-            Some(_) | None => {}
-        }
+/// Puts an empty drive, JOINING, in a slot's place; returns what was there.
+fn fresh_slot(world: &mut World, slot: usize, epoch: Epoch) -> Slot {
+    let mut fresh = Slot::default();
+    fresh.partition.epoch = epoch;
+    if !world.is_broken(Broken::JoiningVotes) {
+        fresh.partition.role = Role::Joining;
+    }
+    std::mem::replace(&mut world.slots[slot], fresh)
+}
+
+/// What a voter knows is taken over by a slot that is joining.
+fn hand_over(world: &mut World, voter: usize, slot: usize) {
+    let Slot { partition, bucket, register, former } = world.slots[voter].clone();
+    let keeps_bucket = world.is_broken(Broken::HandsOverNoBucket);
+    let joiner = &mut world.slots[slot];
+    joiner.partition.floor = joiner.partition.floor.max(partition.floor);
+    if !keeps_bucket {
+        joiner.bucket.adopt(bucket.revision);
+        // Deleted buckets too: their old callers must be refused for good.
+        joiner.former.0.adopt(former.0.revision);
+    }
+    joiner.register.hand_over(&joiner.partition, &register);
+    joiner.former.1.hand_over(&joiner.partition, &former.1);
+    if world.trace {
+        println!("  {} slot{voter} hands over to slot{slot}", world.now);
     }
 }
 
@@ -321,6 +369,7 @@ fn install(world: &mut World) {
         source_stable: version.state == VersionState::Stable,
         shard,
     };
-    let epoch = source.partition.epoch;
-    world.network.push(Envelope::Request { slot: to as u8, client: 0, round: None, epoch, request });
+    let (slot, epoch) = (to as u8, source.partition.epoch);
+    let record = Record { bucket: world.bucket, ..Record::default() };
+    world.network.push(Envelope::Request { slot, client: 0, round: None, epoch, record, request });
 }

@@ -8,7 +8,9 @@
 //! cargo run --release -p coffer-common --features simulation --example protocol_simulation -- --schedules 1000000 --n 4
 //! ```
 
+mod barrier;
 mod broken;
+mod bucket;
 mod client;
 mod faults;
 mod random;

@@ -30,6 +30,8 @@ pub struct Scenario {
     pub retires: bool,
     /// Catch-up installs versions (§3.6).
     pub installs: bool,
+    /// The bucket's record changes: it is protected, deleted, created anew (§9).
+    pub buckets: bool,
     /// Where it begins.
     pub start: Start,
     /// Nothing is lost, no slot is slow, no gateway dies: only contention.
@@ -45,6 +47,7 @@ impl Scenario {
             moves: false,
             retires: false,
             installs: false,
+            buckets: false,
             start: Start::Fresh,
             calm: false,
         }
@@ -90,6 +93,10 @@ impl Scenario {
     /// Catch-up while slots move.
     pub const INSTALL_MOVE: Self =
         Self { installs: true, moves: true, collects: true, ..Self::named("install-move") };
+    /// The bucket's record changes.
+    pub const BUCKET: Self = Self { buckets: true, ..Self::named("bucket") };
+    /// The bucket's record changes while slots lose their state.
+    pub const BUCKET_REJOIN: Self = Self { buckets: true, wipes: true, ..Self::named("bucket-rejoin") };
     /// No faults at all.
     pub const CALM: Self = Self { calm: true, ..Self::named("calm") };
 
@@ -109,6 +116,8 @@ impl Scenario {
         Self::SEEDED_EPOCH,
         Self::INSTALL,
         Self::INSTALL_MOVE,
+        Self::BUCKET,
+        Self::BUCKET_REJOIN,
         Self::CALM,
     ];
 }

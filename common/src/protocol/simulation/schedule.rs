@@ -8,14 +8,16 @@ use super::super::action::{NoLock, TimerKind};
 use super::super::message::{SlotRequest, Version, VersionState};
 use super::super::quorum::Geometry;
 use super::super::tally::Tally;
+use super::barrier::is_linearizable_around;
 use super::broken::Broken;
+use super::bucket::Buckets;
 use super::client::{Choices, Client, Ended};
 use super::faults::Faults;
 use super::random::Random;
 use super::report::Report;
 use super::scenario::{Scenario, Start};
-use super::world::{Envelope, Slot, World};
-use crate::linearizability::{Call, Operation, Return, is_linearizable};
+use super::world::{Envelope, Record, Slot, World};
+use crate::linearizability::{Call, Operation, Return};
 use crate::types::Fence;
 
 /// What is run, apart from the seed.
@@ -53,6 +55,7 @@ pub(super) struct Schedule {
     pub(super) setting: Setting,
     pub(super) world: World,
     pub(super) faults: Faults,
+    pub(super) buckets: Buckets,
     weather: Weather,
     pub(super) calls: Vec<Call>,
     /// Operations begun so far; the rest of `calls` waits.
@@ -75,6 +78,7 @@ impl Schedule {
         let n = usize::from(setting.n);
         let mut world = World {
             geometry,
+            bucket: 0,
             slots: vec![Slot::default(); n],
             left: vec![None; n],
             clients: Vec::with_capacity(10),
@@ -90,13 +94,29 @@ impl Schedule {
             breach: None,
         };
         let faults = Faults::new(scenario, &mut world);
-        let mut schedule = Self { setting, world, faults, weather, calls, started: 0, crashed: 0 };
+        let mut schedule = Self {
+            setting,
+            world,
+            faults,
+            buckets: Buckets::default(),
+            weather,
+            calls,
+            started: 0,
+            crashed: 0,
+        };
         schedule.seed();
         schedule
     }
 
     /// The next operation, with its random choices, begins.
     pub(super) fn begin(&mut self, call: Call) {
+        self.started += 1;
+        let record = self.buckets.known(&mut self.world);
+        self.begin_as(call, self.started as u64, record);
+    }
+
+    /// An operation of this number begins; its gateway knows a record of the bucket, unless there is none in use.
+    pub(super) fn begin_as(&mut self, call: Call, number: u64, record: Option<Record>) {
         let world = &mut self.world;
         let geometry = world.geometry;
         let lag = if world.random.chance(300) { world.random.below(3) } else { 0 };
@@ -104,7 +124,8 @@ impl Schedule {
         let least = (geometry.n() / 2).max(1);
         let k = least + world.random.below(usize::from(self.weather.class_k) - least + 1);
         let mut first = geometry.all();
-        if world.random.chance(500) {
+        let lists = record.is_some_and(|record| record.adopts);
+        if lists || world.random.chance(500) {
             while first.len() > geometry.r0() {
                 first.0 &= !(1 << world.random.below(geometry.n()));
             }
@@ -113,11 +134,18 @@ impl Schedule {
             k: k as u8,
             reads_first: world.random.chance(500),
             first,
-            settles: world.random.chance(250),
+            settles: world.random.chance(250) && !lists,
+            record: record.unwrap_or_default(),
         };
-        let client = self.started;
-        self.started += 1;
-        world.clients.push(Client::new(call, client, geometry, map, choices));
+        let client = world.clients.len();
+        world.clients.push(Client::new(call, number, geometry, map, choices));
+        if record.is_none() {
+            world.clients[client].ended = Some(Ended::NoEffect);
+            return;
+        }
+        if call == Call::Read && choices.settles && choices.record.bucket == world.bucket {
+            world.clients[client].record.revision = self.buckets.newest();
+        }
         world.start(client);
     }
 
@@ -131,6 +159,9 @@ impl Schedule {
         let scale = (n / 4).max(1) * 1000;
         for _ in 0..500 * n + 500 {
             self.faults.step(&mut self.world);
+            if self.setting.scenario.buckets {
+                self.bucket_step();
+            }
             let mut active = [0_usize; 16];
             let mut count = 0;
             for at in self.active() {
@@ -239,7 +270,7 @@ impl Schedule {
         self.faults.slow = [false; 16];
         self.weather.loss_per_mille = 0;
         for _ in 0..2 {
-            let client = self.started;
+            let client = self.world.clients.len();
             self.begin(Call::Read);
             for _ in 0..80 * self.world.n() {
                 if self.world.clients[client].ended.is_some() {
@@ -255,18 +286,27 @@ impl Schedule {
         }
     }
 
-    fn history(&self) -> Vec<Operation> {
+    /// What the operations on this bucket have returned, with the revision of the record that each ran under.
+    fn history(&self, bucket: u8) -> Vec<(Operation, u64)> {
         let mut history = Vec::with_capacity(self.world.clients.len());
-        for client in &self.world.clients {
+        for client in self.world.clients.iter().filter(|client| client.record.bucket == bucket) {
             let returned = match client.ended {
                 Some(Ended::Returned(returned)) => returned,
                 Some(Ended::NoEffect) => continue,
                 None if client.call == Call::Read => continue,
                 None => Return::Unknown,
             };
-            history.push(Operation { call: client.call, returned, begin: client.begin, end: client.end });
+            let operation = Operation { call: client.call, returned, begin: client.begin, end: client.end };
+            history.push((operation, client.record.revision));
         }
         history
+    }
+
+    fn is_linearizable(&self) -> bool {
+        (0..=self.world.bucket).all(|bucket| {
+            let (history, revisions): (Vec<_>, Vec<_>) = self.history(bucket).into_iter().unzip();
+            is_linearizable_around(&history, &self.buckets.barriers(bucket, &revisions))
+        })
     }
 
     /// Whether the newest version still has its k shards. Not asked where slots lose shards by losing their state.
@@ -314,9 +354,7 @@ impl Schedule {
 
     fn conclude(mut self, seed: u64, report: &mut Report) -> bool {
         let rests = self.rests_well();
-        let history = self.history();
-        let linearizable = is_linearizable(&history);
-        let held = if !linearizable {
+        let held = if !self.is_linearizable() {
             Err("not linearizable")
         } else if let Some(breach) = self.world.breach {
             Err(breach)
@@ -382,6 +420,10 @@ fn calls(random: &mut Random, scenario: Scenario) -> Vec<Call> {
         let value = number as u32 + 1;
         let other = random.below(count) as u32;
         let deletes = if scenario.collects { 6 } else { 1 };
+        // A conditional delete prepares nothing.
+        if scenario.buckets && random.chance(120) {
+            return Call::Replace(other, 0);
+        }
         match random.below(13 + deletes) {
             0..4 => Call::Write(value),
             4 | 5 => Call::Replace(0, value),

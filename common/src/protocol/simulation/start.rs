@@ -6,7 +6,7 @@ use super::super::message::SlotRequest;
 use super::client::{Ended, version};
 use super::scenario::Start;
 use super::schedule::Schedule;
-use super::world::Envelope;
+use super::world::{Envelope, Record};
 use crate::linearizability::{Call, Return};
 use crate::types::{Epoch, Fence, OpId, SlotIndex, SlotSet, Tag};
 
@@ -51,7 +51,15 @@ impl Schedule {
 
     fn send(&mut self, slot: usize, client: u8, request: &SlotRequest) {
         let (slot, request) = (slot as u8, request.clone());
-        self.world.network.push(Envelope::Request { slot, client, round: None, epoch: FIRST, request });
+        let record = Record::default();
+        self.world.network.push(Envelope::Request {
+            slot,
+            client,
+            round: None,
+            epoch: FIRST,
+            record,
+            request,
+        });
     }
 
     /// A plain write is COMMITTED on the slots that a fenced create has not met, and the create on some that it has.

@@ -53,15 +53,3 @@ fn without_faults_nearly_everything_succeeds() {
     assert!(report.outcomes("read-503") * 1000 < report.outcomes("read"), "{report}");
     assert!(report.outcomes("unknown") * 8 < report.outcomes("committed"), "{report}");
 }
-
-/// Floors of other registers carried the very fence that a swap held; the plain write that took its tag from such a floor
-/// was the swap's basis, and superseded it. (A change of the simulation may make another seed of this one.)
-#[test]
-fn a_fenced_op_does_not_build_on_a_version_above_its_fence() {
-    let seed = 53_018;
-    let broken = broken::Broken::Client(super::super::flaw::Flaw::BuildsAboveFence);
-    let setting = |broken| Setting { n: 5, scenario: Scenario::INSTALL_MOVE, broken, trace: false };
-    let run = |broken| schedule::run(seed, setting(broken), &mut Report::default());
-    assert!(run(None));
-    assert!(!run(Some(broken)), "the seed no longer shows it: find another");
-}

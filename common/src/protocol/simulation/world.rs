@@ -13,13 +13,26 @@ use super::super::slot::{self, BucketState, Caller};
 use super::broken::Broken;
 use super::client::{Client, Ended};
 use super::random::Random;
-use crate::types::{Epoch, Fence, OpId, RegisterKind, SlotIndex};
+use crate::types::{Epoch, Fence, RegisterKind, SlotIndex};
 
 /// A slot: one partition, one register.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slot {
     pub(super) partition: PartitionState,
+    pub(super) bucket: BucketState,
     pub(super) register: Register,
+    /// The same of a bucket that was deleted; the present one has its name, not its id.
+    pub(super) former: (BucketState, Register),
+}
+
+/// The bucket's record as the sender of a request knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Record {
+    /// Which of the buckets of that name.
+    pub(super) bucket: u8,
+    pub(super) revision: u64,
+    /// The slot adopts the revision before it answers.
+    pub(super) adopts: bool,
 }
 
 impl Slot {
@@ -37,7 +50,14 @@ impl Slot {
 #[derive(Clone, Debug)]
 pub(super) enum Envelope {
     /// To a slot; without a round nobody waits for the reply.
-    Request { slot: u8, client: u8, round: Option<RoundNumber>, epoch: Epoch, request: SlotRequest },
+    Request {
+        slot: u8,
+        client: u8,
+        round: Option<RoundNumber>,
+        epoch: Epoch,
+        record: Record,
+        request: SlotRequest,
+    },
     /// Back to the operation.
     Reply { slot: u8, client: u8, round: RoundNumber, reply: Result<SlotReply, Lost> },
 }
@@ -54,6 +74,8 @@ impl Envelope {
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) geometry: Geometry,
+    /// Which of the buckets of the name is the present one.
+    pub(super) bucket: u8,
     pub(super) slots: Vec<Slot>,
     /// The old drive of a moved slot, and the epoch from which callers no longer address it.
     pub(super) left: Vec<Option<(Epoch, Box<Slot>)>>,
@@ -104,7 +126,7 @@ impl World {
             }
             match action {
                 Action::Prepare { round, epoch, slots } => {
-                    let op = OpId { session: client as u64 + 1, counter: 0 };
+                    let op = self.clients[client].op;
                     let request = SlotRequest::Prepare { op, shard: Bytes::from_static(b"s") };
                     self.send(client, Some(round), epoch, slots.iter(), &request);
                 }
@@ -137,9 +159,10 @@ impl World {
         slots: impl Iterator<Item = SlotIndex>,
         request: &SlotRequest,
     ) {
+        let record = self.clients[client].record;
         for SlotIndex(slot) in slots {
-            let request = request.clone();
-            self.network.push(Envelope::Request { slot, client: client as u8, round, epoch, request });
+            let (client, request) = (client as u8, request.clone());
+            self.network.push(Envelope::Request { slot, client, round, epoch, record, request });
         }
     }
 
@@ -161,8 +184,8 @@ impl World {
                 }
             }
             _ if lose => {}
-            Envelope::Request { slot, client, round, epoch, request } => {
-                let reply = self.serve(usize::from(slot), epoch, &request);
+            Envelope::Request { slot, client, round, epoch, record, request } => {
+                let reply = self.serve_as(usize::from(slot), epoch, record, &request);
                 if self.trace {
                     println!("  {} slot{slot} op{} {epoch:?} {request:?} -> {reply:?}", self.now, client + 1);
                 }
@@ -180,13 +203,29 @@ impl World {
         }
     }
 
-    /// Serves a request at the drive that a caller of this epoch addresses.
+    /// [`Self::serve_as`] for a caller with the first record of the bucket.
     pub(super) fn serve(&mut self, at: usize, epoch: Epoch, request: &SlotRequest) -> SlotReply {
-        let broken = self.broken;
+        self.serve_as(at, epoch, Record { bucket: self.bucket, ..Record::default() }, request)
+    }
+
+    /// Serves a request at the drive that a caller of this epoch addresses.
+    fn serve_as(&mut self, at: usize, epoch: Epoch, record: Record, request: &SlotRequest) -> SlotReply {
+        let (broken, present) = (self.broken, self.bucket);
         let slot = match &mut self.left[at] {
             Some((moved, old)) if epoch < *moved => old.as_mut(),
             _ => &mut self.slots[at],
         };
+        if record.bucket != present && broken != Some(Broken::ReusesBucketId) {
+            let (bucket, register) = &mut slot.former;
+            if record.adopts {
+                bucket.adopt(record.revision);
+            }
+            let met = slot::Slot { partition: &mut slot.partition, bucket: *bucket, register };
+            return slot::serve(met, Caller { epoch, bucket_revision: record.revision }, request).reply;
+        }
+        if record.adopts {
+            slot.bucket.adopt(record.revision);
+        }
         let ignores_epoch = match request {
             _ if broken == Some(Broken::NoEpochs) => true,
             SlotRequest::Stable { .. } => broken == Some(Broken::StableInAnyEpoch),
@@ -207,12 +246,12 @@ impl World {
                 slot.register.exclusive = None;
             }
         }
-        let met = slot::Slot {
-            partition: &mut slot.partition,
-            bucket: BucketState::default(),
-            register: &mut slot.register,
-        };
-        let served = slot::serve(met, Caller { epoch, bucket_revision: 0 }, request);
+        let fences = matches!(request, SlotRequest::Fence { .. });
+        let ignores_bucket =
+            broken == Some(Broken::IgnoresBucket) || fences && broken == Some(Broken::FencesAnyBucket);
+        let bucket = if ignores_bucket { BucketState::default() } else { slot.bucket };
+        let met = slot::Slot { partition: &mut slot.partition, bucket, register: &mut slot.register };
+        let served = slot::serve(met, Caller { epoch, bucket_revision: record.revision }, request);
         match broken {
             Some(Broken::NoFenceCheck) => slot.register.fence = slot.register.fence.max(promised),
             Some(Broken::NoExclusivity) => slot.register.exclusive = None,
@@ -225,6 +264,15 @@ impl World {
             self.breach = Some("a fence went back");
         }
         served.reply
+    }
+
+    /// The bucket is created anew, with another id: its registers are others.
+    pub(super) fn recreate_bucket(&mut self) {
+        self.bucket += 1;
+        let drives = self.slots.iter_mut().chain(self.left.iter_mut().flatten().map(|(_, old)| old.as_mut()));
+        for slot in drives.filter(|_| self.broken != Some(Broken::ReusesBucketId)) {
+            slot.former = (std::mem::take(&mut slot.bucket), std::mem::take(&mut slot.register));
+        }
     }
 
     /// Frees what a slot may free; shards of versions that are not STABLE anywhere must survive this.

@@ -13,6 +13,7 @@ mod broken;
 mod bucket;
 mod client;
 mod faults;
+pub mod model;
 mod random;
 mod report;
 mod scenario;

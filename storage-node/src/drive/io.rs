@@ -5,14 +5,15 @@
 //! from user input. All calls block: async code reaches them through [`IoPool`](super::IoPool).
 
 use std::fmt::Debug;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 /// An open file of a drive. All methods may be called from several threads.
@@ -78,75 +79,95 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// The real thing.
+/// The real thing. The folder is opened once, and everything is reached from there: whatever is mounted, unmounted or
+/// moved at its path later, the files are those of the drive that was opened.
 #[derive(Debug)]
 pub(crate) struct FileIo {
     root: PathBuf,
+    folder: OnceLock<OwnedFd>,
 }
 
 impl FileIo {
     pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), folder: OnceLock::new() }
+    }
+
+    fn folder(&self) -> io::Result<&OwnedFd> {
+        if let Some(folder) = self.folder.get() {
+            return Ok(folder);
+        }
+        let folder = rustix::fs::open(&self.root, FOLDER, Mode::empty())?;
+        Ok(self.folder.get_or_init(|| folder))
+    }
+
+    fn open_with(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+        let mode = Mode::from_raw_mode(0o666);
+        Ok(rustix::fs::openat(self.folder()?, path, flags | OFlags::CLOEXEC, mode)?)
     }
 }
 
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
 impl DriveIo for FileIo {
     fn create(&self, path: &str) -> io::Result<Arc<dyn DriveFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(self.root.join(path))?;
-        Ok(Arc::new(file))
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
+        Ok(Arc::new(File::from(self.open_with(path, flags)?)))
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn DriveFile>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(self.root.join(path))?))
+        Ok(Arc::new(File::from(self.open_with(path, OFlags::RDWR)?)))
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        match std::fs::remove_file(self.root.join(path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
+        match rustix::fs::unlinkat(self.folder()?, path, AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            result => Ok(result?),
         }
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.root.join(from), self.root.join(to))
+        let folder = self.folder()?;
+        Ok(rustix::fs::renameat(folder, from, folder, to)?)
     }
 
     fn create_dir(&self, path: &str) -> io::Result<bool> {
-        match std::fs::create_dir(self.root.join(path)) {
+        match rustix::fs::mkdirat(self.folder()?, path, Mode::from_raw_mode(0o777)) {
             Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
-        File::open(self.root.join(path))?.sync_all()
+        File::from(self.open_with(path, FOLDER)?).sync_all()
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<DirItem>> {
+        let folder = self.open_with(path, FOLDER)?;
         let mut items = Vec::new();
-        for entry in std::fs::read_dir(self.root.join(path))? {
+        for entry in Dir::read_from(&folder)? {
             let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let metadata = match entry.metadata() {
-                Ok(metadata) => metadata,
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if matches!(name, "." | "..") {
+                continue;
+            }
+            let stat = match rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
                 // Removed while we looked.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(error.into()),
             };
-            let age = metadata.modified()?.elapsed().unwrap_or_default();
-            items.push(DirItem { name, is_dir: metadata.is_dir(), age });
+            let seconds = stat.st_mtime.try_into().unwrap_or_default();
+            let modified = Duration::new(seconds, stat.st_mtime_nsec.try_into().unwrap_or_default());
+            let age = (SystemTime::UNIX_EPOCH + modified).elapsed().unwrap_or_default();
+            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            items.push(DirItem { name: name.to_owned(), is_dir, age });
         }
         Ok(items)
     }
 
     fn space(&self) -> io::Result<Space> {
-        let stat = rustix::fs::statvfs(&self.root)?;
+        let stat = rustix::fs::fstatvfs(self.folder()?)?;
         Ok(Space {
             capacity: stat.f_blocks.saturating_mul(stat.f_frsize),
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
@@ -185,5 +206,32 @@ impl DriveFile for File {
             Err(Errno::OPNOTSUPP) => File::set_len(self, len),
             result => Ok(result?),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drive_that_is_moved_away_is_followed_and_nothing_is_made_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("drive"), dir.path().join("moved"));
+        std::fs::create_dir(&path).unwrap();
+        let io = FileIo::new(&path);
+        assert!(io.create_dir("a").unwrap() && !io.create_dir("a").unwrap());
+        std::fs::rename(&path, &moved).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        io.create("a/b").unwrap().write_at(b"bytes", 0).unwrap();
+        io.rename("a/b", "a/c").unwrap();
+        io.sync_dir("a").unwrap();
+        let items = io.list("a").unwrap();
+        assert_eq!((items.len(), items[0].name.as_str(), items[0].is_dir), (1, "c", false));
+        assert!(items[0].age < Duration::from_secs(60) && io.list(".").unwrap()[0].is_dir);
+        assert_eq!(std::fs::read(moved.join("a/c")).unwrap(), b"bytes");
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
+        io.remove("a/c").unwrap();
+        io.remove("a/c").unwrap();
+        assert!(io.open("a/c").is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! 1. Refuse taken ports and bad credentials before a folder is touched.
 //! 2. Look at the drives; format fresh ones if this is the first start, or the rest of a first start that was cut short.
-//! 3. Open the node; the embedded coordinator reads its image from the drives.
+//! 3. Open the node; the embedded coordinator reads its image from the drives; refuse a drive that was put back from an
+//!    older copy.
 //! 4. First start: one coordinator change makes the cluster and its layout. Then the gateway starts.
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use coffer_common::telemetry::Metrics;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{ClusterId, DriveId, NodeId};
 use coffer_gateway::app::Gateway;
+use coffer_storage_node::member::progress;
 use coffer_storage_node::{DriveProbe, NodeConfig, StorageNode, format, settle, survey};
 
 use crate::listen;
@@ -47,7 +49,11 @@ pub(crate) async fn run(args: &ServerArgs, drives: Vec<PathBuf>) -> anyhow::Resu
         let metrics = Metrics::install(&shutdown)?;
         let node = open_node(&drives, &args.node.replace).await?;
         let coordinator = start_coordinator(&node, drives.len()).await?;
+        node.record_start().await;
         register(&node, &*coordinator, &args.node.zone).await?;
+        let (stored, state, stop) = (node.clone(), coordinator.clone(), shutdown.clone());
+        // Each publication is an image of the state on every drive.
+        shutdown.spawn(progress::keep_published(stored, state, 1, stop));
         let cluster = start_cluster(node.clone(), coordinator.clone()).await?;
         settle::start(&node, &cluster, &shutdown);
         say_what_it_is(&cluster);
@@ -70,9 +76,15 @@ pub(crate) async fn open_existing(drives: &[PathBuf]) -> anyhow::Result<(Arc<Loc
     Ok((coordinator, cluster))
 }
 
+/// A drive that is an older copy is refused before anything is written to it, which would make it longer.
 async fn start_coordinator(node: &Arc<StorageNode>, drives: usize) -> anyhow::Result<Arc<LocalCoordinator>> {
     let copies = Arc::new(DriveCopies { node: node.clone(), drives });
-    LocalCoordinator::start(copies).await.context("the embedded coordinator cannot start")
+    let opened: Vec<_> = node.drives().map(|drive| drive.info()).collect();
+    let coordinator =
+        LocalCoordinator::open(copies).await.context("the embedded coordinator cannot start")?;
+    progress::refuse_rolled_back(&opened, &progress::known(&*coordinator).await?)?;
+    coordinator.begin().await;
+    Ok(coordinator)
 }
 
 async fn open_node(drives: &[PathBuf], replace: &[PathBuf]) -> anyhow::Result<Arc<StorageNode>> {

@@ -2,7 +2,8 @@
 //!
 //! ## Flow
 //! 1. Start: read the images of at least R0 = n − ⌊n/2⌋ drives, take the highest (generation, revision), continue above
-//!    its reserved bound, and write it back, so that a change which reached few drives does not vanish later.
+//!    its reserved bound, and write it back, so that a change which reached few drives does not vanish later. What was
+//!    read can be looked at before anything is written.
 //! 2. Change: check, write the new image to M = ⌊n/2⌋ + 1 drives, then apply, tell the watchers, answer.
 //! 3. Locks and leased keys live in memory: they end with the process anyway. Their revisions come from the range
 //!    that the last image reserved.
@@ -69,11 +70,21 @@ pub struct LocalCoordinator {
 }
 
 impl LocalCoordinator {
-    /// Reads the state from the drives; a set without any image begins empty.
+    /// [`Self::open`] and [`Self::begin`].
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub async fn start(store: Arc<dyn SnapshotStore>) -> Result<Arc<Self>, CoordinatorError> {
+        let coordinator = Self::open(store).await?;
+        coordinator.begin().await;
+        Ok(coordinator)
+    }
+
+    /// Reads the state from the drives and writes nothing; a set without any image begins empty.
     ///
     /// # Errors
     /// `Unavailable` if fewer than R0 drives answered, `Refused` if an image cannot be understood.
-    pub async fn start(store: Arc<dyn SnapshotStore>) -> Result<Arc<Self>, CoordinatorError> {
+    pub async fn open(store: Arc<dyn SnapshotStore>) -> Result<Arc<Self>, CoordinatorError> {
         let copies = store.copies();
         let images = store.load().await;
         let needed = copies - copies / 2;
@@ -88,18 +99,21 @@ impl LocalCoordinator {
                 .map_err(|error| CoordinatorError::Refused(error.to_string()))?,
         };
         let shared = Arc::new(Mutex::new(Shared { state, watchers: Vec::new() }));
-        let coordinator = Self {
+        Ok(Arc::new(Self {
             store,
             writer: AsyncMutex::new(()),
-            shared: shared.clone(),
+            shared,
             locks: NameLocks::default(),
             open: Arc::new(AtomicBool::new(true)),
-        };
-        if let Err(error) = coordinator.change(Vec::new(), true).await {
+        }))
+    }
+
+    /// Writes what was read back, and looks after the watchers from now on. To be called once, before any change.
+    pub async fn begin(&self) {
+        if let Err(error) = self.change(Vec::new(), true).await {
             tracing::warn!(%error, "the embedded coordinator is read-only until more drives are online");
         }
-        tokio::spawn(keep_watchers_fresh(Arc::downgrade(&shared)));
-        Ok(Arc::new(coordinator))
+        tokio::spawn(keep_watchers_fresh(Arc::downgrade(&self.shared)));
     }
 
     /// Writes (if anything durable changes or `force`), then applies, then tells the watchers.

@@ -4,13 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coffer_common::cluster::{
-    ClusterRecord, LAYOUT_KEY, NodeRecord, PROTOCOL_VERSION, node_key, protocol_compatible,
-};
+use coffer_common::cluster::{ClusterRecord, LAYOUT_KEY, NodeRecord, PROTOCOL_VERSION, protocol_compatible};
 use coffer_common::coordination::{CLUSTER_KEY, Coordinator, CoordinatorError};
 use coffer_common::layout::Layout;
 use coffer_common::limits::MAX_CLOCK_SKEW;
-use coffer_common::node::{DriveInfo, NodeClient};
+use coffer_common::node::NodeClient;
 use coffer_common::rpc::RemoteNode;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{ClusterId, DriveId, NodeId};
@@ -102,18 +100,19 @@ pub enum MemberRefusal {
     Emptied(DriveRefusal),
     /// An old copy of a drive.
     #[error(
-        "drive {drive} at `{path}` is older than when this node last started (start {found} after start {known}): it \
-         was restored from a copy and has forgotten promises; empty it and start with `--replace {path}`"
+        "drive {drive} at `{path}` is older than the cluster knows it (start {}, record {}; it was at start {}, record \
+         {}): it was restored from a copy and has forgotten promises; empty it and start with `--replace {path}`",
+        found.0, found.1, known.0, known.1
     )]
     RolledBack {
         /// The drive.
         drive: DriveId,
         /// Its path.
         path: String,
-        /// Its boot counter.
-        found: u64,
-        /// The boot counter that was registered.
-        known: u64,
+        /// Its starts and its journal's last record.
+        found: (u64, u64),
+        /// How far it was.
+        known: (u64, u64),
     },
 }
 
@@ -249,31 +248,6 @@ async fn refuse_wrong_clock(settings: &MemberSettings, view: &View) -> Result<()
     let ahead = apart[0].1;
     let direction = if ahead > 0 { "ahead of" } else { "behind" };
     Err(MemberRefusal::Clock { seconds: ahead.unsigned_abs() / 1000, direction, nodes })
-}
-
-/// A drive must have started more often than when its node last registered it.
-pub(super) async fn refuse_rolled_back(
-    drives: &[DriveInfo],
-    node: &NodeId,
-    coordinator: &dyn Coordinator,
-) -> Result<(), MemberRefusal> {
-    let Some(Some(entry)) = read(coordinator.get(&node_key(node))).await else { return Ok(()) };
-    let Ok(record) = serde_json::from_slice::<NodeRecord>(&entry.value) else { return Ok(()) };
-    for known in record.drives.iter().filter(|known| !known.fresh) {
-        let found =
-            drives.iter().find(|drive| drive.id == known.id && drive.incarnation == known.incarnation);
-        if let Some(found) =
-            found.filter(|found| found.boot_count != 0 && found.boot_count <= known.boot_count)
-        {
-            return Err(MemberRefusal::RolledBack {
-                drive: found.id,
-                path: found.path.clone(),
-                found: found.boot_count,
-                known: known.boot_count,
-            });
-        }
-    }
-    Ok(())
 }
 
 /// The layout, if there is one.

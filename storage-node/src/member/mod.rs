@@ -8,7 +8,8 @@
 //! 2. Look at the drives (`survey`) and at the coordinator (`check`): refuse what does not fit together.
 //! 3. Fresh drives in a cluster that does not exist yet (`first`): register, wait for the expected nodes, and let one
 //!    coordinator transaction decide the first layout; then format.
-//! 4. Open the drives, serve, register (`register`).
+//! 4. Open the drives; refuse one that was put back from an older copy (`progress`); only then count the start.
+//! 5. Serve, register (`register`), and publish how far the journals are.
 //!
 //! ## Crash consistency
 //! The ids of fresh drives are in the node's record before any layout names them; a node that crashes between the layout
@@ -19,6 +20,7 @@
 
 mod check;
 mod first;
+pub mod progress;
 mod register;
 mod settings;
 
@@ -137,9 +139,18 @@ impl Member {
             replace: settings.replace.clone(),
         };
         let node = StorageNode::open(config).await?;
-        check::refuse_rolled_back(&node.drive_infos(), &settings.id, &*coordinator).await?;
+        let opened: Vec<_> = node.drives().map(|drive| drive.info()).collect();
+        if let Some(known) = read(progress::known(&*coordinator)).await {
+            progress::refuse_rolled_back(&opened, &known)?;
+        }
+        node.record_start().await;
         serve(&node, listener, &settings, shutdown);
-        shutdown.spawn(register::keep_registered(settings, node.clone(), coordinator, shutdown.clone()));
+        let (joined, stop) = (node.clone(), shutdown.clone());
+        shutdown.spawn(async move {
+            if register::keep_registered(&settings, &joined, opened, &*coordinator, &stop).await {
+                progress::keep_published(joined, coordinator, 0, stop).await;
+            }
+        });
         Ok(Self { node, cluster })
     }
 }

@@ -1,15 +1,15 @@
 //! The node's record and its sign of life in the coordinator.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_common::cluster::{DriveRecord, LiveRecord, NodeRecord, PROTOCOL_VERSION, live_key, node_key};
 use coffer_common::coordination::{Coordinator, CoordinatorError, Expected};
+use coffer_common::node::DriveInfo;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::DriveId;
 
-use super::{MemberSettings, encode};
+use super::{MemberRefusal, MemberSettings, encode, progress};
 use crate::node::StorageNode;
 
 const RETRY: Duration = Duration::from_secs(1);
@@ -19,33 +19,48 @@ pub(super) fn live_record() -> LiveRecord {
     LiveRecord { since_ms: UnixMillis::now().0, process: DriveId::random().0 as u64 }
 }
 
-/// Writes both until it worked once; from then on the coordinator renews the leased one by itself.
+/// Writes both until it worked once; from then on the coordinator renews the leased one by itself. False if the node
+/// stops before: it was told to, or a start without the coordinator let in a drive (`opened`, as this start found it)
+/// that is an older copy.
 pub(super) async fn keep_registered(
-    settings: MemberSettings,
-    node: Arc<StorageNode>,
-    coordinator: Arc<dyn Coordinator>,
-    shutdown: Shutdown,
-) {
-    let record = record(&settings, &node);
+    settings: &MemberSettings,
+    node: &StorageNode,
+    opened: Vec<DriveInfo>,
+    coordinator: &dyn Coordinator,
+    shutdown: &Shutdown,
+) -> bool {
+    let record = record(settings, node);
     loop {
-        match register(&record, &*coordinator).await {
-            Ok(()) => {
+        match register(&record, &opened, coordinator).await {
+            Ok(Ok(())) => {
                 tracing::info!(node = %record.id, address = record.address, "registered with the cluster");
-                return;
+                return true;
+            }
+            Ok(Err(refusal)) => {
+                tracing::error!(%refusal, "stopping");
+                shutdown.tell();
+                return false;
             }
             Err(error) => tracing::debug!(%error, "not registered yet"),
         }
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}
-            () = shutdown.told() => return,
+            () = shutdown.told() => return false,
         }
     }
 }
 
-async fn register(record: &NodeRecord, coordinator: &dyn Coordinator) -> Result<(), CoordinatorError> {
+async fn register(
+    record: &NodeRecord,
+    opened: &[DriveInfo],
+    coordinator: &dyn Coordinator,
+) -> Result<Result<(), MemberRefusal>, CoordinatorError> {
+    if let Err(refusal) = progress::refuse_rolled_back(opened, &progress::known(coordinator).await?) {
+        return Ok(Err(refusal));
+    }
     coordinator.put(&node_key(&record.id), encode(record), Expected::Any, false).await?;
     coordinator.put(&live_key(&record.id), encode(&live_record()), Expected::Any, true).await?;
-    Ok(())
+    Ok(Ok(()))
 }
 
 fn record(settings: &MemberSettings, node: &StorageNode) -> NodeRecord {

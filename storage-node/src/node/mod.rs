@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use coffer_common::blocking;
 use coffer_common::limits::PROTOCOL_VERSION;
 use coffer_common::node::{
     DriveInfo, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard, ReadShard, ShardBlocks,
@@ -80,6 +81,17 @@ impl StorageNode {
             drive: id,
             reason: format!("it is not open on node `{}`", self.id),
         })
+    }
+
+    /// Counts this start on every drive. Nothing of the node may be served before: a start that is refused, as with a drive
+    /// that was put back from an older copy, leaves no trace that the next one would take for progress.
+    pub async fn record_start(&self) {
+        for drive in self.drives() {
+            let store = Arc::clone(drive);
+            if let Ok(Err(error)) = blocking::run(move || store.record_boot()).await {
+                tracing::error!(%error, drive = %drive.id(), "this start was not recorded");
+            }
+        }
     }
 
     /// What it says of its drives, those that could not be opened included.

@@ -49,7 +49,9 @@ impl Bench {
 
     fn reopen(&mut self) {
         self.node = None;
-        self.node = Some(open_blocking(&config(self.dir.path(), self.drives.len())).unwrap());
+        let node = open_blocking(&config(self.dir.path(), self.drives.len())).unwrap();
+        node.drives().for_each(|drive| drive.record_boot().unwrap());
+        self.node = Some(node);
     }
 
     fn node(&self) -> &StorageNode {

@@ -103,7 +103,7 @@ impl LiveCensus {
 }
 
 impl DriveStore {
-    /// Opens a formatted, locked drive: index, then the journal's tail, then one BOOT record. Blocks.
+    /// Opens a formatted, locked drive: index, then the journal's tail. Blocks.
     ///
     /// # Errors
     /// [`OpenError`] if journal or index cannot be read or a record is malformed.
@@ -136,7 +136,7 @@ impl DriveStore {
         let journal = Journal::open(Arc::clone(&drive.io), options, &mut |record| {
             replay(&index, &slots, &census, record)
         })?;
-        let store = Arc::new(Self {
+        Ok(Arc::new(Self {
             files: ShardFiles::open(Arc::clone(&drive.io))?,
             pool: IoPool::start(&name, drive.threads.clone())?,
             cluster,
@@ -151,9 +151,7 @@ impl DriveStore {
             census,
             unsettled: UnsettledSet::default(),
             receiving: Mutex::default(),
-        });
-        store.record_boot()?;
-        Ok(store)
+        }))
     }
 
     /// The drive's id.

@@ -150,8 +150,9 @@ impl DriveStore {
         Ok((sequence, place))
     }
 
-    /// One more start. A drive without room for the record opens all the same, to be read and to have things deleted.
-    pub(super) fn record_boot(&self) -> Result<(), JournalError> {
+    /// One more start. A drive without room for the record serves all the same, to be read and to have things deleted.
+    /// Blocks until it is durable.
+    pub(crate) fn record_boot(&self) -> Result<(), JournalError> {
         let sequence = loop {
             match self.append_boot() {
                 Ok(sequence) => break sequence,

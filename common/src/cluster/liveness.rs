@@ -47,7 +47,10 @@ impl Liveness {
         }
         let Some(calls) = self.calls.get_mut(node) else { return };
         match result {
-            Err(NodeError::Unreachable { .. } | NodeError::Timeout { .. }) => calls.failed = true,
+            // One that refuses us is no use, however alive it is: it may be of another cluster.
+            Err(NodeError::Unreachable { .. } | NodeError::Timeout { .. } | NodeError::Denied(_)) => {
+                calls.failed = true;
+            }
             // An answer about one drive or shard, or an overload, is a sign of life all the same.
             Ok(()) | Err(_) => {
                 calls.failed = false;

@@ -34,6 +34,14 @@ async fn probe(inner: &Inner, node: &NodeId, client: &Arc<dyn NodeClient>) {
     let answer = timeout(PROBE_TIMEOUT, client.info())
         .await
         .unwrap_or_else(|_| Err(NodeError::Timeout { node: node.0.clone() }));
+    let ours = inner.map.load().cluster;
+    let answer = answer.and_then(|info| match info.cluster {
+        Some(theirs) if theirs != ours => {
+            tracing::warn!(%node, %theirs, %ours, "a node of another cluster answers at its address");
+            Err(NodeError::Denied(format!("it belongs to cluster {theirs}")))
+        }
+        _ => Ok(info),
+    });
     let mut liveness = inner.liveness.lock();
     liveness.report(node, answer.as_ref().map(|_| ()), Instant::now());
     let Ok(info) = answer else { return };

@@ -1,5 +1,7 @@
 //! `coffer storage-node` and `coffer gateway` as processes of their own, with an etcd: the shape behind a load balancer.
+//! Nodes may stand behind proxies, one each: that is where everybody else reaches them.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,18 +13,38 @@ use super::ports::free_port;
 use super::process::Process;
 use super::{CLUSTER_SECRET, binary, http_status, wait_for};
 use crate::client::{ACCESS_KEY, SECRET_KEY, s3};
+use crate::proxy::Proxy;
 
 /// One process: its main port (S3 or gRPC) and its admin port.
 #[derive(Debug)]
 pub struct Daemon {
     /// Its name in logs; a storage node's id.
     pub name: String,
-    port: u16,
+    /// Its main port.
+    pub port: u16,
     admin_port: u16,
+    arguments: Vec<String>,
+    folder: PathBuf,
     process: Process,
 }
 
 impl Daemon {
+    fn start(
+        name: String,
+        port: u16,
+        mut arguments: Vec<String>,
+        (address, admin_address): (&str, &str),
+        (etcd, folder): (&Etcd, &TempDir),
+    ) -> Result<Self> {
+        let admin_port = free_port();
+        arguments.extend(["--etcd".to_owned(), etcd.url()]);
+        arguments.extend([address.to_owned(), format!("127.0.0.1:{port}")]);
+        arguments.extend([admin_address.to_owned(), format!("127.0.0.1:{admin_port}")]);
+        let folder = folder.path().to_owned();
+        let process = launch(&name, &folder, &arguments)?;
+        Ok(Self { name, port, admin_port, arguments, folder, process })
+    }
+
     /// A URL on its admin port.
     pub fn admin_url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.admin_port)
@@ -43,12 +65,44 @@ impl Daemon {
         &mut self.process
     }
 
-    async fn wait_ready(&self) -> Result<()> {
+    /// Starts it again after it has ended, on the same ports and folders, without waiting.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    pub fn spawn(&mut self) -> Result<()> {
+        self.process = launch(&self.name, &self.folder, &self.arguments)?;
+        Ok(())
+    }
+
+    /// The same, and waits until it is ready.
+    ///
+    /// # Errors
+    /// With the tail of its log.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.wait_ready().await
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// With the tail of its log.
+    pub async fn wait_ready(&self) -> Result<()> {
         let (url, what) = (self.admin_url("/health/ready"), format!("{} to be ready", self.name));
         let ready =
             wait_for(&what, Duration::from_secs(90), || async { http_status(&url).await == Some(200) });
         ready.await.with_context(|| self.process.log_tail())
     }
+}
+
+fn launch(name: &str, folder: &Path, arguments: &[String]) -> Result<Process> {
+    let mut command = Command::new(binary());
+    command
+        .args(arguments)
+        .env("COFFER_CLUSTER_SECRET", CLUSTER_SECRET)
+        .env("COFFER_ACCESS_KEY", ACCESS_KEY)
+        .env("COFFER_SECRET_KEY", SECRET_KEY);
+    Process::start(name, folder, &mut command)
 }
 
 /// Storage nodes and gateways of one cluster.
@@ -58,6 +112,8 @@ pub struct Daemons {
     pub gateways: Vec<Daemon>,
     /// The storage nodes.
     pub nodes: Vec<Daemon>,
+    /// What stands before each node, if anything does.
+    pub proxies: Vec<Proxy>,
     /// The coordinator.
     pub etcd: Etcd,
     folder: TempDir,
@@ -69,16 +125,41 @@ impl Daemons {
     /// # Errors
     /// If one does not become ready.
     pub async fn start(nodes: usize, drives: usize, gateways: usize) -> Result<Self> {
-        let etcd = Etcd::start().await?;
-        let folder = TempDir::new()?;
-        let mut cluster = Self { gateways: Vec::new(), nodes: Vec::new(), etcd, folder };
+        Self::launch(nodes, drives, gateways, false).await
+    }
+
+    /// The same with a proxy before each node.
+    ///
+    /// # Errors
+    /// If one does not become ready.
+    pub async fn start_behind_proxies(nodes: usize, drives: usize, gateways: usize) -> Result<Self> {
+        Self::launch(nodes, drives, gateways, true).await
+    }
+
+    async fn launch(nodes: usize, drives: usize, gateways: usize, proxied: bool) -> Result<Self> {
+        let (etcd, folder) = (Etcd::start().await?, TempDir::new()?);
+        let (mut proxies, mut started) = (Vec::new(), Vec::new());
         for index in 0..nodes {
-            let node = cluster.storage_node(index, nodes, drives)?;
-            cluster.nodes.push(node);
+            let name = format!("node-{index}");
+            let folders = folder.path().join(&name).join(format!("drive{{1...{drives}}}"));
+            let mut arguments = vec!["storage-node".to_owned(), folders.display().to_string()];
+            arguments
+                .extend(["--node-id", &name, "--bootstrap-expect", &nodes.to_string()].map(str::to_owned));
+            let port = free_port();
+            if proxied {
+                let proxy = Proxy::start(port).await?;
+                arguments.extend(["--advertise-address".to_owned(), format!("127.0.0.1:{}", proxy.port())]);
+                proxies.push(proxy);
+            }
+            let options = ("--node-address", "--node-admin-address");
+            started.push(Daemon::start(name, port, arguments, options, (&etcd, &folder))?);
         }
+        let mut cluster = Self { gateways: Vec::new(), nodes: started, proxies, etcd, folder };
         for index in 0..gateways {
-            let gateway = cluster.gateway(index)?;
-            cluster.gateways.push(gateway);
+            let (name, arguments) = (format!("gateway-{index}"), vec!["gateway".to_owned()]);
+            let options = ("--address", "--console-address");
+            let place = (&cluster.etcd, &cluster.folder);
+            cluster.gateways.push(Daemon::start(name, free_port(), arguments, options, place)?);
         }
         for daemon in cluster.nodes.iter().chain(&cluster.gateways) {
             daemon.wait_ready().await?;
@@ -86,38 +167,8 @@ impl Daemons {
         Ok(cluster)
     }
 
-    fn storage_node(&self, index: usize, nodes: usize, drives: usize) -> Result<Daemon> {
-        let name = format!("node-{index}");
-        let folders = self.folder.path().join(&name).join(format!("drive{{1...{drives}}}"));
-        let mut command = self.command("storage-node");
-        command.args(["--node-id", &name, "--bootstrap-expect", &nodes.to_string()]).arg(folders);
-        self.launch(name, command, ("--node-address", "--node-admin-address"))
-    }
-
-    fn gateway(&self, index: usize) -> Result<Daemon> {
-        let command = self.command("gateway");
-        self.launch(format!("gateway-{index}"), command, ("--address", "--console-address"))
-    }
-
-    fn command(&self, daemon: &str) -> Command {
-        let mut command = Command::new(binary());
-        command
-            .args([daemon, "--etcd", &self.etcd.url()])
-            .env("COFFER_CLUSTER_SECRET", CLUSTER_SECRET)
-            .env("COFFER_ACCESS_KEY", ACCESS_KEY)
-            .env("COFFER_SECRET_KEY", SECRET_KEY);
-        command
-    }
-
-    fn launch(&self, name: String, mut command: Command, options: (&str, &str)) -> Result<Daemon> {
-        let (port, admin_port) = (free_port(), free_port());
-        command.args([
-            options.0,
-            &format!("127.0.0.1:{port}"),
-            options.1,
-            &format!("127.0.0.1:{admin_port}"),
-        ]);
-        let process = Process::start(&name, self.folder.path(), &mut command)?;
-        Ok(Daemon { name, port, admin_port, process })
+    /// A node's drive folder, drives counted from 1.
+    pub fn drive(&self, node: usize, drive: usize) -> PathBuf {
+        self.folder.path().join(format!("node-{node}/drive{drive}"))
     }
 }

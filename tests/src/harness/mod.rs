@@ -4,15 +4,18 @@
 //! 1. [`binary`] builds `coffer` once and names it.
 //! 2. [`process::Process`] is one child: kill, pause, resume, stop, its log.
 //! 3. [`standalone::Standalone`], [`distributed::Distributed`] and [`daemons::Daemons`] are clusters of them.
+//! 4. [`image::ImageDrive`] is a drive that breaks, [`strace::Injection`] makes the system calls of a process fail.
 
 pub mod certificates;
 pub mod daemons;
 pub mod distributed;
+pub mod image;
 pub mod ports;
 pub mod process;
 pub mod standalone;
+pub mod strace;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -63,13 +66,19 @@ pub async fn wait_for<F: Future<Output = bool>>(
     Ok(())
 }
 
+/// The shard files on the drive at this path.
+pub fn shard_paths(drive: &Path) -> Vec<PathBuf> {
+    fn below(path: PathBuf) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(&path) else { return vec![path] };
+        entries.flatten().flat_map(|entry| below(entry.path())).collect()
+    }
+    let shards = drive.join("shards");
+    if shards.is_dir() { below(shards) } else { Vec::new() }
+}
+
 /// How many shard files lie on the drives at these paths.
 pub fn shard_files(drives: &[PathBuf]) -> usize {
-    fn files(path: &std::path::Path) -> usize {
-        let Ok(entries) = std::fs::read_dir(path) else { return 0 };
-        entries.flatten().map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
-    }
-    drives.iter().map(|drive| files(&drive.join("shards"))).sum()
+    drives.iter().map(|drive| shard_paths(drive).len()).sum()
 }
 
 /// What `coffer status` prints about the gateway whose admin address this is, and its exit code.

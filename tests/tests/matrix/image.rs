@@ -1,0 +1,177 @@
+//! Drives with a file system of their own that is taken away, replaced, turned read-only, filled, or loses its medium.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use coffer_tests::bucket::Bucket;
+use coffer_tests::harness::image::ImageDrive;
+use coffer_tests::harness::process::Process;
+use coffer_tests::harness::standalone::Standalone;
+use coffer_tests::harness::{http_status, wait_for};
+
+use super::ONE_AT_A_TIME;
+use super::drive::{SIZES, assert_all, wait_for_status, write_all};
+
+/// A server whose drives are file systems of this many mebibytes, with the first round written.
+async fn start(mebibytes: u64) -> Result<Option<(Standalone, Bucket, Vec<ImageDrive>)>> {
+    let mut server = Standalone::prepare(4)?;
+    let Some(drives) = ImageDrive::create(&server.drives(), mebibytes)? else { return Ok(None) };
+    server.launch().await?;
+    let bucket = Bucket::create(server.client(), "matrix").await?;
+    write_all(&bucket, 1).await;
+    wait_for_status(&server.admin_url(""), &["HEALTHY", " 0 shards known to be missing, 0 versions"]).await?;
+    Ok(Some((server, bucket, drives)))
+}
+
+fn stop(server: &mut Standalone) {
+    server.process_mut().stop(Duration::from_secs(20));
+}
+
+fn assert_refused(server: &Standalone, words: &[&str]) -> Result<()> {
+    let folder = server.drive(1).with_file_name("");
+    let _ = std::fs::remove_file(folder.join("refused.log"));
+    let mut refused = Process::start("refused", &folder, &mut server.command())?;
+    let status = refused.wait(Duration::from_secs(40));
+    ensure!(status.is_some_and(|status| !status.success()), "{}", refused.log_tail());
+    for word in words {
+        ensure!(refused.log().contains(word), "`{word}` is not in: {}", refused.log_tail());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "mounts loop devices"]
+async fn a_drive_that_loses_part_of_its_medium_costs_no_request_and_no_byte() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let Some((mut server, bucket, drives)) = start(512).await? else { return Ok(()) };
+    stop(&mut server);
+    // Nothing of it is in a cache then.
+    drives[1].unmount()?;
+    drives[1].mount()?;
+    server.launch().await?;
+    drives[1].cut_medium(8 << 20)?;
+    for round in 2..5 {
+        assert_all(&bucket, round - 1).await;
+        write_all(&bucket, round).await;
+    }
+    assert_all(&bucket, 4).await;
+    wait_for_status(&server.admin_url(""), &["drive2 is"]).await?;
+    Ok(())
+}
+
+fn is_empty(path: &Path) -> Result<bool> {
+    Ok(std::fs::read_dir(path)?.next().is_none())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "mounts loop devices"]
+async fn a_drive_taken_away_from_its_path_is_followed_and_nothing_is_made_in_its_place() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let Some((mut server, bucket, drives)) = start(512).await? else { return Ok(()) };
+    drives[1].detach()?;
+    ensure!(is_empty(drives[1].path())?, "it was mounted over an empty folder");
+    for round in 2..5 {
+        assert_all(&bucket, round - 1).await;
+        write_all(&bucket, round).await;
+    }
+    ensure!(is_empty(drives[1].path())?, "nothing is made below the mount point");
+    stop(&mut server);
+    for _ in 0..2 {
+        assert_refused(&server, &["drive2", "is the disk mounted", "--replace"])?;
+        ensure!(is_empty(drives[1].path())?, "a refused start makes nothing");
+    }
+    drives[1].mount()?;
+    server.launch().await?;
+    assert_all(&bucket, 4).await;
+    write_all(&bucket, 5).await;
+    assert_all(&bucket, 5).await;
+    wait_for_status(&server.admin_url(""), &["HEALTHY", " 0 shards known to be missing, 0 versions"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "mounts loop devices"]
+async fn an_empty_drive_in_the_place_of_another_is_refused_or_not_counted() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let Some((mut server, bucket, drives)) = start(512).await? else { return Ok(()) };
+    stop(&mut server);
+    drives[1].unmount()?;
+    let new = [drives[1].path().to_owned()];
+    std::fs::rename(drives[1].image(), drives[1].image().with_extension("old"))?;
+    let Some(_new) = ImageDrive::create(&new, 512)? else { return Ok(()) };
+    assert_refused(&server, &["drive2", "--replace"])?;
+    let mut command = server.command();
+    command.arg("--replace").arg(drives[1].path());
+    let mut replaced = Process::start("replaced", &server.drive(1).with_file_name(""), &mut command)?;
+    let url = server.admin_url("/health/ready");
+    let ready = || async { http_status(&url).await == Some(200) };
+    wait_for("the server with a new drive", Duration::from_secs(60), ready).await?;
+    assert_all(&bucket, 1).await;
+    write_all(&bucket, 2).await;
+    assert_all(&bucket, 2).await;
+    wait_for_status(&server.admin_url(""), &["DEGRADED", "partitions lack a slot"]).await?;
+    // In no quorum: with one more gone there are two of four left, and nothing is said to be absent by them alone.
+    replaced.stop(Duration::from_secs(20));
+    std::fs::rename(server.drive(3).join("coffer.json"), server.drive(3).join("aside"))?;
+    std::fs::write(server.drive(3).join("coffer.json"), "{")?;
+    server.launch().await?;
+    assert_all(&bucket, 2).await;
+    assert_eq!(bucket.put("refused", vec![1]).await, Err(503), "the new drive is in no write quorum");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "mounts loop devices"]
+async fn a_drive_that_turns_read_only_is_failed_and_costs_no_request() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let Some((mut server, bucket, drives)) = start(512).await? else { return Ok(()) };
+    drives[1].make_read_only()?;
+    for round in 2..4 {
+        assert_all(&bucket, round - 1).await;
+        write_all(&bucket, round).await;
+    }
+    wait_for_status(&server.admin_url(""), &["DEGRADED", "drive2 is failed", "Read-only"]).await?;
+    // It starts without it, as often as it is told to.
+    for round in 3..5 {
+        stop(&mut server);
+        server.launch().await?;
+        assert_all(&bucket, round).await;
+        write_all(&bucket, round + 1).await;
+        wait_for_status(&server.admin_url(""), &["DEGRADED", "drive2 is"]).await?;
+    }
+    assert_all(&bucket, 5).await;
+    stop(&mut server);
+    drives[1].unmount()?;
+    drives[1].mount()?;
+    server.launch().await?;
+    assert_all(&bucket, 5).await;
+    wait_for_status(&server.admin_url(""), &["HEALTHY"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "mounts loop devices"]
+async fn one_full_drive_of_four_costs_no_request() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let Some((server, bucket, drives)) = start(512).await? else { return Ok(()) };
+    let ballast = drives[1].path().join("ballast");
+    let mut file = std::fs::File::create(&ballast)?;
+    let piece = vec![1; 1 << 20];
+    while file.write_all(&piece).is_ok() {}
+    // An open file keeps its room after it was removed.
+    drop(file);
+    for round in 2..6 {
+        write_all(&bucket, round).await;
+        assert_all(&bucket, round).await;
+    }
+    wait_for_status(&server.admin_url(""), &["DEGRADED", "drive2 is read-only"]).await?;
+    for size in SIZES {
+        assert_eq!(bucket.delete(&format!("key/{size}")).await, Ok(()));
+    }
+    assert_eq!(bucket.keys().await, Ok(Vec::new()));
+    std::fs::remove_file(&ballast)?;
+    wait_for_status(&server.admin_url(""), &["HEALTHY"]).await?;
+    write_all(&bucket, 7).await;
+    assert_all(&bucket, 7).await;
+    Ok(())
+}

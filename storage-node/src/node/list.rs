@@ -1,12 +1,14 @@
 //! One page of a node's listing: the pages of its drives, merged by key.
 //!
-//! 1. Each drive reads its own page, all at once; a drive that fails is left out of [`ListPage::drives`].
+//! 1. Each drive reads its own page, all at once; a drive that fails, or does not come to an end, is left out of
+//!    [`ListPage::drives`].
 //! 2. A page speaks only up to the smallest last item of the drives that have more; what lies behind is dropped.
 //! 3. Entries of one register are joined. Of a common prefix the smallest witness is kept, and every other drive is asked
 //!    what it holds of that register, so that the gateway sees all of the node's slots of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::node::{ListEntry, ListItem, ListPage, ListRequest, NodeError};
@@ -18,6 +20,8 @@ use crate::store::{DriveItem, DriveList, DriveStore};
 
 /// Most items of a page, whatever the caller asks for.
 const MAX_ITEMS: u32 = 10_000;
+/// How long a drive may take for its part of a page: less than a gateway waits for the node's.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl StorageNode {
     pub(super) async fn list_merged(&self, mut request: ListRequest) -> Result<ListPage, NodeError> {
@@ -60,7 +64,9 @@ impl StorageNode {
     /// Adds what the node's other drives hold of a witness.
     async fn complete_witness(&self, mut witness: ListEntry, from: DriveId) -> Result<ListEntry, NodeError> {
         let others = self.drives().filter(|store| store.id() != from);
-        for found in join_all(others.map(|store| store.list_one(witness.register.clone()))).await {
+        for found in
+            join_all(others.map(|store| in_time(store, store.list_one(witness.register.clone())))).await
+        {
             // A drive that fails here is one whose other answers count; its slot is just not told.
             if let Ok(Some(entry)) = found {
                 witness.slots.extend(entry.slots);
@@ -74,7 +80,19 @@ async fn read<'a>(
     store: &'a Arc<DriveStore>,
     request: &Arc<ListRequest>,
 ) -> (&'a Arc<DriveStore>, Result<DriveList, NodeError>) {
-    (store, store.list(Arc::clone(request)).await)
+    (store, in_time(store, store.list(Arc::clone(request))).await)
+}
+
+/// A drive that hangs must not hold up what the others know.
+async fn in_time<T>(
+    store: &DriveStore,
+    read: impl Future<Output = Result<T, NodeError>>,
+) -> Result<T, NodeError> {
+    let late = |_| NodeError::DriveUnavailable {
+        drive: store.id(),
+        reason: format!("it did not answer within {} s", PATIENCE.as_secs()),
+    };
+    tokio::time::timeout(PATIENCE, read).await.map_err(late)?
 }
 
 type Merged = BTreeMap<Bytes, (DriveItem, DriveId)>;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use super::distributed::Etcd;
+use super::etcd::Etcd;
 use super::ports::free_port;
 use super::process::Process;
 use super::{CLUSTER_SECRET, binary, http_status, wait_for};
@@ -125,7 +125,15 @@ impl Daemons {
     /// # Errors
     /// If one does not become ready.
     pub async fn start(nodes: usize, drives: usize, gateways: usize) -> Result<Self> {
-        Self::launch(nodes, drives, gateways, false).await
+        Self::start_on(Etcd::start().await?, nodes, drives, gateways).await
+    }
+
+    /// The same on an etcd that runs already.
+    ///
+    /// # Errors
+    /// If one does not become ready.
+    pub async fn start_on(etcd: Etcd, nodes: usize, drives: usize, gateways: usize) -> Result<Self> {
+        Self::launch(etcd, (nodes, drives, gateways), false).await
     }
 
     /// The same with a proxy before each node.
@@ -133,11 +141,15 @@ impl Daemons {
     /// # Errors
     /// If one does not become ready.
     pub async fn start_behind_proxies(nodes: usize, drives: usize, gateways: usize) -> Result<Self> {
-        Self::launch(nodes, drives, gateways, true).await
+        Self::launch(Etcd::start().await?, (nodes, drives, gateways), true).await
     }
 
-    async fn launch(nodes: usize, drives: usize, gateways: usize, proxied: bool) -> Result<Self> {
-        let (etcd, folder) = (Etcd::start().await?, TempDir::new()?);
+    async fn launch(
+        etcd: Etcd,
+        (nodes, drives, gateways): (usize, usize, usize),
+        proxied: bool,
+    ) -> Result<Self> {
+        let folder = TempDir::new()?;
         let (mut proxies, mut started) = (Vec::new(), Vec::new());
         for index in 0..nodes {
             let name = format!("node-{index}");

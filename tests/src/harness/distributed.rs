@@ -7,71 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use super::etcd::Etcd;
 use super::ports::free_port;
 use super::process::Process;
 use super::{CLUSTER_SECRET, binary, http_status, wait_for};
 use crate::client::{ACCESS_KEY, SECRET_KEY, s3};
-
-/// One etcd member on loopback.
-#[derive(Debug)]
-pub struct Etcd {
-    folder: TempDir,
-    client_port: u16,
-    peer_port: u16,
-    process: Option<Process>,
-}
-
-impl Etcd {
-    /// Starts one with an empty data folder and waits until it answers.
-    ///
-    /// # Errors
-    /// If `etcd` is not on the PATH or does not answer.
-    pub async fn start() -> Result<Self> {
-        let mut etcd =
-            Self { folder: TempDir::new()?, client_port: free_port(), peer_port: free_port(), process: None };
-        etcd.launch().await?;
-        Ok(etcd)
-    }
-
-    /// Starts it again on the same data.
-    ///
-    /// # Errors
-    /// If it does not answer.
-    pub async fn launch(&mut self) -> Result<()> {
-        let client = self.url();
-        let peer = format!("http://127.0.0.1:{}", self.peer_port);
-        let mut command = Command::new("etcd");
-        command
-            .arg("--data-dir")
-            .arg(self.folder.path().join("data"))
-            .args(["--name", "default", "--initial-cluster", &format!("default={peer}")])
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        let process = Process::start("etcd", self.folder.path(), &mut command);
-        self.process = Some(process.context("etcd is needed: apt-get install etcd-server")?);
-        let health = format!("{client}/health");
-        wait_for("etcd", Duration::from_secs(30), || async { http_status(&health).await == Some(200) }).await
-    }
-
-    /// Its client URL.
-    pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
-    }
-
-    /// SIGSTOP: connections stay open, nothing answers.
-    pub fn pause(&self) {
-        if let Some(process) = &self.process {
-            process.pause();
-        }
-    }
-
-    /// `kill -9`.
-    pub fn kill(&mut self) {
-        if let Some(process) = &mut self.process {
-            process.kill();
-        }
-    }
-}
 
 /// One `coffer server` of a distributed cluster.
 #[derive(Debug)]

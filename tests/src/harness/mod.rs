@@ -9,6 +9,7 @@
 pub mod certificates;
 pub mod daemons;
 pub mod distributed;
+pub mod etcd;
 pub mod image;
 pub mod ports;
 pub mod process;

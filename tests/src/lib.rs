@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod bucket;
+pub mod chaos;
 pub mod client;
 pub mod harness;
 pub mod proxy;

@@ -11,7 +11,7 @@ use coffer_common::types::{
     SlotSet, Tag,
 };
 
-use crate::drive::{FileIo, Threads};
+use crate::drive::{DriveIo, FileIo, Threads};
 use crate::image::Entry;
 use crate::index::Index;
 use crate::journal::{AppendError, Journal, OpenOptions, Owner, Place, RecordKind};
@@ -64,7 +64,8 @@ impl IndexBench {
     /// # Errors
     /// What the index says.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self(Index::open(&FileIo::new(path))?.index))
+        let io: Arc<dyn DriveIo> = Arc::new(FileIo::new(path));
+        Ok(Self(Index::open(&io)?.index))
     }
 
     /// Inserts `count` registers of a typical shape and applies them in batches.

@@ -14,7 +14,8 @@
 //!
 //! **Crash consistency.** A batch reaches redb only after its records are durable, and carries the sequence up to which
 //! redb is complete. Most batches are committed without a sync; one in a while is synced. A start replays the journal
-//! after the last synced one. An index that is lost, damaged or of another format is built anew from the journal.
+//! after the last synced one. An index that is lost, damaged or of another format is built anew from the journal; so is one
+//! whose sync failed (see [`backend`]).
 //! **Memory.** redb's cache and the layers are bounded; writers wait (see [`Index::admit`]) while the layers are full.
 //!
 //! Why redb: measured on this record shape (65-byte keys, images of about 420 bytes, batches of some 4 MiB, all six tables,
@@ -117,12 +118,12 @@ impl Index {
     ///
     /// # Errors
     /// [`IndexError`] if even a new one cannot be made.
-    pub(crate) fn open(io: &dyn DriveIo) -> Result<Opened, IndexError> {
+    pub(crate) fn open(io: &Arc<dyn DriveIo>) -> Result<Opened, IndexError> {
         if io.create_dir(FOLDER).map_err(IndexError::engine)? {
             io.sync_dir(".").map_err(IndexError::engine)?;
         }
         match io.open(FILE) {
-            Ok(file) => match Self::load(Backend::new(file)) {
+            Ok(file) => match Self::load(Backend::new(io, file)) {
                 Ok(opened) => return Ok(opened),
                 Err(error) => tracing::warn!(%error, "the index is built anew from the journal"),
             },
@@ -131,7 +132,7 @@ impl Index {
         }
         let file = io.create(FILE).map_err(IndexError::engine)?;
         io.sync_dir(FOLDER).map_err(IndexError::engine)?;
-        Self::load(Backend::new(file))
+        Self::load(Backend::new(io, file))
     }
 
     fn load(backend: Backend) -> Result<Opened, IndexError> {

@@ -44,7 +44,8 @@ fn name(key: u16) -> Bytes {
 }
 
 fn open(dir: &std::path::Path) -> Opened {
-    Index::open(&FileIo::new(dir)).unwrap()
+    let io: Arc<dyn DriveIo> = Arc::new(FileIo::new(dir));
+    Index::open(&io).unwrap()
 }
 
 fn scan(index: &Index, from: Bound<Vec<u8>>, end: Vec<u8>) -> Vec<(Bytes, u64)> {

@@ -118,7 +118,7 @@ impl DriveStore {
         let name = format!("{:08x}", id.0 >> 96);
         let health = Arc::new(Health::default());
         health.set_space(drive.io.space()?);
-        let opened = Index::open(drive.io.as_ref()).map_err(malformed)?;
+        let opened = Index::open(&drive.io).map_err(malformed)?;
         let (index, slots, census) = (opened.index, Slots::default(), LiveCensus::default());
         census.add(Census::default(), opened.census);
         for (key, row) in opened.state {

@@ -117,3 +117,28 @@ async fn a_sweep_whose_index_fails_removes_nothing() {
     bench.restart();
     assert_eq!(bench.read_shard(&object("large"), op(1)).await.unwrap(), data(1, 30_000));
 }
+
+#[tokio::test]
+async fn an_index_whose_sync_failed_is_not_trusted_by_the_next_process() {
+    for seed in 0..40 {
+        let mut bench = Bench::seeded(seed);
+        for counter in 1..60 {
+            bench.put(&object(&format!("k{counter}")), counter, b"x").await.unwrap();
+        }
+        bench.drive.inject(Fault::new(Call::Sync, "index", When::After(seed % 2), Effect::Error));
+        bench.store().apply(true);
+        assert_eq!(bench.store().info().state, DriveState::Failed);
+        bench.restart();
+        bench.put(&object("after"), 1000, b"x").await.unwrap();
+        bench.store().apply(true);
+        bench.crash(seed);
+        for counter in 1..60 {
+            assert_eq!(
+                bench.current(&object(&format!("k{counter}"))).await,
+                Some(op(counter)),
+                "seed {seed}"
+            );
+        }
+        assert_eq!(bench.current(&object("after")).await, Some(op(1000)), "seed {seed}");
+    }
+}

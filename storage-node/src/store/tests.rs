@@ -23,6 +23,8 @@ use super::DriveStore;
 use super::background::Background;
 use crate::drive::{Call, Effect, Fault, OpenDrive, SimulatedDrive, When};
 
+mod crashes;
+mod damage;
 mod model;
 mod restarts;
 
@@ -50,7 +52,10 @@ impl Bench {
 
     /// The seed decides what faults do.
     fn seeded(seed: u64) -> Self {
-        let drive = SimulatedDrive::format(CLUSTER, DriveId(0xD), SEGMENT, seed);
+        Self::on(SimulatedDrive::format(CLUSTER, DriveId(0xD), SEGMENT, seed))
+    }
+
+    fn on(drive: SimulatedDrive) -> Self {
         let mut bench = Self { drive, store: None };
         bench.reopen();
         bench

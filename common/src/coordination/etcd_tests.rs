@@ -152,7 +152,7 @@ async fn an_etcd_that_has_lost_the_cluster_is_not_believed() {
     assert_eq!(start.entries.len(), 1);
 
     etcd.kill();
-    std::fs::remove_dir_all(etcd.folder.path().join("data")).unwrap();
+    etcd.folder = tempfile::tempdir().unwrap();
     etcd.run();
     // Somebody who has never seen the cluster finds an etcd that works.
     let stranger = etcd.connect().await;

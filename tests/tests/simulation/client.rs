@@ -60,7 +60,8 @@ impl Client {
             let most = self.world.plan.think.as_secs_f64();
             tokio::time::sleep(Duration::from_secs_f64(self.random.random_range(0.0..=most))).await;
             let key = format!("k{}", self.random.random_range(0..self.world.plan.keys));
-            match self.random.random_range(0..100) {
+            let reads = self.random.random_bool(self.world.plan.reads);
+            match self.random.random_range(if reads { 25..52 } else { 0..100 }) {
                 0..25 => self.put(&key).await,
                 25..45 => self.get(&key).await,
                 45..52 => self.head(&key).await,

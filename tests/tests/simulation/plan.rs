@@ -89,6 +89,8 @@ pub(crate) struct Plan {
     /// Operations of each client.
     pub(crate) operations: usize,
     pub(crate) keys: usize,
+    /// The share of requests that read, besides those of the usual mix.
+    pub(crate) reads: f64,
     pub(crate) network: FaultPlan,
     pub(crate) troubles: Vec<Trouble>,
     /// The mean time between two of them.
@@ -120,6 +122,7 @@ impl Plan {
             keepers: if restored || random.random_bool(0.7) { 0 } else { 2 },
             operations: 25,
             keys: random.random_range(1..=5),
+            reads: 0.0,
             network: network(random, slowest),
             troubles,
             calm: Duration::from_millis(random.random_range(300..4_000)),
@@ -129,7 +132,8 @@ impl Plan {
         if random.random_bool(0.3) { plan.torn(random) } else { plan }
     }
 
-    /// One key of few slots on a slow network, and gateways that are torn from the middle of a COMMIT again and again.
+    /// One key of few slots, and COMMITs that are torn again and again: gateways die in the middle of them, many requests
+    /// get lost, and every gateway believes other slots to be alive.
     fn torn(self, random: &mut StdRng) -> Self {
         let tear = [Trouble::KillGateway, Trouble::Partition, Trouble::PauseGateway, Trouble::KillNode];
         Self {
@@ -137,7 +141,12 @@ impl Plan {
             clients: 4,
             keepers: 0,
             keys: 1,
-            network: network(random, 400),
+            reads: 0.6,
+            network: FaultPlan {
+                drop: random.random_range(0.0..0.4),
+                patience: Duration::from_millis(random.random_range(50..1_000)),
+                ..network(random, 400)
+            },
             troubles: tear.into_iter().filter(|_| random.random_bool(0.6)).collect(),
             calm: Duration::from_millis(random.random_range(100..800)),
             think: Duration::ZERO,

@@ -38,6 +38,13 @@ pub(crate) const BROKEN: &[Broken] = &[
     Broken::AllStable,
 ];
 
+/// Of these, what is noticed soon, with a seed to begin with that does notice it as the code is now.
+pub(crate) const SOON_NOTICED: &[(Broken, u64)] = &[
+    (Broken::LyingSyncs, 6),
+    (Broken::Rule(Flaw::ReadsOnTooFew), 16),
+    (Broken::Rule(Flaw::NoWriteBack), 38),
+];
+
 /// Does something with each seed, on all cores, until it says stop.
 fn each(seeds: Range<u64>, work: impl Fn(u64) -> ControlFlow<()> + Sync) {
     let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
@@ -78,19 +85,34 @@ pub(crate) fn run_all(seeds: Range<u64>) {
     assert!(wrong.is_empty(), "{} of {count} seeds are wrong:\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
-/// Prints how many seeds notice each of the broken variants.
-pub(crate) fn measure(broken: &[Broken], seeds: Range<u64>) {
-    for broken in broken {
-        let noticed = Mutex::new(Vec::new());
-        each(seeds.clone(), |seed| {
-            if let Some(what) = run_one(Plan::of(seed).with(*broken)).wrong.first() {
-                noticed.lock().push((seed, what.lines().next().unwrap_or_default().to_owned()));
-            }
-            ControlFlow::Continue(())
-        });
-        let mut noticed = noticed.into_inner();
-        noticed.sort();
-        let count = seeds.end - seeds.start;
-        println!("{broken:?}: {} of {count}, first {:?}", noticed.len(), noticed.first());
-    }
+/// What a broken variant is noticed by, if a seed notices it.
+fn notices(seed: u64, broken: Broken) -> Option<String> {
+    let wrong = run_one(Plan::of(seed).with(broken)).wrong;
+    Some(wrong.first()?.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Prints how many seeds notice a broken variant.
+pub(crate) fn measure(broken: Broken, seeds: Range<u64>) {
+    let noticed = Mutex::new(Vec::new());
+    each(seeds.clone(), |seed| {
+        noticed.lock().extend(notices(seed, broken).map(|what| (seed, what)));
+        ControlFlow::Continue(())
+    });
+    let mut noticed = noticed.into_inner();
+    noticed.sort();
+    let count = seeds.end - seeds.start;
+    println!("{broken:?}: {} of {count}: {noticed:?}", noticed.len());
+}
+
+/// Whether any of these seeds notices a broken variant.
+pub(crate) fn any_notices(broken: Broken, seeds: Range<u64>) -> bool {
+    let noticed = AtomicBool::new(false);
+    each(seeds, |seed| match notices(seed, broken) {
+        Some(_) => {
+            noticed.store(true, Ordering::Relaxed);
+            ControlFlow::Break(())
+        }
+        None => ControlFlow::Continue(()),
+    });
+    noticed.into_inner()
 }

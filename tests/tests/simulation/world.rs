@@ -12,7 +12,7 @@ use std::time::Duration;
 use coffer_common::cluster::{FirstLayout, NodeRecord, first_layout, node_key};
 use coffer_common::coordination::simulated::SimulatedEtcd;
 use coffer_common::coordination::{Coordinator, Expected};
-use coffer_common::node::Stand;
+use coffer_common::node::{NodeClient as _, Stand};
 use coffer_common::simulated;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{ClusterId, DriveId, NodeId};
@@ -45,8 +45,11 @@ const CLUSTER: ClusterId = ClusterId(7);
 const SEGMENT_BYTES: u32 = 1 << 20;
 /// When all seeds begin.
 const EPOCH: UnixMillis = UnixMillis(1_700_000_000_000);
-/// Long enough for what is unfinished to be tried again at the longest pauses, for relisted watches, and for sessions.
-const QUIET: Duration = Duration::from_secs(100);
+/// Long enough for watches to list again, for sessions, and for requests that are still on their way.
+const QUIET: Duration = Duration::from_secs(45);
+/// What is unfinished is tried again at the longest pauses within this many more looks, a while apart.
+const LOOKS: usize = 15;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(crate) struct World {
@@ -160,6 +163,23 @@ impl World {
             node.restart(self);
         }
         tokio::time::sleep(QUIET).await;
+        for _ in 0..LOOKS {
+            if self.is_settled().await {
+                return;
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+    }
+
+    /// Whether no drive holds anything that is COMMITTED only.
+    async fn is_settled(&self) -> bool {
+        for node in &self.nodes {
+            let info = node.host.info().await;
+            if !info.is_ok_and(|info| info.drives.iter().all(|drive| drive.unstable == 0)) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Ends all processes, so that nothing of this world is left on the thread.

@@ -1,22 +1,24 @@
 //! Deleting a bucket (PROTOCOL §9).
 //!
 //! 1. The record becomes `deleting`: gateways that see it take no more writes.
-//! 2. R0 voters of every partition adopt that revision durably: gateways that do not see it are refused.
+//! 2. M voters of every partition adopt that revision durably: gateways that do not see it are refused.
 //! 3. Completions that were left half done are finished; a strict listing of objects and of open uploads must be empty;
-//!    else the record goes back.
+//!    else the record goes back. Only drives that have adopted the revision count: another may not have got yet what is
+//!    about to be acknowledged.
 //! 4. The parts of its former objects are freed: once the record is gone no sweep finds them.
 //! 5. The record is removed. The bucket's id is never used again, so what is left below it belongs to nobody.
 //!
 //! **Crash.** A record that was left `deleting` is taken up again by the next delete of that bucket.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use coffer_common::coordination::{CoordinatorError, Expected};
 use coffer_common::driver;
 use coffer_common::limits::PARTITION_COUNT;
+use coffer_common::protocol::quorum::Geometry;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{BucketName, DriveId, NodeId, PartitionId, RegisterKind};
+use coffer_common::types::{BucketName, DriveId, PartitionId, RegisterKind};
 use futures_util::future::join_all;
 
 use super::bucket::{Bucket, BucketRecord, BucketState, encode, key, unreachable};
@@ -30,7 +32,7 @@ pub(super) async fn delete_bucket(core: &Arc<Core>, name: &BucketName) -> Result
     let found = core.buckets.ask(coordinator.as_ref(), name).await?;
     let found = found.ok_or(DeleteBucketError::NoSuchBucket)?;
     // Looking first spares a bucket in use the trouble of being closed for a moment.
-    if found.record.state == BucketState::Active && !is_empty(core, &found).await? {
+    if found.record.state == BucketState::Active && !is_empty(core, &found, None).await? {
         return Err(DeleteBucketError::NotEmpty);
     }
     let closed = change_state(core, &found, BucketState::Deleting).await?;
@@ -56,19 +58,23 @@ pub(super) async fn delete_bucket(core: &Arc<Core>, name: &BucketName) -> Result
 
 /// Makes sure that nothing is in the bucket and nothing can come.
 async fn close(core: &Arc<Core>, bucket: &Arc<Bucket>) -> Result<(), DeleteBucketError> {
-    adopt(core, bucket).await?;
+    let adopted = adopt(core, bucket).await?;
     // No Complete can go on any more: whatever is half done is done now, however young it is.
     reclaim::sweep_uploads(core, bucket, UnixMillis(UnixMillis::now().0 + multipart::UNFINISHED_MS)).await?;
-    if !is_empty(core, bucket).await? {
+    if !is_empty(core, bucket, Some(&adopted)).await? {
         return Err(DeleteBucketError::NotEmpty);
     }
     reclaim::sweep_parts(core, bucket).await?;
     Ok(())
 }
 
-async fn is_empty(core: &Arc<Core>, bucket: &Arc<Bucket>) -> Result<bool, Unavailable> {
-    Ok(list::is_empty(core, bucket, RegisterKind::Object, None).await?
-        && list::is_empty(core, bucket, RegisterKind::Upload, Some(multipart::shows_open)).await?)
+async fn is_empty(
+    core: &Arc<Core>,
+    bucket: &Arc<Bucket>,
+    among: Option<&Arc<BTreeSet<DriveId>>>,
+) -> Result<bool, Unavailable> {
+    Ok(list::is_empty(core, bucket, RegisterKind::Object, list::shows_all, among).await?
+        && list::is_empty(core, bucket, RegisterKind::Upload, multipart::shows_open, among).await?)
 }
 
 async fn change_state(
@@ -89,24 +95,22 @@ async fn change_state(
     }
 }
 
-/// Has R0 voters of every partition adopt the bucket's revision.
-async fn adopt(core: &Core, bucket: &Bucket) -> Result<(), Unavailable> {
-    let calls = driver::nodes(&core.cluster, None).into_iter().map(async |(node, client)| {
-        let drives = match client {
-            Some(client) => client.adopt_bucket(bucket.id(), bucket.revision).await.unwrap_or_default(),
-            None => Vec::new(),
-        };
-        drives.into_iter().map(move |drive| (drive, node.clone())).collect::<Vec<_>>()
+/// Has M voters of every partition adopt the bucket's revision; says which drives have.
+async fn adopt(core: &Core, bucket: &Bucket) -> Result<Arc<BTreeSet<DriveId>>, Unavailable> {
+    let calls = driver::nodes(&core.cluster, None).into_iter().map(async |(_, client)| match client {
+        Some(client) => client.adopt_bucket(bucket.id(), bucket.revision).await.unwrap_or_default(),
+        None => Vec::new(),
     });
-    let adopted: BTreeMap<DriveId, NodeId> = join_all(calls).await.into_iter().flatten().collect();
+    let adopted: BTreeSet<DriveId> = join_all(calls).await.into_iter().flatten().collect();
     let map = core.cluster.map();
+    let need = Geometry::new(map.layout.n()).adopt_quorum();
     for partition in (0..PARTITION_COUNT).map(PartitionId) {
         let targets = map.targets(partition);
-        let votes = targets.iter().filter(|t| t.voter && adopted.contains_key(&t.address.drive)).count();
-        if votes < targets.len() - targets.len() / 2 {
+        let votes = targets.iter().filter(|t| t.voter && adopted.contains(&t.address.drive)).count();
+        if votes < need {
             let reason = format!("{votes} of {} drives of partition {} know", targets.len(), partition.0);
             return Err(Unavailable::new(reason));
         }
     }
-    Ok(())
+    Ok(Arc::new(adopted))
 }

@@ -112,7 +112,14 @@ async fn walk_kind(
     (kind, shows): (RegisterKind, Shows),
     tell: &mut (dyn FnMut(Holding) + Send),
 ) -> Result<(), Unavailable> {
-    let range = Range { kind, prefix: Bytes::new(), delimiter: Bytes::new(), after: Vec::new(), only: None };
+    let range = Range {
+        kind,
+        prefix: Bytes::new(),
+        delimiter: Bytes::new(),
+        after: Vec::new(),
+        only: None,
+        among: None,
+    };
     let mut listing = Listing::new(core, bucket, range, shows, BATCH as u32);
     loop {
         let items = listing.next(BATCH).await?;

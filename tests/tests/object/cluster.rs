@@ -42,6 +42,10 @@ pub(crate) struct Gate {
     pub(crate) cuts_reads: AtomicBool,
     /// Does not answer reads of objects' registers as long as this is set.
     pub(crate) holds_object_reads: AtomicBool,
+    /// Adopts no revision of a bucket.
+    pub(crate) adopts_nothing: AtomicBool,
+    /// Answers no listing.
+    pub(crate) lists_nothing: AtomicBool,
 }
 
 impl Gate {
@@ -114,6 +118,9 @@ impl NodeClient for Gate {
 
     async fn list(&self, request: ListRequest) -> Result<ListPage, NodeError> {
         self.check()?;
+        if self.lists_nothing.load(Ordering::SeqCst) {
+            return Err(NodeError::Timeout { node: self.id.to_string() });
+        }
         self.inner.list(request).await
     }
 
@@ -134,6 +141,9 @@ impl NodeClient for Gate {
 
     async fn adopt_bucket(&self, bucket: BucketId, revision: u64) -> Result<Vec<DriveId>, NodeError> {
         self.check()?;
+        if self.adopts_nothing.load(Ordering::SeqCst) {
+            return Err(NodeError::Timeout { node: self.id.to_string() });
+        }
         self.inner.adopt_bucket(bucket, revision).await
     }
 }
@@ -218,6 +228,8 @@ impl Bench {
                 damages_reads: AtomicBool::default(),
                 cuts_reads: AtomicBool::default(),
                 holds_object_reads: AtomicBool::default(),
+                adopts_nothing: AtomicBool::default(),
+                lists_nothing: AtomicBool::default(),
             }));
             dirs.push(dir);
         }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use coffer_gateway::object::{GetError, ListError, PutError};
+use coffer_gateway::object::{DeleteBucketError, GetError, ListError, PutError};
 
 use crate::body::*;
 use crate::cluster::Bench;
@@ -110,4 +110,26 @@ async fn a_commit_that_reached_one_slot_is_settled_by_the_next_reader() {
         assert!(again == new || first == old, "what was seen once must stay");
         bench.down(&[]);
     }
+}
+
+/// Half of the slots would stop old gateways, until one of that half loses its state; and a slot that knows nothing of the
+/// deletion may still be about to get what another has acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_is_deleted_only_on_the_word_of_nodes_that_know_of_it() {
+    let bench = Bench::start(4, 1).await;
+    make_bucket(&bench.store, "bucket").await;
+    // Nodes that adopt no revision, and nodes that answer no listing.
+    for (deaf, mute) in [(&[2, 3][..], &[][..]), (&[3][..], &[1, 2][..])] {
+        for (index, gate) in bench.gates.iter().enumerate() {
+            gate.adopts_nothing.store(deaf.contains(&index), Ordering::SeqCst);
+            gate.lists_nothing.store(mute.contains(&index), Ordering::SeqCst);
+        }
+        let refused = bench.store.delete_bucket(&name("bucket")).await;
+        assert!(matches!(refused, Err(DeleteBucketError::Unavailable(_))), "{deaf:?} {mute:?}: {refused:?}");
+    }
+    for gate in &bench.gates {
+        gate.adopts_nothing.store(false, Ordering::SeqCst);
+        gate.lists_nothing.store(false, Ordering::SeqCst);
+    }
+    bench.store.delete_bucket(&name("bucket")).await.unwrap();
 }

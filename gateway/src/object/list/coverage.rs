@@ -1,6 +1,6 @@
 //! Whether the nodes that answered a listing may speak for every partition.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use coffer_common::cluster::{Cluster, ClusterMap};
@@ -46,17 +46,19 @@ impl Checked {
         {
             return Ok(());
         }
-        check(&map, answered, None)?;
+        check(&map, answered, None, None)?;
         *self.0.lock() = Some((map, answered.iter().map(|authority| (*authority).clone()).collect()));
         Ok(())
     }
 }
 
-/// Checks that R0 voters of the partition, or of every partition, are among those that answered.
+/// Checks that R0 voters of the partition, or of every partition, are among those that answered; of these drives alone, if
+/// they are given.
 pub(super) fn check(
     map: &ClusterMap,
     answered: &[&Authority],
     only: Option<PartitionId>,
+    among: Option<&BTreeSet<DriveId>>,
 ) -> Result<(), Unavailable> {
     let mut drives: HashMap<DriveId, Incarnation> = HashMap::new();
     let mut not_voting: HashSet<(DriveId, PartitionId)> = HashSet::new();
@@ -78,6 +80,7 @@ pub(super) fn check(
             n += 1;
             let place = (target.address.drive, partition);
             let counts = target.voter
+                && among.is_none_or(|among| among.contains(&target.address.drive))
                 && drives.get(&target.address.drive) == Some(&target.address.incarnation)
                 && !not_voting.contains(&place)
                 && epochs.get(&place).is_none_or(|epoch| *epoch <= known);

@@ -9,11 +9,13 @@
 mod coverage;
 mod scan;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use coffer_common::protocol::message::{Version, VersionKind};
-use coffer_common::types::{BucketId, PartitionId, RegisterKey, RegisterKind};
+use coffer_common::types::{BucketId, DriveId, PartitionId, RegisterKey, RegisterKind};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 pub(super) use self::coverage::Checked;
@@ -26,6 +28,8 @@ use super::types::{ListObjects, ListedObject, ObjectPage};
 
 /// Registers that are settled or confirmed at the same time.
 const CONCURRENCY: usize = 32;
+/// How often a bucket is listed until nothing in it has to be settled.
+const SETTLING_LISTINGS: usize = 5;
 /// Most items of a page, whatever the caller asks for.
 const MAX_ITEMS: u32 = 1_000;
 
@@ -62,6 +66,8 @@ pub(super) struct Range {
     pub(super) after: Vec<u8>,
     /// The partition, if all registers are in one.
     pub(super) only: Option<PartitionId>,
+    /// The drives whose answers count, if not all do.
+    pub(super) among: Option<Arc<BTreeSet<DriveId>>>,
 }
 
 /// Visible items of a bucket in order.
@@ -71,6 +77,8 @@ pub(super) struct Listing {
     range: Range,
     shows: Shows,
     scan: Scan,
+    /// Whether something had to be settled.
+    settled: AtomicBool,
 }
 
 impl Listing {
@@ -90,9 +98,17 @@ impl Listing {
             after: range.after.clone(),
             expected,
             only: range.only,
+            among: range.among.clone(),
         };
         let scan = Scan::new(Arc::clone(core), request);
-        Self { core: Arc::clone(core), bucket: Arc::clone(bucket), range, shows, scan }
+        Self {
+            core: Arc::clone(core),
+            bucket: Arc::clone(bucket),
+            range,
+            shows,
+            scan,
+            settled: AtomicBool::new(false),
+        }
     }
 
     /// The next items, at most `most` and at least one unless there is none.
@@ -145,6 +161,7 @@ impl Listing {
             None => return Ok(None),
             Some((version, true)) => version.clone(),
             Some((_, false)) => {
+                self.settled.store(true, Ordering::Relaxed);
                 let target = self.core.target(&self.bucket, listed.register.clone());
                 match self.core.settle(&target).await? {
                     Some(current) => current.version,
@@ -196,16 +213,33 @@ pub(super) fn shows_all(_: &Version) -> Result<bool, Unavailable> {
     Ok(true)
 }
 
-/// Whether a bucket holds anything of a kind.
+/// Whether a bucket holds nothing of a kind. If only some drives' answers count, what had to be settled is listed again: a
+/// strict read asks any slots, so that alone it would not do.
 pub(super) async fn is_empty(
     core: &Arc<Core>,
     bucket: &Arc<Bucket>,
     kind: RegisterKind,
-    shows: Option<Shows>,
+    shows: Shows,
+    among: Option<&Arc<BTreeSet<DriveId>>>,
 ) -> Result<bool, Unavailable> {
-    let range = Range { kind, prefix: Bytes::new(), delimiter: Bytes::new(), after: Vec::new(), only: None };
-    let mut listing = Listing::new(core, bucket, range, shows.unwrap_or(shows_all), 100);
-    Ok(listing.next(1).await?.is_empty())
+    let range = Range {
+        kind,
+        prefix: Bytes::new(),
+        delimiter: Bytes::new(),
+        after: Vec::new(),
+        only: None,
+        among: among.cloned(),
+    };
+    for _ in 0..SETTLING_LISTINGS {
+        let mut listing = Listing::new(core, bucket, range.clone(), shows, 100);
+        if !listing.next(1).await?.is_empty() {
+            return Ok(false);
+        }
+        if among.is_none() || !listing.settled.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+    }
+    Err(Unavailable::new("what is in the bucket does not come to rest"))
 }
 
 /// A page of objects.
@@ -222,6 +256,7 @@ pub(super) async fn list_objects(core: &Arc<Core>, request: ListObjects) -> Resu
         prefix: request.prefix.into(),
         delimiter: request.delimiter.into(),
         only: None,
+        among: None,
     };
     let mut listing = Listing::new(core, &bucket, range, shows_all, limit as u32 + 1);
     let (items, more) = take(&mut listing, limit).await?;

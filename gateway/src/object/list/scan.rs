@@ -7,7 +7,7 @@
 //! A page that is cut speaks only up to its last item; since no head is taken while any page is used up, nothing that a
 //! node has not shown yet is ever passed over.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use coffer_common::driver;
 use coffer_common::node::{ListEntry, ListItem, ListRequest, NodeClient, NodeError};
 use coffer_common::protocol::message::{SlotVersion, Version, VersionState};
-use coffer_common::types::{BucketId, NodeId, PartitionId, RegisterKey, RegisterKind, SlotIndex};
+use coffer_common::types::{BucketId, DriveId, NodeId, PartitionId, RegisterKey, RegisterKind, SlotIndex};
 use futures_util::future::join_all;
 
 use super::coverage::{self, Authority};
@@ -44,6 +44,8 @@ pub(super) struct ScanRequest {
     pub(super) expected: u32,
     /// The partition, if all registers are in one.
     pub(super) only: Option<PartitionId>,
+    /// The drives whose answers count, if not all do.
+    pub(super) among: Option<Arc<BTreeSet<DriveId>>>,
 }
 
 /// A register as all answering slots hold it.
@@ -158,9 +160,9 @@ impl Scan {
         join_all(pages).await;
         let answered: Vec<&Authority> =
             self.cursors.iter().filter_map(|cursor| cursor.authority.as_ref()).collect();
-        match self.request.only {
-            None => self.core.coverage.check(&self.core.cluster, &answered),
-            Some(_) => coverage::check(&self.core.cluster.map(), &answered, self.request.only),
+        match (self.request.only, self.request.among.as_deref()) {
+            (None, None) => self.core.coverage.check(&self.core.cluster, &answered),
+            (only, among) => coverage::check(&self.core.cluster.map(), &answered, only, among),
         }
     }
 }

@@ -88,6 +88,7 @@ fn parts(
         prefix: Bytes::copy_from_slice(key.as_bytes()),
         delimiter: Bytes::new(),
         only: Some(core.partition(bucket.id(), key)),
+        among: None,
         after: first.encode(),
     };
     Listing::new(core, bucket, range, shows_parts, expected)
@@ -115,6 +116,7 @@ pub(in crate::object) async fn list_uploads(
         prefix: request.prefix.into(),
         delimiter: request.delimiter.into(),
         only: None,
+        among: None,
     };
     let mut listing = Listing::new(core, &bucket, range, shows_open, limit as u32 + 1);
     let (items, more) = take(&mut listing, limit).await?;

@@ -39,6 +39,7 @@ pub(in crate::object) async fn sweep_parts(
         delimiter: Bytes::new(),
         after: Vec::new(),
         only: None,
+        among: None,
     };
     let mut listing = Listing::new(core, bucket, range, shows_all, BATCH as u32);
     let (mut acts, mut failures) = (0, Vec::new());

@@ -121,6 +121,7 @@ pub(in crate::object) async fn sweep_uploads(
         delimiter: Bytes::new(),
         after: Vec::new(),
         only: None,
+        among: None,
     };
     let mut listing = Listing::new(core, bucket, range, shows_completed, BATCH as u32);
     let mut ended = 0;

@@ -12,7 +12,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use coffer_common::driver::{Peer, Peers, Target};
 use coffer_common::meta::Coding;
 use coffer_common::node::{NodeError, ReadShard, ShardBlocks, SlotAddress, SlotCall};
@@ -112,15 +111,7 @@ async fn walk_kind(
     (kind, shows): (RegisterKind, Shows),
     tell: &mut (dyn FnMut(Holding) + Send),
 ) -> Result<(), Unavailable> {
-    let range = Range {
-        kind,
-        prefix: Bytes::new(),
-        delimiter: Bytes::new(),
-        after: Vec::new(),
-        only: None,
-        among: None,
-    };
-    let mut listing = Listing::new(core, bucket, range, shows, BATCH as u32);
+    let mut listing = Listing::new(core, bucket, Range::all(kind), shows, BATCH as u32);
     loop {
         let items = listing.next(BATCH).await?;
         if items.is_empty() {

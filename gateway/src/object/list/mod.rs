@@ -70,6 +70,14 @@ pub(super) struct Range {
     pub(super) among: Option<Arc<BTreeSet<DriveId>>>,
 }
 
+impl Range {
+    /// All registers of a kind.
+    pub(super) fn all(kind: RegisterKind) -> Self {
+        let (prefix, delimiter, after) = (Bytes::new(), Bytes::new(), Vec::new());
+        Self { kind, prefix, delimiter, after, only: None, among: None }
+    }
+}
+
 /// Visible items of a bucket in order.
 pub(super) struct Listing {
     core: Arc<Core>,
@@ -222,14 +230,7 @@ pub(super) async fn is_empty(
     shows: Shows,
     among: Option<&Arc<BTreeSet<DriveId>>>,
 ) -> Result<bool, Unavailable> {
-    let range = Range {
-        kind,
-        prefix: Bytes::new(),
-        delimiter: Bytes::new(),
-        after: Vec::new(),
-        only: None,
-        among: among.cloned(),
-    };
+    let range = Range { among: among.cloned(), ..Range::all(kind) };
     for _ in 0..SETTLING_LISTINGS {
         let mut listing = Listing::new(core, bucket, range.clone(), shows, 100);
         if !listing.next(1).await?.is_empty() {
@@ -251,12 +252,10 @@ pub(super) async fn list_objects(core: &Arc<Core>, request: ListObjects) -> Resu
     }
     let kind = RegisterKind::Object;
     let range = Range {
-        kind,
         after: after(bucket.id(), kind, &request),
         prefix: request.prefix.into(),
         delimiter: request.delimiter.into(),
-        only: None,
-        among: None,
+        ..Range::all(kind)
     };
     let mut listing = Listing::new(core, &bucket, range, shows_all, limit as u32 + 1);
     let (items, more) = take(&mut listing, limit).await?;

@@ -84,12 +84,10 @@ fn parts(
 ) -> Listing {
     let first = RegisterKey::part(bucket.id(), key.clone(), upload, after);
     let range = Range {
-        kind: RegisterKind::Part,
         prefix: Bytes::copy_from_slice(key.as_bytes()),
-        delimiter: Bytes::new(),
         only: Some(core.partition(bucket.id(), key)),
-        among: None,
         after: first.encode(),
+        ..Range::all(RegisterKind::Part)
     };
     Listing::new(core, bucket, range, shows_parts, expected)
 }
@@ -111,12 +109,10 @@ pub(in crate::object) async fn list_uploads(
         return Ok(UploadPage::default());
     }
     let range = Range {
-        kind: RegisterKind::Upload,
         after: after(bucket.id(), &request),
         prefix: request.prefix.into(),
         delimiter: request.delimiter.into(),
-        only: None,
-        among: None,
+        ..Range::all(RegisterKind::Upload)
     };
     let mut listing = Listing::new(core, &bucket, range, shows_open, limit as u32 + 1);
     let (items, more) = take(&mut listing, limit).await?;

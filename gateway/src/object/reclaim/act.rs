@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use coffer_common::driver::Target;
 use coffer_common::protocol::fenced::{FencedWriter, Verdict};
 use coffer_common::protocol::message::{Version, VersionKind};
@@ -33,15 +32,7 @@ pub(in crate::object) async fn sweep_parts(
     core: &Arc<Core>,
     bucket: &Arc<Bucket>,
 ) -> Result<u64, Unavailable> {
-    let range = Range {
-        kind: RegisterKind::Part,
-        prefix: Bytes::new(),
-        delimiter: Bytes::new(),
-        after: Vec::new(),
-        only: None,
-        among: None,
-    };
-    let mut listing = Listing::new(core, bucket, range, shows_all, BATCH as u32);
+    let mut listing = Listing::new(core, bucket, Range::all(RegisterKind::Part), shows_all, BATCH as u32);
     let (mut acts, mut failures) = (0, Vec::new());
     loop {
         let items = listing.next(BATCH).await?;

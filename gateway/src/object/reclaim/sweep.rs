@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use coffer_common::coordination::LockGuard;
 use coffer_common::meta::UploadState;
 use coffer_common::protocol::message::Version;
@@ -115,15 +114,8 @@ pub(in crate::object) async fn sweep_uploads(
     bucket: &Arc<Bucket>,
     now: UnixMillis,
 ) -> Result<u64, Unavailable> {
-    let range = Range {
-        kind: RegisterKind::Upload,
-        prefix: Bytes::new(),
-        delimiter: Bytes::new(),
-        after: Vec::new(),
-        only: None,
-        among: None,
-    };
-    let mut listing = Listing::new(core, bucket, range, shows_completed, BATCH as u32);
+    let mut listing =
+        Listing::new(core, bucket, Range::all(RegisterKind::Upload), shows_completed, BATCH as u32);
     let mut ended = 0;
     loop {
         let items = listing.next(BATCH).await?;

@@ -55,9 +55,10 @@ pub(super) fn stripes(coding: Coding, size: u64) -> Result<StripeGeometry, Inval
     StripeGeometry::new(size, coding.k, coding.m, coding.block_len_bytes)
 }
 
-/// Whether shards of this length travel and live with their metadata.
+/// Whether shards of this length travel and live with their metadata. Such a body is coded whole, so it is one stripe: with
+/// short blocks, for want of memory, it may be more, and then goes the way of large ones.
 pub(super) fn is_inline(stripes: &StripeGeometry) -> bool {
-    stripes.shard_len_bytes() <= u64::from(INLINE_SHARD_BYTES)
+    stripes.stripes() == 1 && stripes.shard_len_bytes() <= u64::from(INLINE_SHARD_BYTES)
 }
 
 #[cfg(test)]
@@ -104,6 +105,21 @@ mod tests {
             lengths.push(coding.block_len_bytes);
         }
         assert!(lengths[0] > lengths[63] && lengths.is_sorted_by(|a, b| a >= b), "{lengths:?}");
+    }
+
+    #[test]
+    fn a_small_body_that_is_cut_into_stripes_for_want_of_memory_is_not_coded_whole() {
+        for (n, size) in [(4, 200_000), (8, 300_000)] {
+            let is_coded_whole = |room: u64| {
+                let settings = ParitySettings::default();
+                let n = Geometry::new(n);
+                let coding = choose(&settings, n, StorageClass::Standard, n.n(), size, room);
+                let stripes = stripes(coding, size).unwrap();
+                (stripes.stripes(), is_inline(&stripes))
+            };
+            assert_eq!(is_coded_whole(1 << 30), (1, true));
+            assert_eq!(is_coded_whole(1 << 20), (2, false));
+        }
     }
 
     #[test]

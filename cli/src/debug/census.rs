@@ -140,7 +140,7 @@ fn local(folders: &[String]) -> anyhow::Result<Vec<PathBuf>> {
     }
 }
 
-/// `++-+  2 of 4, 1 to spare  bucket/key part 3  (slot 2: its shard is not here)`.
+/// `++-+  needs 2, 1 to spare  bucket/key part 3  op 1f…; slot 2: its shard is not here`.
 fn as_line(holding: &Holding) -> String {
     let marks: String = holding.slots.iter().map(mark).collect();
     let part = holding.part.map(|number| format!(" part {number}")).unwrap_or_default();

@@ -152,8 +152,7 @@ impl Driver {
         loop {
             run.carry_out(actions);
             if let Some(outcome) = run.outcome.take() {
-                let us = run.begun.elapsed().as_micros() as u64;
-                tracing::trace!(key = %target.register.key, us, "done");
+                tracing::trace!(key = %target.register.key, us = run.age_us(), "done");
                 run.leave();
                 return Driven { outcome, inline: run.inline };
             }
@@ -165,8 +164,8 @@ impl Driver {
             };
             actions = match event {
                 Event::Reply(round, slot, reply) => {
-                    let us = run.begun.elapsed().as_micros() as u64;
-                    tracing::trace!(key = %target.register.key, round, slot = slot.0, lost = reply.is_err(), us, "reply");
+                    let (key, lost) = (&target.register.key, reply.is_err());
+                    tracing::trace!(%key, round, slot = slot.0, lost, us = run.age_us(), "reply");
                     machine.on_reply(round, slot, run.take_inline(slot, reply))
                 }
                 Event::Timer(timer) => machine.on_timer(timer),
@@ -242,8 +241,13 @@ impl<O> Run<'_, O> {
     }
 
     fn trace_round(&self, request: &'static str, round: RoundNumber, slots: SlotSet) {
-        let (key, us) = (&self.target.register.key, self.begun.elapsed().as_micros() as u64);
-        tracing::trace!(%key, request, round, slots = slots.len(), us, "sent");
+        let key = &self.target.register.key;
+        tracing::trace!(%key, request, round, slots = slots.len(), us = self.age_us(), "sent");
+    }
+
+    /// Microseconds since the machine began; looked up only if somebody reads the trace.
+    fn age_us(&self) -> u64 {
+        self.begun.elapsed().as_micros() as u64
     }
 
     fn prepare_stream(

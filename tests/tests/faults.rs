@@ -6,16 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::primitives::ByteStream;
+use coffer_tests::bucket::{Bucket, body};
 use coffer_tests::harness::distributed::Distributed;
 use coffer_tests::harness::standalone::Standalone;
-use coffer_tests::harness::{binary, http_get, http_status, wait_for};
-
-/// A body that tells its key and round, so that a stale or foreign one is recognised; its size differs by round.
-fn body(key: &str, round: usize, size: usize) -> Vec<u8> {
-    let line = format!("{key} in round {round}\n");
-    line.bytes().cycle().take(size + round).collect()
-}
+use coffer_tests::harness::{self, http_get, http_status, wait_for};
 
 const SIZES: [usize; 4] = [0, 700, 200_000, 3_000_000];
 
@@ -24,14 +18,11 @@ fn keys() -> Vec<(String, usize)> {
 }
 
 async fn put(client: &Client, key: &str, bytes: Vec<u8>) -> Result<(), u16> {
-    let sent = client.put_object().bucket("faults").key(key).body(ByteStream::from(bytes)).send().await;
-    sent.map(|_| ()).map_err(|error| error.raw_response().map_or(0, |raw| raw.status().as_u16()))
+    Bucket::new(client.clone(), "faults").put(key, bytes).await
 }
 
 async fn get(client: &Client, key: &str) -> Result<Vec<u8>, u16> {
-    let got = client.get_object().bucket("faults").key(key).send().await;
-    let got = got.map_err(|error| error.raw_response().map_or(0, |raw| raw.status().as_u16()))?;
-    got.body.collect().await.map(|bytes| bytes.to_vec()).map_err(|_| 0)
+    Bucket::new(client.clone(), "faults").get(key).await
 }
 
 async fn write_round(client: &Client, round: usize) {
@@ -56,9 +47,7 @@ static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(())
 
 /// What `coffer status` says at a node.
 fn status(cluster: &Distributed, node: usize) -> Result<String> {
-    let endpoint = cluster.nodes()[node].admin_url("");
-    let output = std::process::Command::new(binary()).args(["status", "--endpoint", &endpoint]).output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(harness::status(&cluster.nodes()[node].admin_url(""))?.0)
 }
 
 /// Waits until every slot holds its shard. A write is acknowledged with W of n shards, and slots that are slower get

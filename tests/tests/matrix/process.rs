@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use coffer_common::coordination::{Coordinator, Entry, EtcdCoordinator, EtcdOptions};
 use coffer_tests::bucket::{Bucket, body};
-use coffer_tests::harness::daemons::Daemons;
+use coffer_tests::harness::daemons::{Daemon, Daemons};
 use coffer_tests::harness::distributed::Distributed;
 use coffer_tests::harness::process::Process;
 use coffer_tests::harness::standalone::Standalone;
@@ -29,6 +29,21 @@ async fn clients(cluster: &Daemons) -> Result<(Bucket, Vec<Bucket>)> {
 fn assert_retryable(load: &Load) {
     let refused = load.refused();
     assert!(refused.keys().all(|status| *status == 503), "{refused:?}");
+}
+
+/// SIGTERM: the node ends by itself.
+fn tell_to_stop(node: &mut Daemon) -> Result<()> {
+    let ended = node.process().stop(Duration::from_secs(40));
+    ensure!(ended.is_some_and(|status| status.success()), "{ended:?} {}", node.process().log_tail());
+    Ok(())
+}
+
+/// Ends a load: all that was told is there, and nobody was refused but retryably.
+async fn end(mut load: Load, bucket: &Bucket) -> Result<()> {
+    load.pause().await;
+    load.verify(bucket).await?;
+    assert_retryable(&load);
+    Ok(())
 }
 
 async fn kill_at_any_moment(kills: u64) -> Result<()> {
@@ -74,18 +89,14 @@ async fn a_node_that_is_told_to_stop_fails_no_request_but_retryably() -> Result<
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut cluster = Daemons::start(4, 1, 2).await?;
     let (bucket, buckets) = clients(&cluster).await?;
-    let mut load = Load::start(buckets, 3);
+    let load = Load::start(buckets, 3);
     load.progress(30).await?;
     let node = &mut cluster.nodes[2];
-    let ended = node.process().stop(Duration::from_secs(40));
-    ensure!(ended.is_some_and(|status| status.success()), "{ended:?} {}", node.process().log_tail());
+    tell_to_stop(node)?;
     load.progress(30).await?;
     node.restart().await?;
     load.progress(30).await?;
-    load.pause().await;
-    load.verify(&bucket).await?;
-    assert_retryable(&load);
-    Ok(())
+    end(load, &bucket).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,19 +105,15 @@ async fn every_node_is_restarted_in_turn_under_load() -> Result<()> {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut cluster = Daemons::start(4, 2, 2).await?;
     let (bucket, buckets) = clients(&cluster).await?;
-    let mut load = Load::start(buckets, 6);
+    let load = Load::start(buckets, 6);
     for turn in 0..8 {
         load.progress(30).await?;
         let node = &mut cluster.nodes[turn % 4];
-        let ended = node.process().stop(Duration::from_secs(40));
-        ensure!(ended.is_some_and(|status| status.success()), "{}", node.process().log_tail());
+        tell_to_stop(node)?;
         load.progress(30).await?;
         node.restart().await?;
     }
-    load.pause().await;
-    load.verify(&bucket).await?;
-    assert_retryable(&load);
-    Ok(())
+    end(load, &bucket).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

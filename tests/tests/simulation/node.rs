@@ -97,22 +97,10 @@ impl Host {
     }
 }
 
-fn name(request: &SlotRequest) -> &'static str {
-    match request {
-        SlotRequest::Query { .. } => "query",
-        SlotRequest::Prepare { .. } => "prepare",
-        SlotRequest::Commit { .. } => "commit",
-        SlotRequest::Fence { .. } => "fence",
-        SlotRequest::Release { .. } => "release",
-        SlotRequest::Stable { .. } => "stable",
-        _ => "other",
-    }
-}
-
 #[async_trait]
 impl NodeClient for Host {
     async fn call(&self, call: SlotCall) -> Result<SlotReply, NodeError> {
-        let (address, request) = (call.address, name(&call.request));
+        let (address, request) = (call.address, call.request.name());
         let call = SlotCall { request: self.distort(call.request), ..call };
         let reply = self.ask(|node| async move { node.call(call).await }).await;
         let reply = reply.map(|reply| self.distorted(reply));

@@ -16,7 +16,7 @@ use coffer_common::node::{
 use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId, RegisterKind};
+use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId, OpId, RegisterKind};
 use coffer_gateway::object::ObjectStore;
 use coffer_storage_node::{NodeConfig, StorageNode, format, settle};
 
@@ -30,6 +30,10 @@ pub(crate) struct Gate {
     pub(crate) loses_commits: AtomicBool,
     /// Answers nothing to STABLE.
     pub(crate) loses_stable: AtomicBool,
+    /// Holds the COMMITs of the op that comes first, as long as this is set.
+    pub(crate) holds_first_op: AtomicBool,
+    /// That op.
+    pub(crate) held: Mutex<Option<OpId>>,
     /// Requests to registers that came through.
     pub(crate) calls: AtomicUsize,
     /// Takes half a second for each piece of a shard that is written.
@@ -55,6 +59,10 @@ impl Gate {
         }
         Ok(())
     }
+
+    fn holds(&self, op: OpId) -> bool {
+        self.holds_first_op.load(Ordering::SeqCst) && *self.held.lock().unwrap().get_or_insert(op) == op
+    }
 }
 
 #[async_trait]
@@ -68,6 +76,11 @@ impl NodeClient for Gate {
         }
         if self.loses_stable.load(Ordering::SeqCst) && matches!(call.request, SlotRequest::Stable { .. }) {
             return Err(NodeError::Timeout { node: self.id.to_string() });
+        }
+        if let SlotRequest::Commit { version, .. } = &call.request {
+            while self.holds(version.op) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
         self.calls.fetch_add(1, Ordering::SeqCst);
         let reads_object =
@@ -162,6 +175,19 @@ fn held_up(mut pieces: ShardPieces) -> ShardPieces {
     receiver
 }
 
+/// The cluster behind these gates.
+async fn follow(gates: &[Arc<Gate>], coordinator: Arc<dyn Coordinator>) -> Cluster {
+    let by_id: HashMap<NodeId, Arc<dyn NodeClient>> =
+        gates.iter().map(|gate| (gate.id.clone(), Arc::clone(gate) as Arc<dyn NodeClient>)).collect();
+    let options = ClusterOptions {
+        coordinator,
+        clients: Arc::new(move |record| Arc::clone(&by_id[&record.id])),
+        seeds: Vec::new(),
+        local: None,
+    };
+    Cluster::start(options, Duration::from_secs(5)).await.unwrap()
+}
+
 /// The coordinator's image, in memory.
 #[derive(Default)]
 struct Image(Mutex<Option<Snapshot>>);
@@ -222,6 +248,8 @@ impl Bench {
                 down: AtomicBool::default(),
                 loses_commits: AtomicBool::default(),
                 loses_stable: AtomicBool::default(),
+                holds_first_op: AtomicBool::default(),
+                held: Mutex::default(),
                 calls: AtomicUsize::default(),
                 slow_writes: AtomicBool::default(),
                 slow_reads: AtomicBool::default(),
@@ -238,15 +266,7 @@ impl Bench {
             coordinator.put(&node_key(&record.id), value.into(), Expected::Any, false).await.unwrap();
         }
         assert!(first_layout(&records, cluster_id).unwrap().apply(&*coordinator).await.unwrap());
-        let by_id: HashMap<NodeId, Arc<dyn NodeClient>> =
-            gates.iter().map(|gate| (gate.id.clone(), Arc::clone(gate) as Arc<dyn NodeClient>)).collect();
-        let options = ClusterOptions {
-            coordinator,
-            clients: Arc::new(move |record| Arc::clone(&by_id[&record.id])),
-            seeds: Vec::new(),
-            local: None,
-        };
-        let cluster = Cluster::start(options, Duration::from_secs(5)).await.unwrap();
+        let cluster = follow(&gates, coordinator).await;
         let shutdown = Shutdown::new();
         gates.iter().for_each(|gate| settle::start(&gate.inner, &cluster, &shutdown));
         let store = ObjectStore::start(cluster.clone(), ParitySettings::default(), shutdown.clone()).await;
@@ -256,6 +276,12 @@ impl Bench {
     /// Another gateway on the same cluster.
     pub(crate) async fn gateway(&self) -> ObjectStore {
         ObjectStore::start(self.cluster.clone(), ParitySettings::default(), self.shutdown.clone()).await
+    }
+
+    /// Another gateway with this view of the coordinator.
+    pub(crate) async fn gateway_with(&self, coordinator: Arc<dyn Coordinator>) -> ObjectStore {
+        let cluster = follow(&self.gates, coordinator).await;
+        ObjectStore::start(cluster, ParitySettings::default(), self.shutdown.clone()).await
     }
 
     /// A bucket's id, as the coordinator has it.

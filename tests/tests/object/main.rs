@@ -6,6 +6,7 @@
 mod body;
 mod cluster;
 mod faults;
+mod fencing;
 mod interleaving;
 mod listing;
 mod multipart;

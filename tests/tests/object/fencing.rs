@@ -1,0 +1,86 @@
+//! A lock that has run out protects nothing: what its holder does late is refused by the slots (F-46).
+//!
+//! The holder is held between FENCE and COMMIT, where no signal sent from outside is sure to find it, and its rival gets
+//! the lock as if the lease had ended. The holder itself believes to the end that its lock is good.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use coffer_common::coordination::{
+    Coordinator, CoordinatorError, Entry, Listing, LockGuard, Revision, WatchEvent, Write,
+};
+use coffer_gateway::object::{ObjectInfo, ObjectStore, PutError, WriteCondition};
+use tokio::sync::mpsc;
+
+use crate::body::*;
+use crate::cluster::Bench;
+
+/// A coordinator for which nobody else's lock is held any more.
+struct Expired(Arc<dyn Coordinator>);
+
+#[async_trait]
+impl Coordinator for Expired {
+    async fn get(&self, key: &str) -> Result<Option<Entry>, CoordinatorError> {
+        self.0.get(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Listing, CoordinatorError> {
+        self.0.list(prefix).await
+    }
+
+    async fn transaction(&self, writes: Vec<Write>) -> Result<Revision, CoordinatorError> {
+        self.0.transaction(writes).await
+    }
+
+    fn watch(&self, prefix: &str) -> mpsc::Receiver<WatchEvent> {
+        self.0.watch(prefix)
+    }
+
+    async fn lock(&self, name: &str, wait: Duration) -> Result<LockGuard, CoordinatorError> {
+        self.0.lock(&format!("{name}/after-expiry"), wait).await
+    }
+
+    fn session_alive(&self) -> bool {
+        self.0.session_alive()
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+async fn create(store: &ObjectStore, k: &str, data: &Bytes) -> Result<ObjectInfo, PutError> {
+    let mut request = put_request("bucket", k, body(data));
+    request.condition = WriteCondition::Absent;
+    store.put_object(request).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_whose_lease_ends_between_fence_and_commit_is_refused_by_the_slots() {
+    let bench = Bench::start(1, 4).await;
+    make_bucket(&bench.store, "bucket").await;
+    let rival = bench.gateway_with(Arc::new(Expired(bench.cluster.coordinator().clone()))).await;
+    let gate = &bench.gates[0];
+    for len in [100, 1_000_000] {
+        let (k, late, first) = (format!("k{len}"), bytes(len, 1), bytes(len, 2));
+        *gate.held.lock().unwrap() = None;
+        gate.holds_first_op.store(true, Ordering::SeqCst);
+        let holder = tokio::spawn({
+            let (store, k, late) = (bench.store.clone(), k.clone(), late.clone());
+            async move { create(&store, &k, &late).await }
+        });
+        while gate.held.lock().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        create(&rival, &k, &first).await.unwrap();
+        gate.holds_first_op.store(false, Ordering::SeqCst);
+        let outcome = holder.await.unwrap();
+        assert!(matches!(outcome, Err(PutError::Conflict | PutError::Unavailable(_))), "{outcome:?}");
+        for store in [&bench.store, &rival] {
+            assert_eq!(get(store, "bucket", &k).await.unwrap(), first);
+        }
+    }
+}

@@ -22,6 +22,7 @@ use crate::types::{DriveId, NodeId, PartitionId, SlotIndex};
 mod assign;
 mod class;
 mod codec;
+mod durability;
 mod limits;
 mod quota;
 mod record;
@@ -31,6 +32,7 @@ mod tolerance;
 
 pub use class::{InvalidParity, ParitySettings, Split, StorageClass, stripe_width};
 pub use codec::DecodeLayoutError;
+pub use durability::{DriveReliability, HOURS_PER_YEAR, nines};
 pub use record::{PartitionRecord, SlotRecord, SlotRole};
 pub use tolerance::Tolerance;
 

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+#[expect(clippy::disallowed_methods, reason = "cargo's word about this package, no setting")]
 fn main() -> Result<(), Box<dyn Error>> {
     // Asked at run time: a build folder may have been filled from a checkout that lay elsewhere.
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../proto");

@@ -6,10 +6,12 @@ mod debug;
 mod distributed;
 mod gateway;
 mod listen;
+mod plan;
 mod server;
 mod standalone;
 mod status;
 mod storage_node;
+mod units;
 
 use std::process::ExitCode;
 
@@ -46,6 +48,8 @@ enum Command {
     StorageNode(storage_node::StorageNodeArgs),
     /// Show on one screen how the cluster is.
     Status(status::StatusArgs),
+    /// Show what a shape of nodes and drives gives, before it is built.
+    Plan(plan::PlanArgs),
     /// Look closely at what is stored.
     #[command(subcommand)]
     Debug(debug::DebugCommand),
@@ -66,6 +70,7 @@ async fn main() -> ExitCode {
         Command::Gateway(args) => gateway::run(args).await,
         Command::StorageNode(args) => storage_node::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Plan(args) => plan::run(&args),
         Command::Debug(command) => debug::run(command).await,
         Command::Version => {
             let protocol = coffer_common::cluster::PROTOCOL_VERSION;

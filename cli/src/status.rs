@@ -13,6 +13,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
+use crate::units::bytes;
+
 const TIMEOUT: Duration = Duration::from_secs(10);
 const NOT_FOUND: u8 = 3;
 const DEGRADED: u8 = 4;
@@ -241,18 +243,6 @@ fn next_steps(status: &Status) -> Vec<String> {
     next
 }
 
-/// `1.5 TiB`.
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,13 +276,5 @@ mod tests {
         {
             assert!(screen.contains(wanted), "{wanted} is not in\n{screen}");
         }
-    }
-
-    #[test]
-    fn bytes_are_shown_for_people() {
-        assert_eq!(
-            [bytes(0), bytes(1023), bytes(1536), bytes(1 << 50)],
-            ["0 B", "1023 B", "1.5 KiB", "1.0 PiB"]
-        );
     }
 }

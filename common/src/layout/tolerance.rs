@@ -37,16 +37,14 @@ impl Layout {
         let groups = Groups::new(&self.drives);
         let n = usize::from(self.n);
         let (spare_for_writes, spare_for_reads) = (n - (n / 2 + 1), n / 2);
-        let node_of = |drive: usize| groups.node_of[drive];
-        let zone_of = |drive: usize| groups.zone_of[groups.node_of[drive]];
         let (capacity, usable) = self.capacity();
         let mut tolerance = Tolerance {
             drives_for_writes: spare_for_writes,
             drives_for_reads: spare_for_reads,
-            nodes_for_writes: self.may_fail(spare_for_writes, node_of),
-            nodes_for_reads: self.may_fail(spare_for_reads, node_of),
-            zones_for_writes: self.may_fail(spare_for_writes, zone_of),
-            zones_for_reads: self.may_fail(spare_for_reads, zone_of),
+            nodes_for_writes: self.nodes_that_may_fail(spare_for_writes),
+            nodes_for_reads: self.nodes_that_may_fail(spare_for_reads),
+            zones_for_writes: self.zones_that_may_fail(spare_for_writes),
+            zones_for_reads: self.zones_that_may_fail(spare_for_reads),
             capacity_bytes: capacity as u64,
             usable_bytes: usable.min(capacity) as u64,
             warnings: Vec::new(),
@@ -57,6 +55,18 @@ impl Layout {
             groups.zones.iter().filter(|zone| zone.iter().any(|&node| used(&groups.nodes[node]))).count();
         tolerance.warnings = warnings(&tolerance, n, nodes, zones);
         tolerance
+    }
+
+    /// How many nodes may fail, whichever they are, so that no partition loses more than `spare` slots.
+    pub fn nodes_that_may_fail(&self, spare: usize) -> usize {
+        let groups = Groups::new(&self.drives);
+        self.may_fail(spare, |drive| groups.node_of[drive])
+    }
+
+    /// How many zones may fail, whichever they are, so that no partition loses more than `spare` slots.
+    pub fn zones_that_may_fail(&self, spare: usize) -> usize {
+        let groups = Groups::new(&self.drives);
+        self.may_fail(spare, |drive| groups.zone_of[groups.node_of[drive]])
     }
 
     /// How many groups may fail, whichever they are, so that no partition loses more than `spare` slots.

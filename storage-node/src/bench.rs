@@ -65,7 +65,7 @@ impl IndexBench {
     /// What the index says.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let io: Arc<dyn DriveIo> = Arc::new(FileIo::new(path));
-        Ok(Self(Index::open(&io)?.index))
+        Ok(Self(Index::open(&io, Arc::new(|_| {}))?.index))
     }
 
     /// Inserts `count` registers of a typical shape and applies them in batches.

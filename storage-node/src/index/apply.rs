@@ -46,13 +46,13 @@ impl Index {
         let mut applied = self.applied.lock();
         let Some(layer) = self.layers.freeze() else {
             if sync && applied.unsynced_batches > 0 {
-                self.commit(&mut applied, None, true)?;
+                self.guarded(|| self.commit(&mut applied, None, true))?;
             }
             return Ok(());
         };
         durable(layer.sequence)?;
         let sync = sync || applied.unsynced_batches + 1 >= BATCHES_PER_SYNC;
-        self.commit(&mut applied, Some(&layer), sync)?;
+        self.guarded(|| self.commit(&mut applied, Some(&layer), sync))?;
         self.layers.thaw();
         Ok(())
     }

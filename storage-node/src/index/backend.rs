@@ -1,50 +1,34 @@
-//! redb's file, through the drive layer.
-//!
-//! A file whose sync failed is removed: the page cache would show it whole to the next process, which would go on with it,
-//! while the medium lacks pages for good. The index is a view, and is built anew.
+//! The verified blocks as redb's storage. The drive's own lock keeps other processes out.
 
 use std::io;
 use std::sync::Arc;
 
 use redb::StorageBackend;
 
-use super::{FILE, FOLDER};
-use crate::drive::{DriveFile, DriveIo};
+use super::blocks::Blocks;
 
-/// A drive's file as redb's storage. The drive's own lock keeps other processes out.
+/// See the module.
 #[derive(Debug)]
-pub(super) struct Backend {
-    io: Arc<dyn DriveIo>,
-    file: Arc<dyn DriveFile>,
-}
-
-impl Backend {
-    pub(super) fn new(io: &Arc<dyn DriveIo>, file: Arc<dyn DriveFile>) -> Self {
-        Self { io: Arc::clone(io), file }
-    }
-}
+pub(super) struct Backend(pub(super) Arc<Blocks>);
 
 impl StorageBackend for Backend {
     fn len(&self) -> Result<u64, io::Error> {
-        self.file.len()
+        self.0.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        self.file.read_at(out, offset)
+        self.0.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.file.set_len(len)
+        self.0.set_len(len)
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.file.sync_data().inspect_err(|error| {
-            let removed = self.io.remove(FILE).and_then(|()| self.io.sync_dir(FOLDER));
-            tracing::error!(%error, ?removed, "syncing the index failed; it is removed");
-        })
+        self.0.sync()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.file.write_at(data, offset)
+        self.0.write(offset, data)
     }
 }

@@ -101,6 +101,10 @@ impl Scan<'_> {
 
     /// The next register.
     pub(crate) fn next(&mut self) -> Result<Option<Found>, IndexError> {
+        self.index.guarded(|| self.advance())
+    }
+
+    fn advance(&mut self) -> Result<Option<Found>, IndexError> {
         loop {
             if self.recent.is_empty() && !self.recent_complete {
                 self.refill()?;

@@ -45,7 +45,7 @@ fn name(key: u16) -> Bytes {
 
 fn open(dir: &std::path::Path) -> Opened {
     let io: Arc<dyn DriveIo> = Arc::new(FileIo::new(dir));
-    Index::open(&io).unwrap()
+    Index::open(&io, Arc::new(|_| {})).unwrap()
 }
 
 fn scan(index: &Index, from: Bound<Vec<u8>>, end: Vec<u8>) -> Vec<(Bytes, u64)> {
@@ -207,4 +207,58 @@ async fn writers_wait_while_both_layers_are_full_and_go_on_after() {
     assert!(futures_util::poll!(&mut waiting).is_pending());
     index.apply(false, |_| Ok(())).unwrap();
     waiting.await;
+}
+
+#[test]
+fn blocks_and_their_checksums_lie_where_they_always_lay() {
+    let dir = tempfile::tempdir().unwrap();
+    let io: Arc<dyn DriveIo> = Arc::new(FileIo::new(dir.path()));
+    io.create_dir(FOLDER).unwrap();
+    let blocks = Blocks::create(&io).unwrap();
+    blocks.set_len(4 * 4096).unwrap();
+    blocks.write(0, &[0xAA; 320]).unwrap();
+    blocks.write(4096, &[[1; 4096], [2; 4096]].concat()).unwrap();
+    blocks.sync().unwrap();
+    let read = |file: &str| std::fs::read(dir.path().join(file)).unwrap();
+    let (data, sums) = (read(FILE), read(SUMS));
+    assert_eq!(data.len(), 4 * 4096);
+    // Written once.
+    assert_eq!(data[320..328], [1, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(data[328..336], [230, 95, 203, 45, 56, 181, 163, 103]);
+    assert_eq!(data[336..4096], [0; 4096 - 336]);
+    let (headers, first, second) = (
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [84, 102, 64, 17, 172, 75, 188, 251],
+        [194, 93, 94, 137, 103, 198, 126, 222],
+    );
+    assert_eq!(sums, [headers, first, second, [0; 8]].concat());
+    assert_eq!(first, xxhash_rust::xxh3::xxh3_64_with_seed(&[1; 4096], 1).to_le_bytes());
+    let mut out = [0; 4096];
+    let blocks = Blocks::open(&io).unwrap();
+    blocks.read(0, &mut out[..320]).unwrap();
+    assert_eq!(out[..320], [0xAA; 320]);
+    blocks.read(2 * 4096, &mut out).unwrap();
+    assert_eq!(out, [2; 4096]);
+    assert!(blocks.read(3 * 4096, &mut out).is_err(), "it was never written");
+    assert!(!dir.path().join(FILE).exists(), "the next start begins anew");
+}
+
+#[test]
+fn an_engine_that_panics_is_not_asked_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let io: Arc<dyn DriveIo> = Arc::new(FileIo::new(dir.path()));
+    let reasons = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&reasons);
+    let index = Index::open(&io, Arc::new(move |reason| told.lock().push(reason))).unwrap().index;
+    index.insert(entry(1, 5, true));
+    index.apply(true, |_| Ok(())).unwrap();
+    index.guarded(|| -> Result<(), IndexError> { panic!("as if a page contradicted another") }).unwrap_err();
+    index.get(&name(1)).unwrap_err();
+    index.get(&name(2)).unwrap_err();
+    index.scan(Bound::Unbounded, Vec::new()).next().map(drop).unwrap_err();
+    index.insert(entry(2, 6, true));
+    index.apply(true, |_| Ok(())).unwrap_err();
+    assert_eq!(reasons.lock().len(), 1);
+    drop(index);
+    assert_eq!(open(dir.path()).applied, 0);
 }

@@ -84,6 +84,9 @@ pub(crate) enum JournalError {
         /// Sequence known to have been durable.
         applied: u64,
     },
+    /// Whoever keeps a view of the journal cannot go on with it from `applied`: it has to be built anew.
+    #[error("the view of the journal has to be built anew: {0}")]
+    View(String),
     /// The writer has failed.
     #[error("journal is failed: {0}")]
     Poisoned(String),

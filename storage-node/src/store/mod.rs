@@ -12,7 +12,7 @@
 //!    Only then reply. So no reply ever shows a state that a crash could take back.
 //!
 //! Lock order: register → [`slots::Slots`] → journal tail → index layers; the unsettled set after the register alone. None is held across an await or any I/O.
-//! **Failure.** A failed write or sync poisons the drive: all waiters and all later requests are answered
+//! **Failure.** A failed write or sync, and an index that is damaged while it is in use, poison the drive: all waiters and all later requests are answered
 //! `DriveUnavailable`, and the state in memory, which may be ahead of the drive, is never shown again.
 
 mod background;
@@ -113,35 +113,23 @@ impl DriveStore {
     }
 
     fn open_inner(drive: OpenDrive) -> Result<Arc<Self>, JournalError> {
+        let recovered = match Recovered::read(&drive) {
+            Err(JournalError::View(reason)) => {
+                let path = drive.io.root().display();
+                tracing::warn!(drive = %path, reason, "the index is discarded and built anew from the journal");
+                Index::discard(&drive.io).map_err(view)?;
+                Recovered::read(&drive)
+            }
+            result => result,
+        }?;
+        let Recovered { health, journal, index, slots, census } = recovered;
         let identity = &drive.identity;
-        let (cluster, id, incarnation) = (identity.cluster, identity.drive, identity.incarnation);
-        let name = format!("{:08x}", id.0 >> 96);
-        let health = Arc::new(Health::default());
-        health.set_space(drive.io.space()?);
-        let opened = Index::open(&drive.io).map_err(malformed)?;
-        let (index, slots, census) = (opened.index, Slots::default(), LiveCensus::default());
-        census.add(Census::default(), opened.census);
-        for (key, row) in opened.state {
-            slots.restore(key, &row).map_err(malformed)?;
-        }
-        let poison = Arc::clone(&health);
-        let options = OpenOptions {
-            owner: Owner { cluster, drive: id },
-            segment_bytes: identity.segment_bytes,
-            applied: opened.applied,
-            name: &name,
-            threads: drive.threads.clone(),
-            on_failure: Box::new(move |reason| poison.poison(reason)),
-        };
-        let journal = Journal::open(Arc::clone(&drive.io), options, &mut |record| {
-            replay(&index, &slots, &census, record)
-        })?;
         Ok(Arc::new(Self {
             files: ShardFiles::open(Arc::clone(&drive.io))?,
-            pool: IoPool::start(&name, drive.threads.clone())?,
-            cluster,
-            id,
-            incarnation,
+            pool: IoPool::start(&short_name(identity.drive), drive.threads.clone())?,
+            cluster: identity.cluster,
+            id: identity.drive,
+            incarnation: identity.incarnation,
             drive,
             health,
             journal,
@@ -230,6 +218,54 @@ impl DriveStore {
     }
 }
 
+/// A drive's index and what followed in its journal.
+struct Recovered {
+    health: Arc<Health>,
+    journal: Journal,
+    index: Index,
+    slots: Slots,
+    census: LiveCensus,
+}
+
+impl Recovered {
+    fn read(drive: &OpenDrive) -> Result<Self, JournalError> {
+        let identity = &drive.identity;
+        let health = Arc::new(Health::default());
+        health.set_space(drive.io.space()?);
+        let poison = Arc::clone(&health);
+        let opened =
+            Index::open(&drive.io, Arc::new(move |reason| poison.poison(reason))).map_err(malformed)?;
+        let (index, slots, census) = (opened.index, Slots::default(), LiveCensus::default());
+        census.add(Census::default(), opened.census);
+        for (key, row) in opened.state {
+            slots.restore(key, &row).map_err(view)?;
+        }
+        let poison = Arc::clone(&health);
+        let options = OpenOptions {
+            owner: Owner { cluster: identity.cluster, drive: identity.drive },
+            segment_bytes: identity.segment_bytes,
+            applied: opened.applied,
+            name: &short_name(identity.drive),
+            threads: drive.threads.clone(),
+            on_failure: Box::new(move |reason| poison.poison(reason)),
+        };
+        let journal = Journal::open(Arc::clone(&drive.io), options, &mut |record| {
+            replay(&index, &slots, &census, record)
+        })?;
+        Ok(Self { health, journal, index, slots, census })
+    }
+}
+
+/// What a drive's threads are named after.
+fn short_name(drive: DriveId) -> String {
+    format!("{:08x}", drive.0 >> 96)
+}
+
+/// What the index says is of no use.
+fn view(error: impl std::fmt::Display) -> JournalError {
+    JournalError::View(error.to_string())
+}
+
 fn malformed(error: impl std::fmt::Display) -> JournalError {
     JournalError::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()))
 }
@@ -243,7 +279,7 @@ fn replay(
 ) -> Result<(), JournalError> {
     let payload = Bytes::copy_from_slice(record.payload);
     let before = |key: &[u8]| -> Result<Census, JournalError> {
-        Ok(index.get(key).map_err(malformed)?.map(|entry| entry.census()).unwrap_or_default())
+        Ok(index.get(key).map_err(view)?.map(|entry| entry.census()).unwrap_or_default())
     };
     let state_key = match record.kind {
         RecordKind::Register => {
@@ -273,7 +309,7 @@ fn replay(
     }
     if index.is_due() {
         // What is replayed has been durable all along.
-        index.apply(false, |_| Ok::<_, IndexError>(())).map_err(malformed)?;
+        index.apply(false, |_| Ok::<_, IndexError>(())).map_err(view)?;
     }
     Ok(())
 }

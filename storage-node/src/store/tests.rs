@@ -27,6 +27,7 @@ mod crashes;
 mod damage;
 mod model;
 mod restarts;
+mod view;
 
 const CLUSTER: ClusterId = ClusterId(0xC0FFE4);
 const BUCKET: BucketId = BucketId(2);

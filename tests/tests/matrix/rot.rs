@@ -226,3 +226,34 @@ async fn damaged_metadata_of_a_drive_changes_no_answer() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_index_is_built_anew_by_the_next_start() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut store = Store::start().await?;
+    let keys: Vec<_> = (0..50).map(|number| format!("small-object-{number:02}")).collect();
+    for key in &keys {
+        assert_eq!(store.bucket.put(key, body(key, 1, 700)).await, Ok(()));
+    }
+    store.server.process_mut().stop(Duration::from_secs(20));
+    // Of all drives: without their indexes nothing is left to answer.
+    for drive in store.server.drives() {
+        let path = drive.join("index/registers.redb");
+        let mut bytes = fs::read(&path)?;
+        bytes.iter_mut().skip(4096 + 77).step_by(4096).for_each(|byte| *byte ^= 0x10);
+        write_over(&path, &bytes)?;
+    }
+    store.server.launch().await?;
+    for key in &keys {
+        assert!(store.bucket.get(key).await == Ok(body(key, 1, 700)), "{key}");
+    }
+    assert_eq!(store.bucket.get("never-written").await, Err(404));
+    assert_eq!(store.bucket.keys().await, Ok(keys.clone()));
+    let log = store.server.process_mut().log();
+    let told = |drive: &PathBuf| {
+        let drive = drive.display().to_string();
+        log.lines().any(|line| line.contains("is built anew from the journal") && line.contains(&drive))
+    };
+    ensure!(store.server.drives().iter().all(told), "the log names every drive:\n{log}");
+    Ok(())
+}

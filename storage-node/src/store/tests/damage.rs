@@ -9,7 +9,7 @@ use super::*;
 use crate::journal::RecordKind;
 
 /// Requests only; each key's ops in any order.
-fn requests() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn requests() -> impl Strategy<Value = Vec<Step>> {
     let at = || (0..KEYS, 1..COUNTERS);
     let request = prop_oneof![
         3 => at().prop_map(|(k, c)| Step::Prepare(k, c)),
@@ -20,7 +20,7 @@ fn requests() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(request, 5..40)
 }
 
-fn block_on<T>(test: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.unwrap().block_on(test)
 }

@@ -4,7 +4,7 @@
 //! Never changes a sealed segment.
 //!
 //! Flow of [`Journal::open`]:
-//! 1. List the segments; check each header.
+//! 1. List the segments; check each header, and that nothing after `applied` was in a segment that is gone.
 //! 2. For every sealed segment that holds records after `applied`: read its footer, then only its metadata extents.
 //! 3. Read the last segment from its beginning to the first record that does not verify. If a later batch is found
 //!    behind it, or the segment is known to be sealed, the middle is corrupt; else the rest is zeroed.
@@ -68,7 +68,7 @@ impl Journal {
     /// where a footer allows it.
     ///
     /// # Errors
-    /// [`JournalError`]: I/O, corrupt middle, rolled back, or what `visit` returned.
+    /// [`JournalError`]: I/O, corrupt middle, rolled back, a view that is too old, or what `visit` returned.
     pub(crate) fn open(
         io: Arc<dyn DriveIo>,
         options: OpenOptions<'_>,
@@ -159,6 +159,7 @@ fn recover(segments: &Segments, applied: u64, visit: &mut Visit<'_>) -> Result<R
         segments.first.lock().insert(number, header.first_sequence);
         firsts.push(header.first_sequence);
     }
+    check_view(&numbers, &firsts, applied)?;
     for (index, &number) in numbers.iter().enumerate() {
         let ends_before = firsts.get(index + 1).is_some_and(|next| *next <= applied + 1);
         if number != last && !ends_before {
@@ -166,6 +167,23 @@ fn recover(segments: &Segments, applied: u64, visit: &mut Visit<'_>) -> Result<R
         }
     }
     recover_last(segments, last, applied, visit)
+}
+
+/// A segment is removed only once the view is durable beyond it. One that ends before a removed segment was put back from
+/// an older copy: what would have told it that registers are gone may be gone too.
+fn check_view(numbers: &[u64], firsts: &[u64], applied: u64) -> Result<(), JournalError> {
+    let before = std::iter::once(0).chain(numbers.iter().copied());
+    let mut gaps =
+        before.zip(numbers.iter().zip(firsts)).filter(|(before, (number, _))| before + 1 != **number);
+    match gaps.find(|(_, (_, first))| applied > 0 && applied + 1 < **first) {
+        None => Ok(()),
+        Some((_, (number, _))) => {
+            let reason = format!(
+                "it ends at sequence {applied}, before what was removed in front of segment {number}"
+            );
+            Err(JournalError::View(reason))
+        }
+    }
 }
 
 /// The first segment of a new drive.

@@ -194,6 +194,28 @@ async fn a_damaged_index_answers_nothing_wrong_and_is_built_anew() {
     assert!(found_at_start > 10 && found_later > 10, "{found_at_start} and {found_later}");
 }
 
+#[tokio::test]
+async fn an_index_from_before_a_compaction_is_built_anew() {
+    let mut drive = Drive::new(8).await;
+    drive.bench.close();
+    let older = FILES.map(|file| drive.bytes_of(file));
+    drive.bench.reopen();
+    drive.overwrite(0..KEYS).await;
+    let store = drive.bench.store();
+    store.apply(true);
+    assert!(!store.journal.sealed().is_empty());
+    for segment in store.journal.sealed() {
+        store.compact_segment(segment).unwrap();
+    }
+    drive.bench.close();
+    for (file, older) in FILES.iter().zip(older) {
+        assert!(drive.bench.drive.damage(file, |bytes| *bytes = older));
+    }
+    drive.bench.reopen();
+    assert!(drive.is_rebuilt());
+    assert_eq!(drive.read_all().await.refused, 0);
+}
+
 /// One kind of lie about one file of the index, as often as it likes.
 fn lie() -> impl Strategy<Value = Fault> {
     let call = prop_oneof![

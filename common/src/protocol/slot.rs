@@ -87,15 +87,30 @@ pub fn serve(slot: Slot<'_>, caller: Caller, request: &SlotRequest) -> Served {
         Ok(changed) => changed,
         Err(refusal) => return Served::refused(refusal, false),
     };
-    // A write without shards shows its record to a quorum by its FENCE; else a COMMIT that only slots with the old record
-    // accept would take effect when it is written back.
-    if matches!(request, SlotRequest::Fence { .. } | SlotRequest::Commit { .. })
+    if shows_record(request)
         && let Err(refusal) = bucket.admit(caller.bucket_revision)
     {
         return Served::refused(refusal, partition_changed);
     }
     let Step { reply, changed } = register.step(partition, request);
     Served { reply, partition_changed, register_changed: changed }
+}
+
+/// Whether a request is allowed by the caller's record of the bucket. A read is: in a bucket that was deleted it finds
+/// nothing, while one of the same name may hold what was acknowledged. So is FENCE: a write without shards shows its
+/// record to a quorum by nothing else, and a COMMIT that only slots with the old record accept would take effect when it
+/// is written back. The others carry what was decided, or give back what was taken.
+fn shows_record(request: &SlotRequest) -> bool {
+    match request {
+        SlotRequest::Query { .. }
+        | SlotRequest::Prepare { .. }
+        | SlotRequest::Fence { .. }
+        | SlotRequest::Commit { .. } => true,
+        SlotRequest::Release { .. }
+        | SlotRequest::Stable { .. }
+        | SlotRequest::Install { .. }
+        | SlotRequest::Abandon { .. } => false,
+    }
 }
 
 /// Serves the PREPARE of a large shard that is durable.
@@ -186,9 +201,9 @@ mod tests {
     }
 
     #[test]
-    fn an_old_bucket_record_is_refused_where_it_would_change_something() {
+    fn an_old_bucket_record_is_refused_by_writes_and_reads() {
         let changed = || Some(Refusal::BucketChanged(5));
-        check(Role::Voter, (2, 4), [changed(), changed(), changed(), None], false);
+        check(Role::Voter, (2, 4), [changed(), changed(), changed(), changed()], false);
         check(Role::Voter, (2, 6), [None, None, None, None], true);
     }
 

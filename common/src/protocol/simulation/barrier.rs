@@ -3,8 +3,9 @@
 
 use crate::linearizability::{Call, Operation, Return, is_linearizable};
 
-/// A change of the bucket that has returned: it takes effect between its begin and its end, and what ran under an older
-/// record of the bucket may take effect only before it.
+/// A change of the bucket that has returned: it takes effect between its begin and its end, and what was written under an
+/// older record of the bucket may take effect only before it. Reads need no such rule: one that sees too little, because it
+/// looked into a bucket that was deleted, is not linearizable beside what was written to the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Barrier {
     pub(super) begin: u64,
@@ -17,10 +18,10 @@ pub(super) struct Barrier {
 
 impl Barrier {
     /// Whether it forbids the operation at this place of the history, once it has taken effect. What began before it
-    /// returned, and was never acknowledged, may be late.
+    /// returned, and was never acknowledged, may be late; but nothing of a bucket that was deleted is seen again.
     fn forbids(&self, at: usize, operation: &Operation) -> bool {
         let writes = operation.call != Call::Read && operation.returned != Return::Rejected;
-        let late = operation.returned == Return::Unknown && operation.begin < self.end;
+        let late = operation.returned == Return::Unknown && operation.begin < self.end && !self.empties;
         writes && self.old >> at & 1 == 1 && !late
     }
 }
@@ -90,5 +91,14 @@ mod tests {
         check(false, &[write(2)], true, 1);
         check(false, &[write(9)], true, 1);
         check(true, &[unknown(2)], true, 1);
+        // Nor does anything of the deleted bucket come back, and nobody looks into it once something is in the next one.
+        let seen_later = (Call::Read, Return::Value(1), 7, 8);
+        check(false, &[unknown(2), seen_later], true, 1);
+        check(true, &[unknown(2), seen_later], false, 1);
+        let next = (Call::Write(2), Return::Ok, 5, 6);
+        let stale = |begin| (Call::Read, Return::Value(0), begin, 8);
+        check(true, &[stale(2), next], true, 1);
+        check(false, &[stale(7), next], true, 1);
+        check(false, &[(Call::Replace(2, 3), Return::Rejected, 7, 8), next], true, 1);
     }
 }

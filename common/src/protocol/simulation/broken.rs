@@ -38,6 +38,8 @@ pub(super) enum Broken {
     IgnoresBucket,
     /// FENCE does not look at bucket revisions.
     FencesAnyBucket,
+    /// QUERY does not look at bucket revisions.
+    QueriesAnyBucket,
     /// A voter does not hand over bucket revisions.
     HandsOverNoBucket,
     /// A bucket is listed before its revision is adopted.
@@ -101,6 +103,7 @@ pub const CASES: &[Case] = &[
     client("bucket-adopted-by-r0", Flaw::AdoptsOnReadQuorum, Scenario::BUCKET_REJOIN),
     case("bucket-ignored", Broken::IgnoresBucket, Scenario::BUCKET),
     case("bucket-ignored-by-fence", Broken::FencesAnyBucket, Scenario::BUCKET),
+    case("bucket-ignored-by-query", Broken::QueriesAnyBucket, Scenario::BUCKET),
     case("bucket-not-handed-over", Broken::HandsOverNoBucket, Scenario::BUCKET_REJOIN),
     case("bucket-listed-first", Broken::ListsFirst, Scenario::BUCKET),
     case("bucket-listed-by-anybody", Broken::ListsAnybody, Scenario::BUCKET),

@@ -12,7 +12,7 @@ use super::client::Ended;
 use super::schedule::Schedule;
 use super::world::{Record, World};
 use crate::linearizability::{Call, Return};
-use crate::types::{SlotIndex, SlotSet};
+use crate::types::{Epoch, SlotIndex, SlotSet};
 
 /// How often the record is changed in one schedule.
 const CHANGES: usize = 2;
@@ -28,8 +28,9 @@ enum Kind {
 struct Change {
     kind: Kind,
     begin: u64,
-    /// Who has adopted its revision.
+    /// Who has adopted its revision, counted within this epoch: one that has lost its state since has forgotten it.
     adopted: SlotSet,
+    epoch: Epoch,
     stage: Stage,
 }
 
@@ -79,6 +80,11 @@ impl Buckets {
         self.last().revision
     }
 
+    /// Whether there is a bucket: one that was deleted cannot be changed.
+    fn in_use(&self) -> bool {
+        self.records.last().is_some_and(|(_, used)| *used)
+    }
+
     fn last(&self) -> Record {
         self.records.last().map(|(record, _)| *record).unwrap_or_default()
     }
@@ -88,15 +94,20 @@ impl Buckets {
         self.records.push((Record { bucket, revision: revision + 1, adopts: false }, used));
     }
 
-    /// The changes of this bucket that have returned, given the revisions that its operations ran under.
-    pub(super) fn barriers(&self, bucket: u8, revisions: &[u64]) -> Vec<Barrier> {
+    /// Whether this bucket was deleted.
+    pub(super) fn deleted(&self, bucket: u8) -> bool {
+        self.returned.iter().any(|returned| returned.bucket == bucket && returned.kind == Kind::Deletes)
+    }
+
+    /// The changes that have returned, given the revisions that the operations ran under.
+    pub(super) fn barriers(&self, revisions: &[u64]) -> Vec<Barrier> {
         let barrier = |returned: &Returned| {
             let older = |(at, revision): (usize, &u64)| usize::from(*revision < returned.revision) << at;
             let old = revisions.iter().enumerate().map(older).sum();
             let empties = returned.kind == Kind::Deletes;
             Barrier { begin: returned.begin, end: returned.end, empties, old }
         };
-        self.returned.iter().filter(|returned| returned.bucket == bucket).map(barrier).collect()
+        self.returned.iter().map(barrier).collect()
     }
 }
 
@@ -106,7 +117,8 @@ impl Schedule {
         match self.buckets.change {
             None => {
                 let scale = (self.world.n() / 4).max(1) * 1000;
-                if self.buckets.changes < CHANGES && self.world.random.odds(40, scale) {
+                let changes = self.buckets.in_use() && self.buckets.changes < CHANGES;
+                if changes && self.world.random.odds(40, scale) {
                     self.change_bucket();
                 }
             }
@@ -130,7 +142,8 @@ impl Schedule {
         self.buckets.changes += 1;
         self.world.now += 1;
         let begin = self.world.now;
-        let change = Change { kind, begin, adopted: SlotSet::default(), stage: Stage::Adopting };
+        let (adopted, epoch) = (SlotSet::default(), self.world.map().epoch);
+        let change = Change { kind, begin, adopted, epoch, stage: Stage::Adopting };
         self.buckets.change = Some(change);
         if self.world.trace {
             println!("  {begin} the bucket is to change: {kind:?} {:?}", self.buckets.last());
@@ -147,6 +160,10 @@ impl Schedule {
             return;
         }
         self.world.slots[at].bucket.adopt(self.buckets.newest());
+        let known = self.world.slots[at].partition.epoch;
+        if known > change.epoch {
+            (change.adopted, change.epoch) = (SlotSet::default(), known);
+        }
         change.adopted.insert(SlotIndex(at as u8));
         self.buckets.change = Some(change);
         if change.adopted.len() < self.world.geometry.adopt_quorum() {

@@ -216,6 +216,11 @@ impl Client {
         }
     }
 
+    /// Whether it is a settler's.
+    pub(super) fn settles(&self) -> bool {
+        matches!(self.driven, Driven::Settle(_))
+    }
+
     pub(super) fn start(&mut self) -> Actions<Ended> {
         self.on(Event::Start)
     }

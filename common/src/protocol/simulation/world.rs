@@ -209,18 +209,31 @@ impl World {
     }
 
     /// Serves a request at the drive that a caller of this epoch addresses.
-    fn serve_as(&mut self, at: usize, epoch: Epoch, record: Record, request: &SlotRequest) -> SlotReply {
+    pub(super) fn serve_as(
+        &mut self,
+        at: usize,
+        epoch: Epoch,
+        record: Record,
+        request: &SlotRequest,
+    ) -> SlotReply {
         let (broken, present) = (self.broken, self.bucket);
         let slot = match &mut self.left[at] {
             Some((moved, old)) if epoch < *moved => old.as_mut(),
             _ => &mut self.slots[at],
         };
+        let ignores_bucket = match request {
+            _ if broken == Some(Broken::IgnoresBucket) => true,
+            SlotRequest::Fence { .. } => broken == Some(Broken::FencesAnyBucket),
+            SlotRequest::Query { .. } => broken == Some(Broken::QueriesAnyBucket),
+            _ => false,
+        };
+        let known = |bucket| if ignores_bucket { BucketState::default() } else { bucket };
         if record.bucket != present && broken != Some(Broken::ReusesBucketId) {
             let (bucket, register) = &mut slot.former;
             if record.adopts {
                 bucket.adopt(record.revision);
             }
-            let met = slot::Slot { partition: &mut slot.partition, bucket: *bucket, register };
+            let met = slot::Slot { partition: &mut slot.partition, bucket: known(*bucket), register };
             return slot::serve(met, Caller { epoch, bucket_revision: record.revision }, request).reply;
         }
         if record.adopts {
@@ -246,10 +259,7 @@ impl World {
                 slot.register.exclusive = None;
             }
         }
-        let fences = matches!(request, SlotRequest::Fence { .. });
-        let ignores_bucket =
-            broken == Some(Broken::IgnoresBucket) || fences && broken == Some(Broken::FencesAnyBucket);
-        let bucket = if ignores_bucket { BucketState::default() } else { slot.bucket };
+        let bucket = known(slot.bucket);
         let met = slot::Slot { partition: &mut slot.partition, bucket, register: &mut slot.register };
         let served = slot::serve(met, Caller { epoch, bucket_revision: record.revision }, request);
         match broken {

@@ -216,6 +216,7 @@ async fn list_all(bench: &Bench, delimiter: &'static str, expected: u64) {
         let request = ListRequest {
             cluster: CLUSTER,
             bucket: BUCKET,
+            bucket_revision: 0,
             kind: RegisterKind::Object,
             prefix: Bytes::from_static(b"photos/"),
             after,

@@ -363,6 +363,7 @@ impl Bench {
                 .list(ListRequest {
                     cluster: self.fixture.cluster,
                     bucket: self.bucket,
+                    bucket_revision: BUCKET_REVISION,
                     kind: RegisterKind::Object,
                     prefix: Bytes::new(),
                     after,
@@ -409,7 +410,24 @@ impl Bench {
             .expect("the node adopts");
         assert!(drives.contains(&self.fixture.drive));
         let refused = self.call("old", SlotRequest::Prepare { op: self.op(1), shard: Bytes::new() }).await;
-        assert_eq!(refused, SlotReply::Refused(Refusal::BucketChanged(BUCKET_REVISION + 1)));
+        let changed = SlotReply::Refused(Refusal::BucketChanged(BUCKET_REVISION + 1));
+        assert_eq!(refused, changed);
+        assert_eq!(self.call("old", SlotRequest::Query { inline_data: false }).await, changed);
+        for (bucket_revision, listed) in [(0, true), (BUCKET_REVISION, false), (BUCKET_REVISION + 1, true)] {
+            let request = ListRequest {
+                cluster: self.fixture.cluster,
+                bucket: self.bucket,
+                bucket_revision,
+                kind: RegisterKind::Object,
+                prefix: Bytes::new(),
+                after: Bytes::new(),
+                delimiter: Bytes::new(),
+                limit: 1,
+            };
+            let page = self.fixture.client.list(request).await.expect("a listing");
+            assert_eq!(page.drives.iter().any(|(drive, _)| *drive == self.fixture.drive), listed);
+            assert_eq!(page.newer_bucket, if listed { 0 } else { BUCKET_REVISION + 1 });
+        }
     }
 
     async fn node_tells_of_itself_and_keeps_snapshots(&self) {

@@ -45,7 +45,7 @@ pub struct SlotCall {
     pub address: SlotAddress,
     /// The register.
     pub register: RegisterKey,
-    /// The revision of the caller's bucket record (PREPARE and COMMIT are refused if the slot knows a newer one).
+    /// The revision of the caller's bucket record (writes and reads are refused if the slot knows a newer one).
     pub bucket_revision: u64,
     /// The request.
     pub request: SlotRequest,
@@ -111,6 +111,9 @@ pub struct ListRequest {
     pub cluster: ClusterId,
     /// The bucket.
     pub bucket: BucketId,
+    /// The revision of the caller's bucket record: a drive that knows a newer one is left out. 0 from an older gateway,
+    /// which all drives answer.
+    pub bucket_revision: u64,
     /// The kind of register.
     pub kind: RegisterKind,
     /// Only keys that begin with this.
@@ -162,6 +165,8 @@ pub struct ListPage {
     pub not_voting: Vec<(DriveId, PartitionId)>,
     /// The epoch of each partition whose epoch at the node differs from 0, by drive (epochs not listed are 0).
     pub epochs: Vec<(DriveId, PartitionId, Epoch)>,
+    /// The highest bucket revision that a drive knows which was left out because the caller's is older; 0 if there is none.
+    pub newer_bucket: u64,
 }
 
 /// The kinds of cluster state that drives keep a copy of.
@@ -331,8 +336,8 @@ pub trait NodeClient: Send + Sync + 'static {
     /// Stores a snapshot on every drive of the node (those that hold a higher one keep it). Durable before the reply.
     async fn store_snapshot(&self, snapshot: Snapshot) -> Result<(), NodeError>;
 
-    /// Adopts a bucket's configuration revision on all drives of the node; older PREPAREs and COMMITs are refused from
-    /// then on (PROTOCOL §9). Returns the drives that adopted it durably.
+    /// Adopts a bucket's configuration revision on all drives of the node; who knows an older one is refused from then on,
+    /// writers and readers (PROTOCOL §9). Returns the drives that adopted it durably.
     async fn adopt_bucket(&self, bucket: BucketId, revision: u64) -> Result<Vec<DriveId>, NodeError>;
 }
 

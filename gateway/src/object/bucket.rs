@@ -6,8 +6,9 @@
 //! **Cache.** A watch keeps all records in memory; a bucket that is not there is asked for at the coordinator, so that a
 //! bucket just made by another gateway is found. While the coordinator is away, known records are used; an unknown
 //! bucket is then "unavailable", never "no such bucket".
-//! **Old records.** PREPARE and COMMIT carry the record's revision; a slot that knows a newer one refuses, and the cache
-//! is read again.
+//! **Old records.** Every write, read and listing carries the record's revision; a slot that knows a newer one refuses, and
+//! the cache is read again: by a read at once, which then tries again ([`Buckets::renew`]). So a bucket that was made again
+//! is never mistaken for the one before it, and "no such bucket" is only ever the coordinator's word.
 //! **Without the coordinator.** Nodes mirror the records; a gateway that starts while the coordinator is away takes the
 //! newest copy that enough of them agree on.
 
@@ -37,7 +38,7 @@ pub(super) const PREFIX: &str = "buckets/";
 pub(super) enum BucketState {
     /// In use.
     Active,
-    /// Being deleted: takes no writes.
+    /// Being deleted: takes no writes and is not read.
     Deleting,
 }
 
@@ -205,20 +206,30 @@ impl Buckets {
         }
     }
 
-    /// A bucket in use, from the cache or else from the coordinator.
+    /// A bucket in use, from the cache or else from the coordinator: what became of one that was being deleted, too.
     pub(super) async fn find(
         &self,
         coordinator: &dyn Coordinator,
         name: &BucketName,
     ) -> Result<Arc<Bucket>, HeadBucketError> {
-        let bucket = match self.cached(name) {
-            Some(bucket) => bucket,
-            None => self.ask(coordinator, name).await?.ok_or(HeadBucketError::NoSuchBucket)?,
-        };
-        match bucket.record.state {
-            BucketState::Active => Ok(bucket),
-            BucketState::Deleting => Err(HeadBucketError::NoSuchBucket),
+        match self.cached(name) {
+            Some(bucket) if bucket.record.state == BucketState::Active => Ok(bucket),
+            Some(bucket) => self.renew(coordinator, &bucket).await,
+            None => in_use(self.ask(coordinator, name).await?),
         }
+    }
+
+    /// The bucket as the coordinator knows it now, instead of a record that is old.
+    pub(super) async fn renew(
+        &self,
+        coordinator: &dyn Coordinator,
+        old: &Bucket,
+    ) -> Result<Arc<Bucket>, HeadBucketError> {
+        let found = self.ask(coordinator, &old.name).await?;
+        if found.is_none() {
+            self.forget(old.name.as_str(), old.revision);
+        }
+        in_use(found)
     }
 
     /// All buckets in use, by name: as the coordinator knows them, or while it is away as they were known last.
@@ -278,6 +289,16 @@ impl Buckets {
             },
             Err(error) => Err(unreachable(error).into()),
         }
+    }
+}
+
+/// The bucket, if there is one. While it is being deleted nothing can be said: to read it might bring to light what the
+/// deletion has not met, and it may yet be in use again.
+fn in_use(found: Option<Arc<Bucket>>) -> Result<Arc<Bucket>, HeadBucketError> {
+    let bucket = found.ok_or(HeadBucketError::NoSuchBucket)?;
+    match bucket.record.state {
+        BucketState::Active => Ok(bucket),
+        BucketState::Deleting => Err(Unavailable::new("the bucket is being deleted").into()),
     }
 }
 

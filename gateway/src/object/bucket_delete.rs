@@ -97,6 +97,7 @@ async fn change_state(
 
 /// Has M voters of every partition adopt the bucket's revision; says which drives have.
 async fn adopt(core: &Core, bucket: &Bucket) -> Result<Arc<BTreeSet<DriveId>>, Unavailable> {
+    let before = core.cluster.map();
     let calls = driver::nodes(&core.cluster, None).into_iter().map(async |(_, client)| match client {
         Some(client) => client.adopt_bucket(bucket.id(), bucket.revision).await.unwrap_or_default(),
         None => Vec::new(),
@@ -105,6 +106,10 @@ async fn adopt(core: &Core, bucket: &Bucket) -> Result<Arc<BTreeSet<DriveId>>, U
     let map = core.cluster.map();
     let need = Geometry::new(map.layout.n()).adopt_quorum();
     for partition in (0..PARTITION_COUNT).map(PartitionId) {
+        // A slot that has lost its state since has forgotten the revision.
+        if map.epochs(partition) != before.epochs(partition) {
+            return Err(Unavailable::new("the cluster map is changing"));
+        }
         let targets = map.targets(partition);
         let votes = targets.iter().filter(|t| t.voter && adopted.contains(&t.address.drive)).count();
         if votes < need {

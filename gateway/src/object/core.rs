@@ -16,12 +16,12 @@ use coffer_common::protocol::reader::{ReadOutcome, Reader};
 use coffer_common::protocol::settler::Settler;
 use coffer_common::protocol::tally::Current;
 use coffer_common::shutdown::Shutdown;
-use coffer_common::types::{BucketId, ObjectKey, OpId, PartitionId, RegisterKey};
+use coffer_common::types::{BucketId, BucketName, ObjectKey, OpId, PartitionId, RegisterKey};
 use tokio::sync::Semaphore;
 
 use super::bucket::{Bucket, Buckets};
 use super::coding;
-use super::error::Unavailable;
+use super::error::{HeadBucketError, Unavailable};
 use super::latency::Latency;
 use super::list;
 use super::reclaim::Reclaim;
@@ -135,7 +135,7 @@ impl Core {
         let driven = self.run(target, peers, reader).await;
         match driven.outcome {
             ReadOutcome::Decided(current) => Ok((current, driven.inline)),
-            ReadOutcome::Unavailable(trouble) => Err(unavailable(trouble)),
+            ReadOutcome::Unavailable(trouble) => Err(self.undecided(trouble)),
         }
     }
 
@@ -145,14 +145,42 @@ impl Core {
         let settler = Settler::new(peers.geometry, peers.epochs, self.op());
         match self.run(target, peers, settler).await.outcome {
             ReadOutcome::Decided(current) => Ok(current),
-            ReadOutcome::Unavailable(trouble) => Err(unavailable(trouble)),
+            ReadOutcome::Unavailable(trouble) => Err(self.undecided(trouble)),
         }
+    }
+
+    /// What a read's trouble means; an old bucket record is read again.
+    pub(super) fn undecided(&self, trouble: Trouble) -> Unavailable {
+        self.buckets.suspect(trouble);
+        unavailable(trouble)
+    }
+
+    /// A bucket in use; see [`Buckets::find`].
+    pub(super) async fn bucket(&self, name: &BucketName) -> Result<Arc<Bucket>, HeadBucketError> {
+        self.buckets.find(self.cluster.coordinator().as_ref(), name).await
+    }
+
+    /// The record to read with once more, after a read with `used` ended in `error`. Each try needs a newer one, so that
+    /// they come to an end.
+    ///
+    /// # Errors
+    /// The error itself, unless slots said that the record is old and a newer one is had from the coordinator.
+    pub(super) async fn renewed(
+        &self,
+        used: &Bucket,
+        error: Unavailable,
+    ) -> Result<Arc<Bucket>, HeadBucketError> {
+        if error.newer_bucket.is_none() {
+            return Err(error.into());
+        }
+        let renewed = self.buckets.renew(self.cluster.coordinator().as_ref(), used).await?;
+        if renewed.revision > used.revision { Ok(renewed) } else { Err(error.into()) }
     }
 }
 
 /// What a machine's trouble means to a caller.
 pub(super) fn unavailable(trouble: Trouble) -> Unavailable {
-    Unavailable::new(match trouble {
+    let reason = match trouble {
         Trouble::NoQuorum => "too few drives of the key's partition answer",
         Trouble::Full => "too few drives of the key's partition have room",
         Trouble::Fenced => "another operation holds the key",
@@ -160,5 +188,7 @@ pub(super) fn unavailable(trouble: Trouble) -> Unavailable {
         Trouble::StaleMap => "the cluster map is changing",
         Trouble::BucketChanged(_) => "the bucket is being changed",
         Trouble::GaveUp => "the operation took too long",
-    })
+    };
+    let newer_bucket = if let Trouble::BucketChanged(revision) = trouble { Some(revision) } else { None };
+    Unavailable { newer_bucket, ..Unavailable::new(reason) }
 }

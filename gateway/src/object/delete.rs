@@ -33,7 +33,7 @@ impl From<HeadBucketError> for DeleteError {
 /// Deletes an object.
 pub(super) async fn delete(core: &Arc<Core>, request: DeleteObject) -> Result<Deleted, DeleteError> {
     let DeleteObject { bucket, key, version, condition } = request;
-    let bucket = core.buckets.find(core.cluster.coordinator().as_ref(), &bucket).await?;
+    let bucket = core.bucket(&bucket).await?;
     match version {
         None | Some(VersionId::Null) => {}
         // There is no such version in a bucket without versioning, and deleting nothing succeeds.

@@ -10,12 +10,14 @@ pub struct Unavailable {
     pub reason: String,
     /// Drives are full: nothing was written, and trying again helps only after something was deleted.
     pub full: bool,
+    /// Slots know this revision of the bucket's record, and the one that was used is older.
+    pub(super) newer_bucket: Option<u64>,
 }
 
 impl Unavailable {
     /// With a reason.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), full: false }
+        Self { reason: reason.into(), full: false, newer_bucket: None }
     }
 }
 

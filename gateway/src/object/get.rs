@@ -40,9 +40,22 @@ pub(super) struct Found {
 
 /// Finds the object, and judges condition and selection.
 pub(super) async fn find(core: &Arc<Core>, request: &GetObject, with_data: bool) -> Result<Found, GetError> {
-    let coordinator = core.cluster.coordinator();
-    let bucket = core.buckets.find(coordinator.as_ref(), &request.bucket).await?;
-    let target = core.target(&bucket, RegisterKey::object(bucket.id(), request.key.clone()));
+    let mut bucket = core.bucket(&request.bucket).await?;
+    loop {
+        match find_in(core, &bucket, request, with_data).await {
+            Err(GetError::Unavailable(error)) => bucket = core.renewed(&bucket, error).await?,
+            other => return other,
+        }
+    }
+}
+
+async fn find_in(
+    core: &Arc<Core>,
+    bucket: &Arc<Bucket>,
+    request: &GetObject,
+    with_data: bool,
+) -> Result<Found, GetError> {
+    let target = core.target(bucket, RegisterKey::object(bucket.id(), request.key.clone()));
     let (current, inline) = core.read(&target, with_data).await?;
     let object = live_object(current.as_ref())?;
     let (Some(current), Some(object)) = (current, object) else {
@@ -58,7 +71,7 @@ pub(super) async fn find(core: &Arc<Core>, request: &GetObject, with_data: bool)
     let info = object_info(object.clone());
     check_read(&request.condition, &info)?;
     let selected = select(request.select, &info)?;
-    Ok(Found { bucket, current, object, inline, info, selected })
+    Ok(Found { bucket: Arc::clone(bucket), current, object, inline, info, selected })
 }
 
 /// Reads an object.

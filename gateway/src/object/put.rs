@@ -33,7 +33,7 @@ pub(super) async fn put(core: &Arc<Core>, request: PutObject) -> Result<ObjectIn
     if body.length > MAX_BODY_BYTES {
         return Err(PutError::TooLarge { size: body.length, limit: MAX_BODY_BYTES });
     }
-    let bucket = core.buckets.find(core.cluster.coordinator().as_ref(), &bucket).await?;
+    let bucket = core.bucket(&bucket).await?;
     let target = core.target(&bucket, RegisterKey::object(bucket.id(), key.clone()));
     let peers = core.peers(&target);
     let coding = core.choose_coding(&peers, attributes.storage_class, body.length);

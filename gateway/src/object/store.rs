@@ -65,8 +65,7 @@ impl ObjectStore {
     /// # Errors
     /// See the enum.
     pub async fn head_bucket(&self, name: &BucketName) -> Result<BucketInfo, HeadBucketError> {
-        let coordinator = self.core.cluster.coordinator();
-        Ok(self.core.buckets.find(coordinator.as_ref(), name).await?.info())
+        Ok(self.core.bucket(name).await?.info())
     }
 
     /// Deletes an empty bucket.

@@ -1,7 +1,7 @@
 //! One page of a node's listing: the pages of its drives, merged by key.
 //!
-//! 1. Each drive reads its own page, all at once; a drive that fails, or does not come to an end, is left out of
-//!    [`ListPage::drives`].
+//! 1. Each drive reads its own page, all at once; a drive that fails, or does not come to an end, or knows a newer record
+//!    of the bucket than the caller, is left out of [`ListPage::drives`].
 //! 2. A page speaks only up to the smallest last item of the drives that have more; what lies behind is dropped.
 //! 3. Entries of one register are joined. Of a common prefix the smallest witness is kept, and every other drive is asked
 //!    what it holds of that register, so that the gateway sees all of the node's slots of it.
@@ -36,6 +36,9 @@ impl StorageNode {
         let mut complete = Vec::new();
         for (store, result) in lists {
             match result {
+                Ok(DriveList { newer_bucket: Some(newer), .. }) => {
+                    page.newer_bucket = page.newer_bucket.max(newer);
+                }
                 Ok(list) => {
                     page.drives.push((store.id(), store.incarnation()));
                     let (not_voting, epochs) = store.partition_marks();

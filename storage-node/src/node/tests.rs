@@ -333,6 +333,7 @@ async fn list_all(bench: &Bench, prefix: &str, delimiter: &str, limit: u32) -> (
         let request = ListRequest {
             cluster: CLUSTER,
             bucket: BUCKET,
+            bucket_revision: 0,
             kind: RegisterKind::Object,
             prefix: Bytes::copy_from_slice(prefix.as_bytes()),
             after,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coffer_common::node::{ListEntry, ListRequest, NodeError};
 use coffer_common::protocol::message::VersionKind;
-use coffer_common::types::{Epoch, PartitionId, RegisterKey};
+use coffer_common::types::{BucketId, Epoch, PartitionId, RegisterKey};
 
 use super::DriveStore;
 use crate::image::Listed;
@@ -28,21 +28,35 @@ pub(crate) struct DriveList {
     pub(crate) items: Vec<(Bytes, DriveItem)>,
     /// Whether more may follow the last item.
     pub(crate) truncated: bool,
+    /// The bucket's revision here, if the caller's record is older: then nothing is listed.
+    pub(crate) newer_bucket: Option<u64>,
 }
 
 impl DriveStore {
     /// Reads this drive's part of a page.
     pub(crate) async fn list(self: &Arc<Self>, request: Arc<ListRequest>) -> Result<DriveList, NodeError> {
         self.check_health()?;
+        let (bucket, caller) = (request.bucket, request.bucket_revision);
         let list = self.run(move |store| store.list_blocking(&request)).await?;
         let list = list.map_err(|error| {
             self.health.read_error();
             self.unavailable(error)
         })?;
+        // Asked after the read: what was adopted meanwhile counts.
+        if let Err(newer) = self.admits(bucket, caller) {
+            return Ok(DriveList { newer_bucket: Some(newer), ..DriveList::default() });
+        }
         // What was read from the layers may not be durable yet.
         let shown = self.journal.last_sequence();
         self.journal.durable(shown).await.map_err(|error| self.unavailable(error))?;
         Ok(list)
+    }
+
+    /// Lets a caller in whose record of the bucket is as new as this drive's, or who does not tell it (0); else says what
+    /// is known here.
+    fn admits(&self, bucket: BucketId, revision: u64) -> Result<(), u64> {
+        let known = self.slots.read().bucket(bucket).0;
+        if revision == 0 || known.admit(revision).is_ok() { Ok(()) } else { Err(known.revision) }
     }
 
     /// What this drive knows of one register, for a listing.

@@ -4,7 +4,9 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test, all of it")]
 
 mod body;
+mod buckets;
 mod cluster;
+mod coordinator;
 mod faults;
 mod fencing;
 mod interleaving;

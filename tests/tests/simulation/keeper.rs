@@ -1,8 +1,8 @@
 //! Clients that make and delete one bucket under each other's feet, through any gateway, each with a key of its own in it.
 //!
 //! What must hold (PROTOCOL §9): no bucket is deleted with an object in it; what was deleted or replaced is never seen
-//! again, whatever became of the bucket; an object that is there in the end is there for every gateway. Until then a
-//! gateway may not have heard of a new bucket of the old name, so that a missing object proves nothing.
+//! again, whatever became of the bucket; an object that is there is never missing, at no gateway: not at one that has not
+//! heard of a new bucket of the old name either.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -118,7 +118,8 @@ impl Keeper {
 
 /// Reads a key; what is seen must be something that it may hold.
 async fn look_at(world: &World, gateway: &Gateway, key: &str) -> Option<Read> {
-    let may_hold = world.kept.0.lock().get(key).cloned().unwrap_or_default().may_hold;
+    let known = || world.kept.0.lock().get(key).cloned().unwrap_or_default();
+    let Key { holds, may_hold } = known();
     let wanted = key.to_owned();
     let seen = gateway.serve(|store| async move { read(&store, BUCKET, &wanted).await }).await;
     note!(world.trace, "{key} is looked at: {seen:?}");
@@ -126,6 +127,11 @@ async fn look_at(world: &World, gateway: &Gateway, key: &str) -> Option<Read> {
         && !may_hold.contains(&value_of(info))
     {
         world.history.violation(format!("`{key}` is value {}, may be {may_hold:?}", value_of(info)));
+    }
+    if let (Some(Read::Missing), Some(value)) = (&seen, holds)
+        && known().holds == holds
+    {
+        world.history.violation(format!("`{key}` is missing, holds value {value}"));
     }
     seen
 }

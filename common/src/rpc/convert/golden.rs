@@ -120,11 +120,31 @@ fn a_page_of_a_listing() {
         drives: vec![(address().drive, Incarnation(1))],
         not_voting: vec![(address().drive, PartitionId(2))],
         epochs: vec![(address().drive, PartitionId(3), Epoch(9))],
+        newer_bucket: 0,
     };
     check(
         &wire::ListResponse::from(page),
         "0a2212200a02612f121a0a160000000000000000000000000000000501612f620001100410011a160a12091817161514\
          13121111201f1e1d1c1b1a19100122160a1209181716151413121111201f1e1d1c1b1a1910022a180a12091817161514\
          13121111201f1e1d1c1b1a1910031809",
+    );
+}
+
+#[test]
+fn a_request_for_a_page() {
+    let request = ListRequest {
+        cluster: address().cluster,
+        bucket: BucketId(5),
+        bucket_revision: 11,
+        kind: RegisterKind::Object,
+        prefix: Bytes::from_static(b"a"),
+        after: Bytes::new(),
+        delimiter: Bytes::from_static(b"/"),
+        limit: 3,
+    };
+    check(
+        &wire::ListRequest::from(request),
+        "0a1209080706050403020111100f0e0d0c0b0a0912091105000000000000001801220161\
+         32012f3803400b",
     );
 }

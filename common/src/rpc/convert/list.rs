@@ -9,7 +9,7 @@ use wire::list_item::Item;
 
 impl From<ListRequest> for wire::ListRequest {
     fn from(request: ListRequest) -> Self {
-        let ListRequest { cluster, bucket, kind, prefix, after, delimiter, limit } = request;
+        let ListRequest { cluster, bucket, bucket_revision, kind, prefix, after, delimiter, limit } = request;
         Self {
             cluster: Some(cluster.into()),
             bucket: Some(bucket.into()),
@@ -18,6 +18,7 @@ impl From<ListRequest> for wire::ListRequest {
             after,
             delimiter,
             limit,
+            bucket_revision,
         }
     }
 }
@@ -29,6 +30,7 @@ impl TryFrom<wire::ListRequest> for ListRequest {
         Ok(Self {
             cluster: required(request.cluster, "list.cluster")?,
             bucket: required(request.bucket, "list.bucket")?,
+            bucket_revision: request.bucket_revision,
             kind: kind_from_wire(request.kind)?,
             prefix: request.prefix,
             after: request.after,
@@ -94,7 +96,7 @@ impl TryFrom<wire::ListItem> for ListItem {
 
 impl From<ListPage> for wire::ListResponse {
     fn from(page: ListPage) -> Self {
-        let ListPage { items, truncated, drives, not_voting, epochs } = page;
+        let ListPage { items, truncated, drives, not_voting, epochs, newer_bucket } = page;
         Self {
             items: items.into_iter().map(Into::into).collect(),
             truncated,
@@ -120,6 +122,7 @@ impl From<ListPage> for wire::ListResponse {
                     epoch: epoch.0,
                 })
                 .collect(),
+            newer_bucket,
         }
     }
 }
@@ -147,6 +150,7 @@ impl TryFrom<wire::ListResponse> for ListPage {
                 .into_iter()
                 .map(|d| Ok((drive(d.drive)?, partition(d.partition)?, Epoch(d.epoch))))
                 .collect::<Result<_, Malformed>>()?,
+            newer_bucket: page.newer_bucket,
         })
     }
 }

@@ -139,13 +139,15 @@ fn page() -> impl Strategy<Value = ListPage> {
         vec((drive(), any::<u32>().prop_map(Incarnation)), 0..3),
         vec((drive(), partition()), 0..3),
         vec((drive(), partition(), any::<u64>().prop_map(Epoch)), 0..3),
+        any::<u64>(),
     )
-        .prop_map(|(items, truncated, drives, not_voting, epochs)| ListPage {
+        .prop_map(|(items, truncated, drives, not_voting, epochs, newer_bucket)| ListPage {
             items,
             truncated,
             drives,
             not_voting,
             epochs,
+            newer_bucket,
         })
 }
 
@@ -217,11 +219,11 @@ proptest! {
 
     #[test]
     fn listings_survive_the_wire(page in page(), ids: (u128, u128), texts in (bytes(), bytes(), bytes()),
-                                 limit: u32) {
+                                 limit: u32, bucket_revision: u64) {
         let ((cluster, bucket), (prefix, after, delimiter)) = (ids, texts);
         check::<_, wire::ListResponse>(page);
         check::<_, wire::ListRequest>(ListRequest {
-            cluster: ClusterId(cluster), bucket: BucketId(bucket), kind: RegisterKind::Upload,
+            cluster: ClusterId(cluster), bucket: BucketId(bucket), bucket_revision, kind: RegisterKind::Upload,
             prefix, after, delimiter, limit,
         });
     }

@@ -100,6 +100,7 @@ impl Listing {
     ) -> Self {
         let request = ScanRequest {
             bucket: bucket.id(),
+            bucket_revision: bucket.revision,
             kind: range.kind,
             prefix: range.prefix.clone(),
             delimiter: range.delimiter.clone(),
@@ -245,19 +246,32 @@ pub(super) async fn is_empty(
 
 /// A page of objects.
 pub(super) async fn list_objects(core: &Arc<Core>, request: ListObjects) -> Result<ObjectPage, ListError> {
-    let bucket = core.buckets.find(core.cluster.coordinator().as_ref(), &request.bucket).await?;
+    let mut bucket = core.bucket(&request.bucket).await?;
+    loop {
+        match list_in(core, &bucket, &request).await {
+            Err(error) => bucket = core.renewed(&bucket, error).await?,
+            Ok(page) => return Ok(page),
+        }
+    }
+}
+
+async fn list_in(
+    core: &Arc<Core>,
+    bucket: &Arc<Bucket>,
+    request: &ListObjects,
+) -> Result<ObjectPage, Unavailable> {
     let limit = request.limit.min(MAX_ITEMS) as usize;
     if limit == 0 {
         return Ok(ObjectPage::default());
     }
     let kind = RegisterKind::Object;
     let range = Range {
-        after: after(bucket.id(), kind, &request),
-        prefix: request.prefix.into(),
-        delimiter: request.delimiter.into(),
+        after: after(bucket.id(), kind, request),
+        prefix: request.prefix.clone().into(),
+        delimiter: request.delimiter.clone().into(),
         ..Range::all(kind)
     };
-    let mut listing = Listing::new(core, &bucket, range, shows_all, limit as u32 + 1);
+    let mut listing = Listing::new(core, bucket, range, shows_all, limit as u32 + 1);
     let (items, more) = take(&mut listing, limit).await?;
     let mut page = ObjectPage::default();
     if more {

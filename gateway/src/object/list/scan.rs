@@ -1,7 +1,8 @@
 //! Merges all nodes' ordered pages of one kind of register into one stream.
 //!
 //! 1. Every node whose page is used up is asked for its next one, all at the same time.
-//! 2. The nodes that answered must be R0 voters of every partition (`coverage`), else the listing is unavailable.
+//! 2. The nodes that answered must be R0 voters of every partition (`coverage`), else the listing is unavailable, or the
+//!    bucket's record old: drives that know a newer one do not answer.
 //! 3. The smallest head of all pages is next; nodes that show the same register or rolled-up prefix are put together.
 //!
 //! A page that is cut speaks only up to its last item; since no head is taken while any page is used up, nothing that a
@@ -14,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use coffer_common::driver;
 use coffer_common::node::{ListEntry, ListItem, ListRequest, NodeClient, NodeError};
+use coffer_common::protocol::fenced::Trouble;
 use coffer_common::protocol::message::{SlotVersion, Version, VersionState};
 use coffer_common::types::{BucketId, DriveId, NodeId, PartitionId, RegisterKey, RegisterKind, SlotIndex};
 use futures_util::future::join_all;
@@ -32,6 +34,8 @@ const PAGE_ITEMS: u32 = 1_001;
 pub(super) struct ScanRequest {
     /// The bucket.
     pub(super) bucket: BucketId,
+    /// The revision of its record.
+    pub(super) bucket_revision: u64,
     /// The kind of register.
     pub(super) kind: RegisterKind,
     /// Only keys that begin with this.
@@ -78,6 +82,8 @@ struct Cursor {
     after: Vec<u8>,
     more: bool,
     authority: Option<Authority>,
+    /// A newer revision of the bucket's record that some drive of the node knows.
+    newer_bucket: Option<u64>,
 }
 
 /// See the module.
@@ -99,6 +105,7 @@ impl Scan {
                 after: request.after.clone(),
                 more: true,
                 authority: None,
+                newer_bucket: None,
             })
             .collect();
         Self { core, request, cursors }
@@ -148,6 +155,7 @@ impl Scan {
                 let request = ListRequest {
                     cluster,
                     bucket: request.bucket,
+                    bucket_revision: request.bucket_revision,
                     kind: request.kind,
                     prefix: request.prefix.clone(),
                     after: Bytes::copy_from_slice(&cursor.after),
@@ -160,10 +168,14 @@ impl Scan {
         join_all(pages).await;
         let answered: Vec<&Authority> =
             self.cursors.iter().filter_map(|cursor| cursor.authority.as_ref()).collect();
-        match (self.request.only, self.request.among.as_deref()) {
+        let checked = match (self.request.only, self.request.among.as_deref()) {
             (None, None) => self.core.coverage.check(&self.core.cluster, &answered),
             (only, among) => coverage::check(&self.core.cluster.map(), &answered, only, among),
-        }
+        };
+        checked.map_err(|error| match self.cursors.iter().filter_map(|cursor| cursor.newer_bucket).max() {
+            Some(revision) => self.core.undecided(Trouble::BucketChanged(revision)),
+            None => error,
+        })
     }
 }
 
@@ -184,6 +196,7 @@ impl Cursor {
         match result {
             Ok(mut page) if !page.truncated || !page.items.is_empty() => {
                 self.authority = Some(Authority::of(&mut page));
+                self.newer_bucket = Some(page.newer_bucket).filter(|revision| *revision > 0);
                 self.more = page.truncated;
                 self.items = page.items.into();
             }

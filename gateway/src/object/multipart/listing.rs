@@ -103,18 +103,31 @@ pub(in crate::object) async fn list_uploads(
     core: &Arc<Core>,
     request: ListUploads,
 ) -> Result<UploadPage, ListError> {
-    let bucket = core.buckets.find(core.cluster.coordinator().as_ref(), &request.bucket).await?;
+    let mut bucket = core.bucket(&request.bucket).await?;
+    loop {
+        match list_uploads_in(core, &bucket, &request).await {
+            Err(error) => bucket = core.renewed(&bucket, error).await?,
+            Ok(page) => return Ok(page),
+        }
+    }
+}
+
+async fn list_uploads_in(
+    core: &Arc<Core>,
+    bucket: &Arc<Bucket>,
+    request: &ListUploads,
+) -> Result<UploadPage, Unavailable> {
     let limit = request.limit.min(MAX_ITEMS) as usize;
     if limit == 0 {
         return Ok(UploadPage::default());
     }
     let range = Range {
-        after: after(bucket.id(), &request),
-        prefix: request.prefix.into(),
-        delimiter: request.delimiter.into(),
+        after: after(bucket.id(), request),
+        prefix: request.prefix.clone().into(),
+        delimiter: request.delimiter.clone().into(),
         ..Range::all(RegisterKind::Upload)
     };
-    let mut listing = Listing::new(core, &bucket, range, shows_open, limit as u32 + 1);
+    let mut listing = Listing::new(core, bucket, range, shows_open, limit as u32 + 1);
     let (items, more) = take(&mut listing, limit).await?;
     let mut page = UploadPage::default();
     for item in items {

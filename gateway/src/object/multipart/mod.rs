@@ -66,7 +66,7 @@ struct FoundUpload {
 /// Begins an upload.
 pub(super) async fn create(core: &Arc<Core>, request: CreateUpload) -> Result<UploadId, UploadError> {
     let CreateUpload { bucket, key, attributes, owner, checksum } = request;
-    let bucket = core.buckets.find(core.cluster.coordinator().as_ref(), &bucket).await?;
+    let bucket = core.bucket(&bucket).await?;
     let upload = UploadId::random();
     let target = core.target(&bucket, RegisterKey::upload(bucket.id(), key, upload));
     let meta =
@@ -111,9 +111,13 @@ pub(super) async fn abort(core: &Arc<Core>, upload: &UploadRef) -> Result<(), Up
 
 /// A strict read of an upload's register.
 async fn find(core: &Arc<Core>, upload: &UploadRef) -> Result<FoundUpload, UploadError> {
-    let bucket = core.buckets.find(core.cluster.coordinator().as_ref(), &upload.bucket).await?;
-    let found = find_in(core, &bucket, &upload.key, upload.upload).await?;
-    found.ok_or(UploadError::NoSuchUpload)
+    let mut bucket = core.bucket(&upload.bucket).await?;
+    loop {
+        match find_in(core, &bucket, &upload.key, upload.upload).await {
+            Err(error) => bucket = core.renewed(&bucket, error).await?,
+            Ok(found) => return found.ok_or(UploadError::NoSuchUpload),
+        }
+    }
 }
 
 /// A strict read of an upload's register in a known bucket; `None` if it never was or is over.

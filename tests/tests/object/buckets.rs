@@ -1,0 +1,79 @@
+//! PROTOCOL §9: a gateway that has not heard of a bucket that was deleted and made again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use coffer_common::coordination::{Coordinator, Expected};
+use coffer_gateway::object::{DeleteObject, GetError, ListError, ObjectStore, WriteCondition};
+
+use crate::body::{ReadFailure, bytes, get, key, list_all, list_request, make_bucket, name, put};
+use crate::cluster::Bench;
+use crate::coordinator::Late;
+use crate::multipart::{begin, uploads};
+
+/// Deletes the bucket with what is in it, through a gateway that knows it well.
+async fn delete_bucket(store: &ObjectStore) {
+    let (bucket, key, condition) = (name("bucket"), key("k"), WriteCondition::Always);
+    store.delete_object(DeleteObject { bucket, key, version: None, condition }).await.unwrap();
+    store.delete_bucket(&name("bucket")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_has_not_heard_of_a_new_bucket_of_the_name_reads_nothing_of_the_old_one() {
+    let bench = Bench::start(1, 4).await;
+    let store = &bench.store;
+    make_bucket(store, "bucket").await;
+    let coordinator = Arc::new(Late::new(bench.cluster.coordinator()));
+    let late = bench.gateway_with(Arc::clone(&coordinator) as Arc<dyn Coordinator>).await;
+    put(&late, "bucket", "k", &bytes(5, 1)).await.unwrap();
+    coordinator.tells_nothing.store(true, Ordering::SeqCst);
+
+    for round in 2..5 {
+        delete_bucket(store).await;
+        make_bucket(store, "bucket").await;
+        let data = bytes(900, round);
+        put(store, "bucket", "k", &data).await.unwrap();
+        let upload = begin(store, "k").await;
+        match round {
+            2 => assert_eq!(get(&late, "bucket", "k").await.unwrap(), data),
+            3 => assert_eq!(list_all(&late, "bucket", "", "", 10).await.0, ["k"]),
+            _ => assert_eq!(late.list_uploads(uploads()).await.unwrap().uploads.len(), 1),
+        }
+        late.head_upload(&upload).await.unwrap();
+        late.abort_upload(&upload).await.unwrap();
+    }
+
+    delete_bucket(store).await;
+    make_bucket(store, "bucket").await;
+    put(store, "bucket", "k", &bytes(900, 9)).await.unwrap();
+    coordinator.is_away.store(true, Ordering::SeqCst);
+    let read = get(&late, "bucket", "k").await;
+    assert!(matches!(read, Err(ReadFailure::Get(GetError::Unavailable(_)))), "{read:?}");
+    let listed = late.list_objects(list_request("bucket", "", "", 10)).await;
+    assert!(matches!(listed, Err(ListError::Unavailable(_))), "{listed:?}");
+    let listed = late.list_uploads(uploads()).await;
+    assert!(matches!(listed, Err(ListError::Unavailable(_))), "{listed:?}");
+
+    delete_bucket(store).await;
+    coordinator.is_away.store(false, Ordering::SeqCst);
+    let read = get(&late, "bucket", "k").await;
+    assert!(matches!(read, Err(ReadFailure::Get(GetError::NoSuchBucket))), "{read:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_that_is_being_deleted_is_not_said_to_be_gone() {
+    let bench = Bench::start(1, 4).await;
+    make_bucket(&bench.store, "bucket").await;
+    put(&bench.store, "bucket", "k", &bytes(5, 1)).await.unwrap();
+    let coordinator = bench.cluster.coordinator();
+    let entry = coordinator.get("buckets/bucket").await.unwrap().unwrap();
+    let closed = String::from_utf8_lossy(&entry.value).replace("\"active\"", "\"deleting\"");
+    let expected = Expected::Revision(entry.revision);
+    coordinator.put(&entry.key, closed.into(), expected, false).await.unwrap();
+    let late = bench.gateway().await;
+    let read = get(&late, "bucket", "k").await;
+    assert!(matches!(read, Err(ReadFailure::Get(GetError::Unavailable(_)))), "{read:?}");
+    // Another deletion finds the object and opens the bucket again.
+    assert!(late.delete_bucket(&name("bucket")).await.is_err());
+    assert_eq!(get(&late, "bucket", "k").await.unwrap(), bytes(5, 1));
+}

@@ -100,9 +100,15 @@ impl Bench {
         }
     }
 
+    /// The revision that a caller with the bucket's present record knows.
+    fn bucket_revision(&self, key: &RegisterKey) -> u64 {
+        self.store().slots.read().bucket(key.bucket).0.revision
+    }
+
     async fn call(&self, key: &RegisterKey, request: SlotRequest) -> Result<SlotReply, NodeError> {
         let address = self.address(key);
-        self.store().call(SlotCall { address, register: key.clone(), bucket_revision: 0, request }).await
+        let bucket_revision = self.bucket_revision(key);
+        self.store().call(SlotCall { address, register: key.clone(), bucket_revision, request }).await
     }
 
     async fn put(&self, key: &RegisterKey, counter: u64, data: &[u8]) -> Result<SlotReply, NodeError> {
@@ -171,8 +177,12 @@ impl Bench {
         sender.send(ShardPiece::Data(shard.slice(..half))).await.unwrap();
         sender.send(ShardPiece::Data(shard.slice(half..))).await.unwrap();
         sender.send(ShardPiece::End).await.unwrap();
-        let header =
-            PrepareShard { address: self.address(key), register: key.clone(), bucket_revision: 0, op };
+        let header = PrepareShard {
+            address: self.address(key),
+            register: key.clone(),
+            bucket_revision: self.bucket_revision(key),
+            op,
+        };
         self.store().prepare_shard(header, pieces).await
     }
 }

@@ -88,6 +88,7 @@ impl Drive {
         let everything = ListRequest {
             cluster: CLUSTER,
             bucket: BucketId(1),
+            bucket_revision: 0,
             kind: RegisterKind::Object,
             prefix: Bytes::new(),
             after: Bytes::new(),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::node::{ListEntry, ListItem, ListPage, ListRequest, NodeError};
-use coffer_common::types::DriveId;
+use coffer_common::types::{DriveId, PartitionId};
 use futures_util::future::join_all;
 
 use super::StorageNode;
@@ -36,13 +36,13 @@ impl StorageNode {
         let mut complete = Vec::new();
         for (store, result) in lists {
             match result {
-                Ok(DriveList { newer_bucket: Some(newer), .. }) => {
+                Ok((_, DriveList { newer_bucket: Some(newer), .. })) => {
                     page.newer_bucket = page.newer_bucket.max(newer);
                 }
-                Ok(list) => {
+                Ok((not_voting, list)) => {
                     page.drives.push((store.id(), store.incarnation()));
-                    let (not_voting, epochs) = store.partition_marks();
                     page.not_voting.extend(not_voting.into_iter().map(|partition| (store.id(), partition)));
+                    let epochs = store.epochs();
                     page.epochs.extend(epochs.into_iter().map(|(p, epoch)| (store.id(), p, epoch)));
                     complete.push((store.id(), list));
                 }
@@ -79,11 +79,15 @@ impl StorageNode {
     }
 }
 
+/// A drive's page, with the partitions in which it did not vote before it was read: a slot that votes only since has not
+/// told of all that it votes on. (Epochs are looked at afterwards: they only rise.)
 async fn read<'a>(
     store: &'a Arc<DriveStore>,
     request: &Arc<ListRequest>,
-) -> (&'a Arc<DriveStore>, Result<DriveList, NodeError>) {
-    (store, in_time(store, store.list(Arc::clone(request))).await)
+) -> (&'a Arc<DriveStore>, Result<(Vec<PartitionId>, DriveList), NodeError>) {
+    let not_voting = store.not_voting();
+    let list = in_time(store, store.list(Arc::clone(request))).await;
+    (store, list.map(|list| (not_voting, list)))
 }
 
 /// A drive that hangs must not hold up what the others know.

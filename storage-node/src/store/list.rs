@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coffer_common::node::{ListEntry, ListRequest, NodeError};
 use coffer_common::protocol::message::VersionKind;
+use coffer_common::protocol::register::Role;
 use coffer_common::types::{BucketId, Epoch, PartitionId, RegisterKey};
 
 use super::DriveStore;
@@ -127,19 +128,19 @@ impl DriveStore {
         Ok(None)
     }
 
-    /// Partitions whose slot on this drive is no voter, and those whose epoch is not 0.
-    pub(crate) fn partition_marks(&self) -> (Vec<PartitionId>, Vec<(PartitionId, Epoch)>) {
-        use coffer_common::protocol::register::Role;
-        let mut partitions = self.slots.partitions();
-        partitions.sort_unstable_by_key(|(partition, _)| *partition);
-        let not_voting =
-            partitions.iter().filter(|(_, state)| state.role != Role::Voter).map(|(p, _)| *p).collect();
-        let epochs = partitions
-            .iter()
-            .filter(|(_, state)| state.epoch != Epoch(0))
-            .map(|(partition, state)| (*partition, state.epoch))
-            .collect();
-        (not_voting, epochs)
+    /// Partitions whose slot on this drive is no voter.
+    pub(crate) fn not_voting(&self) -> Vec<PartitionId> {
+        let partitions = self.slots.partitions().into_iter();
+        partitions.filter(|(_, state)| state.role != Role::Voter).map(|(partition, _)| partition).collect()
+    }
+
+    /// Partitions whose epoch is not 0.
+    pub(crate) fn epochs(&self) -> Vec<(PartitionId, Epoch)> {
+        let partitions = self.slots.partitions().into_iter();
+        partitions
+            .map(|(partition, state)| (partition, state.epoch))
+            .filter(|(_, epoch)| *epoch != Epoch(0))
+            .collect()
     }
 }
 

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use coffer_common::node::{
-    ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard, ReadShard, ShardBlock, ShardBlocks,
-    ShardPiece, ShardPieces, SlotAddress, SlotCall, Snapshot, SnapshotKind, partition_of,
+    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard,
+    ReadShard, ShardBlock, ShardBlocks, ShardPiece, ShardPieces, SlotAddress, SlotCall, Snapshot,
+    SnapshotKind, partition_of,
 };
 use coffer_common::protocol::message::{RegisterView, SlotReply, SlotRequest, Version, VersionKind};
 use coffer_common::rpc::{ClusterSecret, NodeSecurity, RemoteNode};
@@ -87,6 +88,10 @@ impl NodeClient for Sink {
 
     async fn adopt_bucket(&self, _: BucketId, _: u64) -> Result<Vec<DriveId>, NodeError> {
         Ok(Vec::new())
+    }
+
+    async fn hand_over(&self, _: HandOverRequest) -> Result<HandOverPage, NodeError> {
+        Err(NodeError::Overloaded)
     }
 }
 

@@ -136,19 +136,19 @@ impl ClusterMap {
 }
 
 /// A drive that two nodes claim (it moved, and the old node's record is still there) belongs to the one that saw it start
-/// later.
+/// later; one that was replaced is the newest incarnation.
 fn drives_of(nodes: &BTreeMap<NodeId, NodeRecord>) -> HashMap<DriveId, (NodeId, Incarnation)> {
-    let mut latest: HashMap<DriveId, (u64, &NodeId, Incarnation)> = HashMap::new();
+    let mut latest: HashMap<DriveId, (Incarnation, u64, &NodeId)> = HashMap::new();
     for (id, node) in nodes {
         for drive in &node.drives {
-            let claim = (drive.boot_count, id, drive.incarnation);
+            let claim = (drive.incarnation, drive.boot_count, id);
             let known = latest.entry(drive.id).or_insert(claim);
-            if known.0 < claim.0 {
+            if (known.0, known.1) < (claim.0, claim.1) {
                 *known = claim;
             }
         }
     }
-    latest.into_iter().map(|(drive, (_, node, incarnation))| (drive, (node.clone(), incarnation))).collect()
+    latest.into_iter().map(|(drive, (incarnation, _, node))| (drive, (node.clone(), incarnation))).collect()
 }
 
 fn json<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T, MapError> {

@@ -18,6 +18,7 @@ mod follow;
 mod liveness;
 mod map;
 mod probe;
+mod raise;
 mod record;
 mod snapshot;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use bootstrap::{BootstrapError, FirstLayout, first_layout};
 pub use map::{ClusterMap, MapError, SlotTarget};
+pub use raise::{RAISES_AT_ONCE, raise_epochs};
 pub use record::{
     ClusterRecord, DriveRecord, LAYOUT_KEY, LiveRecord, NodeRecord, PROTOCOL_VERSION, live_key, node_key,
     partition_key, protocol_compatible,

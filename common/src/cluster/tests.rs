@@ -7,11 +7,11 @@ use super::*;
 use crate::coordination::{CLUSTER_KEY, Entry, Expected, LocalCoordinator, SnapshotStore};
 use crate::layout::{PartitionRecord, SlotRole};
 use crate::node::{
-    DriveInfo, DriveState, ListPage, ListRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces,
-    SlotCall, Snapshot, SnapshotKind,
+    DriveInfo, DriveJoin, DriveState, HandOverPage, HandOverRequest, ListPage, ListRequest, PrepareShard,
+    ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
 };
 use crate::protocol::message::SlotReply;
-use crate::types::{BucketId, ClusterId, Epoch, Incarnation, PartitionId};
+use crate::types::{BucketId, ClusterId, Epoch, Incarnation, PartitionId, SlotIndex};
 
 /// A node that says who it is and keeps snapshots.
 struct Node {
@@ -57,6 +57,7 @@ impl NodeClient for Node {
             missing_shards: 0,
             boot_count: 1,
             journal_sequence: 0,
+            join: DriveJoin::default(),
         });
         Ok(NodeInfo {
             id: self.record.id.clone(),
@@ -75,6 +76,9 @@ impl NodeClient for Node {
         Ok(())
     }
     async fn adopt_bucket(&self, _: BucketId, _: u64) -> Result<Vec<DriveId>, NodeError> {
+        Err(self.lost())
+    }
+    async fn hand_over(&self, _: HandOverRequest) -> Result<HandOverPage, NodeError> {
         Err(self.lost())
     }
 }
@@ -241,6 +245,28 @@ impl Coordinator for Away {
         false
     }
     async fn close(&self) {}
+}
+
+#[tokio::test]
+async fn epochs_are_raised_one_by_one_whoever_else_raises_them() {
+    let coordinator = LocalCoordinator::start(Arc::new(OneCopy(Mutex::default()))).await.unwrap();
+    let raise = async |slots: &[(u16, u8)], role| {
+        let slots: Vec<_> = slots.iter().map(|(p, slot)| (PartitionId(*p), SlotIndex(*slot))).collect();
+        raise_epochs(&*coordinator, 4, &slots, role).await.unwrap()
+    };
+    assert_eq!(raise(&[(0, 1), (7, 2)], SlotRole::Joining).await, [Epoch(1); 2]);
+    let role = async |slot: usize| {
+        let entry = coordinator.get(&partition_key(PartitionId(7))).await.unwrap().unwrap();
+        PartitionRecord::decode(&entry.value).unwrap().slots[slot].role
+    };
+    assert_eq!((role(1).await, role(2).await), (SlotRole::Voter, SlotRole::Joining));
+    let slots: [&[(u16, u8)]; 3] = [&[(7, 0)], &[(7, 2)], &[(7, 3), (0, 1)]];
+    let raised = futures_util::future::join_all(slots.map(|slots| raise(slots, SlotRole::Voter))).await;
+    let mut epochs: Vec<Epoch> = raised.iter().map(|epochs| epochs[0]).collect();
+    epochs.sort_unstable();
+    assert_eq!(epochs, [Epoch(2), Epoch(3), Epoch(4)]);
+    assert_eq!(role(2).await, SlotRole::Voter);
+    assert_eq!(raise(&[], SlotRole::Voter).await, []);
 }
 
 #[test]

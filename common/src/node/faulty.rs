@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::door::Door;
 use super::{
-    ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard, ReadShard, ShardBlocks,
-    ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard,
+    ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
 };
 use crate::protocol::message::SlotReply;
 use crate::types::{BucketId, DriveId};
@@ -288,6 +288,14 @@ impl NodeClient for FaultyNode {
     async fn adopt_bucket(&self, bucket: BucketId, revision: u64) -> Result<Vec<DriveId>, NodeError> {
         self.suffer_twice(|node| async move { node.adopt_bucket(bucket, revision).await }).await
     }
+
+    async fn hand_over(&self, request: HandOverRequest) -> Result<HandOverPage, NodeError> {
+        self.suffer_twice(|node| {
+            let request = request.clone();
+            async move { node.hand_over(request).await }
+        })
+        .await
+    }
 }
 
 #[cfg(test)]
@@ -326,6 +334,9 @@ mod tests {
         async fn adopt_bucket(&self, _: BucketId, revision: u64) -> Result<Vec<DriveId>, NodeError> {
             self.adopted.lock().push(revision);
             Ok(vec![])
+        }
+        async fn hand_over(&self, _: HandOverRequest) -> Result<HandOverPage, NodeError> {
+            unreachable!()
         }
     }
 

@@ -13,9 +13,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::protocol::message::{SlotReply, SlotRequest, SlotVersion};
+use crate::protocol::register::Register;
 use crate::types::{
     BucketId, ClusterId, DriveId, Epoch, Incarnation, NodeId, ObjectKey, OpId, PartitionId, RegisterKey,
-    RegisterKind, SlotIndex,
+    RegisterKind, SlotIndex, Tag,
 };
 
 pub use door::{Door, Stand};
@@ -169,6 +170,38 @@ pub struct ListPage {
     pub newer_bucket: u64,
 }
 
+/// Asks a voter for what a slot that is joining must know of their partition (PROTOCOL §8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandOverRequest {
+    /// The voter. It adopts the epoch, durably, before it tells anything.
+    pub address: SlotAddress,
+    /// Only registers that were recorded after this position of the voter; 0 for all.
+    pub after: u64,
+    /// Only revisions of buckets that were adopted after this position of the voter's drive; 0 for all.
+    pub buckets_after: u64,
+}
+
+/// A page of what a voter hands over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HandOverPage {
+    /// The partition's epoch at the voter, as of this page.
+    pub epoch: Epoch,
+    /// Its purge epoch.
+    pub purge_epoch: Epoch,
+    /// Its floor.
+    pub floor: Tag,
+    /// Registers, without their prepared ops.
+    pub registers: Vec<(RegisterKey, Register)>,
+    /// Where the next page begins.
+    pub position: u64,
+    /// Whether nothing follows: whatever the voter had recorded before it adopted the epoch has been told.
+    pub complete: bool,
+    /// Adopted revisions of buckets, those of deleted ones too; with the last page.
+    pub buckets: Vec<(BucketId, u64)>,
+    /// Where the next of them begin.
+    pub buckets_position: u64,
+}
+
 /// The kinds of cluster state that drives keep a copy of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -223,6 +256,18 @@ pub struct DriveInfo {
     pub boot_count: u64,
     /// Last journal sequence.
     pub journal_sequence: u64,
+    /// How far it has come if it has lost its state.
+    #[serde(default)]
+    pub join: DriveJoin,
+}
+
+/// How far a drive that has lost its state has come; all zero for others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DriveJoin {
+    /// Partitions in which it has a slot.
+    pub partitions: u32,
+    /// Those in which its slot does not vote yet.
+    pub waiting: u32,
 }
 
 /// A drive's health.
@@ -339,6 +384,9 @@ pub trait NodeClient: Send + Sync + 'static {
     /// Adopts a bucket's configuration revision on all drives of the node; who knows an older one is refused from then on,
     /// writers and readers (PROTOCOL §9). Returns the drives that adopted it durably.
     async fn adopt_bucket(&self, bucket: BucketId, revision: u64) -> Result<Vec<DriveId>, NodeError>;
+
+    /// Tells a slot that is joining what this one has promised, a page at a time. Only voters answer.
+    async fn hand_over(&self, request: HandOverRequest) -> Result<HandOverPage, NodeError>;
 }
 
 /// The partition of an object key: the top 12 bits of xxh3-128 over (cluster id, bucket id, key).

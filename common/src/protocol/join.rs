@@ -2,7 +2,8 @@
 //! state, or another drive takes the slot over.
 //!
 //! Owns the order of the steps, and how many voters must have handed over. Never copies a register itself: what a voter
-//! tells is taken over with `BucketState::adopt` and `Register::hand_over`. The simulation drives it; no node does yet.
+//! tells is taken over with `BucketState::adopt` and `Register::hand_over`. A node drives it for
+//! drives that have lost their state (`storage-node/src/join`), the simulation for all causes.
 //!
 //! ```text
 //! LOST     Learn (registers, in bulk) -> Publish -> CutOver: R0 voters adopt the epoch and hand over -> Vote

@@ -21,7 +21,7 @@ pub enum Role {
     Voter = 0,
     /// Has lost its registers and is learning them; records what it is sent, is counted nowhere.
     Joining = 1,
-    /// Has been replaced: refuses everything, for good.
+    /// Refuses everything: has been replaced, for good, or has lost its state and not begun to join.
     Out = 2,
 }
 

@@ -16,8 +16,8 @@ use super::security::NodeSecurity;
 use super::settings::{CALL_TIMEOUT, MAX_MESSAGE_BYTES, PAGE_TIMEOUT};
 use super::status::status_to_error;
 use crate::node::{
-    ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard, ReadShard, ShardBlocks,
-    ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard,
+    ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
 };
 use crate::proto::storage_v1 as wire;
 use crate::protocol::message::SlotReply;
@@ -126,5 +126,11 @@ impl NodeClient for RemoteNode {
             |mut client| async move { client.adopt_bucket(request).await },
         )
         .await
+    }
+
+    async fn hand_over(&self, request: HandOverRequest) -> Result<HandOverPage, NodeError> {
+        let request = wire::HandOverRequest::from(request);
+        unary(self.bulk.link(), PAGE_TIMEOUT, |mut client| async move { client.hand_over(request).await })
+            .await
     }
 }

@@ -47,6 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use coffer_common::types::PartitionId;
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -331,6 +332,28 @@ impl Index {
                 .take(limit)
                 .map(|row| Ok(Bytes::copy_from_slice(row.map_err(IndexError::engine)?.0.value())))
                 .collect()
+        })
+    }
+
+    /// Keys of a partition's registers by the sequence of their records, from after `after`, at most `limit`; blocks. A
+    /// register that changes meanwhile moves to the end. Those of the layers are only included once they are applied.
+    pub(crate) fn recorded(
+        &self,
+        partition: PartitionId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Bytes)>, IndexError> {
+        self.guarded(|| {
+            let txn = self.database.begin_read().map_err(IndexError::engine)?;
+            let table = txn.open_table(PARTITIONS).map_err(IndexError::engine)?;
+            let end = (partition.0, u64::MAX);
+            let range = table.range((partition.0, after.saturating_add(1))..=end);
+            let rows = range.map_err(IndexError::engine)?.take(limit);
+            rows.map(|row| {
+                let (at, key) = row.map_err(IndexError::engine)?;
+                Ok((at.value().1, Bytes::copy_from_slice(key.value())))
+            })
+            .collect()
         })
     }
 

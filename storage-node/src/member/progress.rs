@@ -43,9 +43,14 @@ pub async fn known(coordinator: &dyn Coordinator) -> Result<Vec<DriveRecord>, Co
 /// Refuses a drive that is not as far as it once was. `opened` are drives that this start has not counted yet.
 ///
 /// # Errors
-/// [`MemberRefusal::RolledBack`].
+/// [`MemberRefusal::RolledBack`], and [`MemberRefusal::Replaced`] if another has taken its place since.
 pub fn refuse_rolled_back(opened: &[DriveInfo], known: &[DriveRecord]) -> Result<(), MemberRefusal> {
     for drive in opened {
+        let newest = known.iter().filter(|known| known.id == drive.id).map(|known| known.incarnation).max();
+        if let Some(known) = newest.filter(|newest| *newest > drive.incarnation) {
+            let (found, path) = (drive.incarnation, drive.path.clone());
+            return Err(MemberRefusal::Replaced { drive: drive.id, path, found, known });
+        }
         let same = |known: &&DriveRecord| known.id == drive.id && known.incarnation == drive.incarnation;
         let furthest =
             known.iter().filter(same).map(|known| (known.boot_count, known.journal_sequence)).max();
@@ -96,7 +101,7 @@ pub async fn keep_published(
 
 #[cfg(test)]
 mod tests {
-    use coffer_common::node::DriveState;
+    use coffer_common::node::{DriveJoin, DriveState};
     use coffer_common::types::{DriveId, Incarnation};
 
     use super::*;
@@ -115,6 +120,7 @@ mod tests {
             missing_shards: 0,
             boot_count,
             journal_sequence,
+            join: DriveJoin::default(),
         }
     }
 
@@ -127,5 +133,8 @@ mod tests {
         assert!(!refused(drive(1, 0, 3, 90)) && !refused(drive(1, 0, 4, 91)));
         assert!(!refused(drive(1, 1, 0, 0)), "it has lost and learned its state since");
         assert!(!refused(drive(3, 0, 0, 0)), "nobody knows it");
+        let replaced = [DriveRecord::from(&drive(1, 2, 0, 0))];
+        let refusal = refuse_rolled_back(&[drive(1, 1, 9, 900)], &replaced);
+        assert!(matches!(refusal, Err(MemberRefusal::Replaced { .. })), "another is in its place");
     }
 }

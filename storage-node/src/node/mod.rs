@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use coffer_common::blocking;
 use coffer_common::limits::PROTOCOL_VERSION;
 use coffer_common::node::{
-    DriveInfo, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard, ReadShard, ShardBlocks,
-    ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    DriveInfo, HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo,
+    PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
 };
 use coffer_common::protocol::message::SlotReply;
 use coffer_common::time::UnixMillis;
@@ -169,5 +169,9 @@ impl NodeClient for StorageNode {
         )
         .await;
         Ok(adopted.into_iter().filter(|(_, result)| result.is_ok()).map(|(id, _)| id).collect())
+    }
+
+    async fn hand_over(&self, request: HandOverRequest) -> Result<HandOverPage, NodeError> {
+        self.drive(request.address.drive)?.hand_over(request).await
     }
 }

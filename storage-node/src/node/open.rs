@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coffer_common::blocking;
-use coffer_common::node::{DriveInfo, DriveState};
+use coffer_common::node::{DriveInfo, DriveJoin, DriveState};
 use coffer_common::types::{ClusterId, DriveId, Incarnation, NodeId};
 
 use super::{NodeConfig, StorageNode};
@@ -91,7 +91,11 @@ pub(super) fn open_blocking(config: &NodeConfig) -> Result<Arc<StorageNode>, Nod
     }
     let known: Vec<KnownPath> = opened
         .iter()
-        .map(|(path, drive)| KnownPath { path: path.clone(), drive: drive.identity.drive })
+        .map(|(path, drive)| KnownPath {
+            path: path.clone(),
+            drive: drive.identity.drive,
+            incarnation: drive.identity.incarnation,
+        })
         .collect();
     let results = open_stores(opened, &known, &config.drives);
     assemble(config.node.clone(), cluster, results, broken)
@@ -177,5 +181,6 @@ fn broken_drive(path: &Path, id: Option<DriveId>, reason: &dyn std::fmt::Display
         missing_shards: 0,
         boot_count: 0,
         journal_sequence: 0,
+        join: DriveJoin::default(),
     }
 }

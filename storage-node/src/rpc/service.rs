@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coffer_common::node::{ListRequest, NodeClient, NodeError, ReadShard, Snapshot};
+use coffer_common::node::{HandOverRequest, ListRequest, NodeClient, NodeError, ReadShard, Snapshot};
 use coffer_common::proto::storage_v1 as wire;
 use coffer_common::rpc::convert::{Malformed, snapshot_kind_from_wire};
 use coffer_common::rpc::error_to_status;
@@ -99,5 +99,14 @@ impl wire::storage_node_server::StorageNode for Service {
         let bucket = bucket.ok_or(Malformed("bucket")).and_then(BucketId::try_from).map_err(malformed)?;
         let drives = self.node.adopt_bucket(bucket, revision).await.map_err(error_to_status)?;
         Ok(Response::new(wire::AdoptBucketResponse { drives: drives.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<wire::HandOverRequest>,
+    ) -> Result<Response<wire::HandOverResponse>, Status> {
+        let request = HandOverRequest::try_from(request.into_inner()).map_err(malformed)?;
+        let page = self.node.hand_over(request).await.map_err(error_to_status)?;
+        Ok(Response::new(page.into()))
     }
 }

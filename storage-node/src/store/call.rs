@@ -101,6 +101,15 @@ impl DriveStore {
         address: &SlotAddress,
         register: &RegisterKey,
     ) -> Result<(), NodeError> {
+        self.check_slot(address)?;
+        if partition_of(self.cluster, register.bucket, &register.key) != address.partition {
+            return Err(NodeError::Invalid("the key is not of this partition".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Refuses a caller that does not mean this drive.
+    pub(super) fn check_slot(&self, address: &SlotAddress) -> Result<(), NodeError> {
         if address.cluster != self.cluster {
             return Err(NodeError::Denied(format!("this node is of cluster {}", self.cluster)));
         }
@@ -115,9 +124,6 @@ impl DriveStore {
         }
         if address.partition.0 >= PARTITION_COUNT || usize::from(address.slot.0) >= MAX_SLOTS {
             return Err(NodeError::Invalid("no such partition or slot".to_owned()));
-        }
-        if partition_of(self.cluster, register.bucket, &register.key) != address.partition {
-            return Err(NodeError::Invalid("the key is not of this partition".to_owned()));
         }
         Ok(())
     }

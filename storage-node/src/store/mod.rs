@@ -18,6 +18,7 @@
 mod background;
 mod call;
 mod compact;
+mod hand_over;
 mod list;
 mod mutate;
 mod read;
@@ -30,11 +31,11 @@ mod unsettled;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use coffer_common::node::{DriveInfo, DriveState, NodeError};
+use coffer_common::node::{DriveInfo, DriveJoin, DriveState, NodeError};
 use coffer_common::types::{ClusterId, DriveId, Incarnation, OpId};
 use parking_lot::Mutex;
 
@@ -83,6 +84,8 @@ pub struct DriveStore {
     unsettled: UnsettledSet,
     /// Ops whose shard files are being written.
     receiving: Mutex<HashSet<OpId>>,
+    /// Partitions in which the drive has a slot, and those whose slot does not vote yet; 0 if nothing was ever lost.
+    joining: (AtomicU32, AtomicU32),
 }
 
 /// Counters that follow every change.
@@ -124,6 +127,7 @@ impl DriveStore {
         }?;
         let Recovered { health, journal, index, slots, census } = recovered;
         let identity = &drive.identity;
+        let joining = slots.joining();
         Ok(Arc::new(Self {
             files: ShardFiles::open(Arc::clone(&drive.io))?,
             pool: IoPool::start(&short_name(identity.drive), drive.threads.clone())?,
@@ -139,6 +143,7 @@ impl DriveStore {
             census,
             unsettled: UnsettledSet::default(),
             receiving: Mutex::default(),
+            joining,
         }))
     }
 
@@ -185,6 +190,10 @@ impl DriveStore {
             missing_shards: count(&self.census.missing_shards),
             boot_count: self.slots.boot_count(),
             journal_sequence: self.journal.durable_sequence(),
+            join: DriveJoin {
+                partitions: self.joining.0.load(Ordering::Relaxed),
+                waiting: self.joining.1.load(Ordering::Relaxed),
+            },
         }
     }
 
@@ -235,7 +244,7 @@ impl Recovered {
         let poison = Arc::clone(&health);
         let opened =
             Index::open(&drive.io, Arc::new(move |reason| poison.poison(reason))).map_err(malformed)?;
-        let (index, slots, census) = (opened.index, Slots::default(), LiveCensus::default());
+        let (index, slots, census) = (opened.index, Slots::of(identity.incarnation), LiveCensus::default());
         census.add(Census::default(), opened.census);
         for (key, row) in opened.state {
             slots.restore(key, &row).map_err(view)?;

@@ -101,7 +101,17 @@ impl DriveStore {
         change: &Change<'_>,
         step: impl FnOnce(&mut Entry) -> (R, bool),
     ) -> Result<Changed<R>, AppendError> {
-        self.mutate_at(loaded, change, |entry, _, _| Some(step(entry)))
+        self.mutate_in(loaded, change, |entry, _| step(entry))
+    }
+
+    /// [`Self::mutate`], with the slot's state in the partition.
+    pub(super) fn mutate_in<R>(
+        &self,
+        loaded: Loaded,
+        change: &Change<'_>,
+        step: impl FnOnce(&mut Entry, &PartitionState) -> (R, bool),
+    ) -> Result<Changed<R>, AppendError> {
+        self.mutate_at(loaded, change, |entry, partition, _| Some(step(entry, &partition)))
     }
 
     /// Lets a caller's request have its way with a register, by the rules of a slot.

@@ -1,13 +1,14 @@
 //! Drive state that is no register: partitions, adopted bucket revisions, copies of cluster state, the boot count.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU32;
 
 use bytes::Bytes;
 use coffer_common::limits::PARTITION_COUNT;
 use coffer_common::node::{NodeError, Snapshot, SnapshotKind};
-use coffer_common::protocol::register::PartitionState;
+use coffer_common::protocol::register::{PartitionState, Role};
 use coffer_common::protocol::slot::BucketState;
-use coffer_common::types::{BucketId, Epoch, PartitionId};
+use coffer_common::types::{BucketId, Epoch, Incarnation, PartitionId};
 use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::DriveStore;
@@ -35,6 +36,8 @@ struct PartitionAt {
 
 #[derive(Debug, Default)]
 pub(super) struct SlotsInner {
+    /// Of a partition without a record.
+    unrecorded: PartitionState,
     partitions: HashMap<PartitionId, PartitionAt>,
     /// What is known of each bucket, and the sequence of its newest record.
     buckets: HashMap<BucketId, (BucketState, u64)>,
@@ -44,7 +47,8 @@ pub(super) struct SlotsInner {
     places: HashMap<StateKey, Place>,
 }
 
-/// The state, under one lock. Partitions and buckets without a record have the default: epoch 0, voter, revision 0.
+/// The state, under one lock. Buckets without a record have revision 0; partitions are at epoch 0, and vote unless the
+/// drive has lost its state once: then they take part in nothing until they have begun to join.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     inner: RwLock<SlotsInner>,
@@ -53,8 +57,8 @@ pub(super) struct Slots {
 impl SlotsInner {
     /// The state of a partition and the sequence of its record.
     pub(super) fn partition(&self, partition: PartitionId) -> (PartitionState, u64) {
-        let at = self.partitions.get(&partition).copied().unwrap_or_default();
-        (at.state, at.sequence)
+        let at = self.partitions.get(&partition);
+        at.map_or((self.unrecorded, 0), |at| (at.state, at.sequence))
     }
 
     /// What is known of a bucket, and the sequence of its record.
@@ -64,18 +68,51 @@ impl SlotsInner {
 }
 
 impl Slots {
+    /// The state of a drive of this incarnation, without any record yet.
+    pub(super) fn of(incarnation: Incarnation) -> Self {
+        let role = if incarnation == Incarnation(0) { Role::Voter } else { Role::Out };
+        let unrecorded = PartitionState { role, ..PartitionState::default() };
+        Self { inner: RwLock::new(SlotsInner { unrecorded, ..SlotsInner::default() }) }
+    }
+
     /// The state, held still: nothing is adopted while the guard lives.
     pub(super) fn read(&self) -> RwLockReadGuard<'_, SlotsInner> {
         self.inner.read()
+    }
+
+    /// Partitions, and those in which the slot does not vote, of a drive that has lost its state once; until the layout is
+    /// known it may have a slot in each.
+    pub(super) fn joining(&self) -> (AtomicU32, AtomicU32) {
+        if self.inner.read().unrecorded.role == Role::Voter {
+            return Default::default();
+        }
+        let votes = self.partitions().iter().filter(|(_, state)| state.role == Role::Voter).count();
+        let all = u32::from(PARTITION_COUNT);
+        (AtomicU32::new(all), AtomicU32::new(all - votes as u32))
     }
 
     pub(super) fn boot_count(&self) -> u64 {
         self.inner.read().boot_count
     }
 
-    /// All partitions with a record.
+    /// All partitions whose state is not that of a new drive, in order.
     pub(super) fn partitions(&self) -> Vec<(PartitionId, PartitionState)> {
-        self.inner.read().partitions.iter().map(|(partition, at)| (*partition, at.state)).collect()
+        let inner = self.inner.read();
+        let all = (0..PARTITION_COUNT).map(PartitionId);
+        all.map(|partition| (partition, inner.partition(partition).0))
+            .filter(|(_, state)| *state != PartitionState::default())
+            .collect()
+    }
+
+    /// Adopted revisions of buckets, deleted ones too, that were recorded after this sequence; and the sequence of the
+    /// last one.
+    pub(super) fn buckets_after(&self, after: u64) -> (Vec<(BucketId, u64)>, u64) {
+        let inner = self.inner.read();
+        let newer = inner.buckets.iter().filter(|(_, (_, sequence))| *sequence > after);
+        let last = inner.buckets.values().map(|(_, sequence)| *sequence).max().unwrap_or_default();
+        let mut newer: Vec<_> = newer.map(|(bucket, (state, _))| (*bucket, state.revision)).collect();
+        newer.sort_unstable();
+        (newer, last.max(after))
     }
 
     /// Takes over what the index kept.
@@ -334,7 +371,7 @@ impl DriveStore {
     }
 
     /// Runs an append, waiting for the next segment where it is needed, and then for durability.
-    async fn retrying<T: Send>(
+    pub(super) async fn retrying<T: Send>(
         &self,
         append: impl Fn(&Self) -> Result<(u64, T), AppendError> + Send,
     ) -> Result<T, NodeError> {

@@ -25,6 +25,7 @@ use crate::drive::{Call, Effect, Fault, OpenDrive, SimulatedDrive, When};
 
 mod crashes;
 mod damage;
+mod hand_over;
 mod model;
 mod restarts;
 mod view;

@@ -10,8 +10,8 @@ use coffer_common::cluster::{Cluster, ClusterOptions, DriveRecord, NodeRecord, f
 use coffer_common::coordination::{Coordinator, Expected, LocalCoordinator, SnapshotStore};
 use coffer_common::layout::ParitySettings;
 use coffer_common::node::{
-    ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard, ReadShard, ShardBlocks,
-    ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard,
+    ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
 };
 use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::shutdown::Shutdown;
@@ -158,6 +158,11 @@ impl NodeClient for Gate {
             return Err(NodeError::Timeout { node: self.id.to_string() });
         }
         self.inner.adopt_bucket(bucket, revision).await
+    }
+
+    async fn hand_over(&self, request: HandOverRequest) -> Result<HandOverPage, NodeError> {
+        self.check()?;
+        self.inner.hand_over(request).await
     }
 }
 

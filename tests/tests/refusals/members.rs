@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use coffer_common::cluster::{LiveRecord, NodeRecord, PROTOCOL_VERSION, live_key, node_key};
 use coffer_common::coordination::{Coordinator, EtcdCoordinator, EtcdOptions, Expected};
 use coffer_common::node::{
-    ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard, ReadShard, ShardBlocks,
-    ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard,
+    ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
 };
 use coffer_common::protocol::message::SlotReply;
 use coffer_common::rpc::{ClusterSecret, NodeSecurity};
@@ -74,6 +74,10 @@ impl NodeClient for Teller {
 
     async fn adopt_bucket(&self, _: BucketId, _: u64) -> Result<Vec<DriveId>, NodeError> {
         Ok(Vec::new())
+    }
+
+    async fn hand_over(&self, _: HandOverRequest) -> Result<HandOverPage, NodeError> {
+        Err(NodeError::Overloaded)
     }
 }
 

@@ -8,6 +8,7 @@ mod bulk;
 mod error;
 #[cfg(test)]
 mod golden;
+mod hand_over;
 mod id;
 mod list;
 mod node;

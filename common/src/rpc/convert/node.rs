@@ -1,7 +1,7 @@
 //! A node's own state and the snapshots it keeps.
 
 use super::{Malformed, optional, required};
-use crate::node::{DriveInfo, DriveState, NodeInfo, Snapshot, SnapshotKind};
+use crate::node::{DriveInfo, DriveJoin, DriveState, NodeInfo, Snapshot, SnapshotKind};
 use crate::proto::storage_v1 as wire;
 use crate::types::{DriveId, Incarnation, NodeId};
 
@@ -27,6 +27,7 @@ impl From<DriveInfo> for wire::DriveInfo {
             missing_shards: drive.missing_shards,
             boot_count: drive.boot_count,
             journal_sequence: drive.journal_sequence,
+            join: Some(wire::DriveJoin { partitions: drive.join.partitions, waiting: drive.join.waiting }),
         }
     }
 }
@@ -56,6 +57,11 @@ impl TryFrom<wire::DriveInfo> for DriveInfo {
             missing_shards: drive.missing_shards,
             boot_count: drive.boot_count,
             journal_sequence: drive.journal_sequence,
+            // An older node has no drives that join.
+            join: drive.join.map_or_else(DriveJoin::default, |join| DriveJoin {
+                partitions: join.partitions,
+                waiting: join.waiting,
+            }),
         })
     }
 }

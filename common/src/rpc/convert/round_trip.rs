@@ -10,6 +10,7 @@ use super::*;
 use crate::node::*;
 use crate::proto::storage_v1 as wire;
 use crate::protocol::message::*;
+use crate::protocol::register::Register;
 use crate::types::*;
 
 fn bytes() -> impl Strategy<Value = Bytes> {
@@ -173,6 +174,7 @@ fn info() -> impl Strategy<Value = NodeInfo> {
             missing_shards: n[4],
             boot_count: n[5],
             journal_sequence: n[6],
+            join: DriveJoin { partitions: incarnation, waiting: incarnation / 2 },
         });
     ("[a-z]{1,8}", option::of(any::<u128>()), "[0-9.]{5}", any::<(u32, u64)>(), vec(drive, 0..3)).prop_map(
         |(id, cluster, version, (protocol, clock_ms), drives)| NodeInfo {
@@ -225,6 +227,22 @@ proptest! {
         check::<_, wire::ListRequest>(ListRequest {
             cluster: ClusterId(cluster), bucket: BucketId(bucket), bucket_revision, kind: RegisterKind::Upload,
             prefix, after, delimiter, limit,
+        });
+    }
+
+    #[test]
+    fn what_is_handed_over_survives_the_wire(address in address(), numbers: [u64; 4], floor in tag(), key in register(),
+                                             promise in (fence(), option::of((fence(), op())), option::of(tag())),
+                                             mut versions in vec(held(), 0..3), complete: bool, bucket: u128) {
+        let [after, buckets_after, epoch, purge_epoch] = numbers;
+        check::<_, wire::HandOverRequest>(HandOverRequest { address, after, buckets_after });
+        versions.sort_by_key(|version| version.tag);
+        versions.dedup_by_key(|version| version.tag);
+        let (fence, exclusive, learn) = promise;
+        let register = Register { fence, exclusive, learn, versions, prepared: Vec::new() };
+        check::<_, wire::HandOverResponse>(HandOverPage {
+            epoch: Epoch(epoch), purge_epoch: Epoch(purge_epoch), floor, registers: std::vec![(key, register)],
+            position: after, complete, buckets: std::vec![(BucketId(bucket), epoch)], buckets_position: buckets_after,
         });
     }
 

@@ -103,6 +103,19 @@ impl SimulatedDrive {
     /// # Panics
     /// Never: nothing fails yet.
     pub fn format(cluster: ClusterId, drive: DriveId, segment_bytes: u32, seed: u64) -> Self {
+        Self::format_again(cluster, (drive, Incarnation(0)), segment_bytes, seed)
+    }
+
+    /// The same for a drive that takes the place of an earlier incarnation.
+    ///
+    /// # Panics
+    /// Never: nothing fails yet.
+    pub fn format_again(
+        cluster: ClusterId,
+        (drive, incarnation): (DriveId, Incarnation),
+        segment_bytes: u32,
+        seed: u64,
+    ) -> Self {
         let control = Control {
             random: StdRng::seed_from_u64(seed),
             faults: Vec::new(),
@@ -123,7 +136,7 @@ impl SimulatedDrive {
             format: identity::FORMAT,
             cluster,
             drive,
-            incarnation: Incarnation(0),
+            incarnation,
             segment_bytes,
             known_paths: Vec::new(),
         };
@@ -141,6 +154,22 @@ impl SimulatedDrive {
         disk.root.visit("", &mut |_, file| used += file.relink());
         let mut control = disk.control.lock();
         (control.powered, control.used) = (true, used);
+    }
+
+    /// An empty drive, the next incarnation, takes its place. Whoever had the drive open has it no more.
+    ///
+    /// # Panics
+    /// If the drive has no identity that can be read.
+    pub fn replace(&self) {
+        self.clear_faults();
+        self.restart();
+        let lost = super::OpenDrive::simulated(self).expect("a drive in memory says who it is").identity;
+        for (name, _) in self.disk.root.entries() {
+            self.disk.root.forget(&name);
+        }
+        self.disk.control.lock().used = 0;
+        let identity = DriveIdentity { incarnation: Incarnation(lost.incarnation.0 + 1), ..lost };
+        identity::write(&self.mount(), &identity).expect("a new drive in memory takes its identity");
     }
 
     /// The process that has the drive open dies, the machine does not: nothing is lost, and nothing more is synced.

@@ -21,10 +21,13 @@ use coffer_common::node::{DriveState, NodeClient, Snapshot, SnapshotKind};
 use coffer_common::shutdown::Shutdown;
 use coffer_common::telemetry::Metrics;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{ClusterId, DriveId, NodeId};
+use coffer_common::types::{ClusterId, DriveId, Incarnation, NodeId};
 use coffer_gateway::app::Gateway;
-use coffer_storage_node::member::progress;
-use coffer_storage_node::{DriveProbe, NodeConfig, StorageNode, format, settle, survey};
+use coffer_storage_node::member::replace::successor;
+use coffer_storage_node::member::{keep_absent, progress};
+use coffer_storage_node::{
+    DriveProbe, KnownPath, NodeConfig, StorageNode, format_again, join, settle, survey,
+};
 
 use crate::listen;
 use crate::server::ServerArgs;
@@ -55,6 +58,7 @@ pub(crate) async fn run(args: &ServerArgs, drives: Vec<PathBuf>) -> anyhow::Resu
         // Each publication is an image of the state on every drive.
         shutdown.spawn(progress::keep_published(stored, state, 1, stop));
         let cluster = start_cluster(node.clone(), coordinator.clone()).await?;
+        join::start(&node, &cluster, &shutdown);
         settle::start(&node, &cluster, &shutdown);
         say_what_it_is(&cluster);
         Gateway::start(config, cluster, metrics, shutdown).await?;
@@ -107,9 +111,12 @@ async fn open_node(drives: &[PathBuf], replace: &[PathBuf]) -> anyhow::Result<Ar
         if opened_before && !replace.contains(path) {
             refuse_new_drive(path)?;
         }
-        let drive = DriveId::random();
-        format(path, cluster, drive)?;
-        tracing::info!(path = %path.display(), %drive, "drive formatted");
+        let known: Vec<KnownPath> =
+            identities().flat_map(|(_, identity)| identity.known_paths.iter().cloned()).collect();
+        let (drive, incarnation) =
+            successor(path, &probes, &known).unwrap_or_else(|| (DriveId::random(), Incarnation(0)));
+        format_again(path, cluster, (drive, incarnation))?;
+        tracing::info!(path = %path.display(), %drive, incarnation = incarnation.0, "drive formatted");
     }
     let config = NodeConfig {
         node: NodeId(NODE.to_owned()),
@@ -132,7 +139,7 @@ fn refuse_new_drive(path: &Path) -> anyhow::Result<()> {
 /// Writes the node's record and sign of life, and on the first start the cluster and its layout.
 async fn register(node: &StorageNode, coordinator: &dyn Coordinator, zone: &str) -> anyhow::Result<()> {
     let infos = node.drive_infos();
-    let record = NodeRecord {
+    let mut record = NodeRecord {
         id: node.id().clone(),
         address: String::new(),
         zone: zone.to_owned(),
@@ -157,6 +164,7 @@ async fn register(node: &StorageNode, coordinator: &dyn Coordinator, zone: &str)
             tracing::info!(cluster = %node.cluster(), slots = first.record.n, "the store is made");
         }
     }
+    keep_absent(&mut record, coordinator).await?;
     let written = coordinator.put(&node_key(&record.id), encode(&record)?, Expected::Any, false).await;
     if let Err(error) = written {
         // With half of the drives the store can be read, not changed.
@@ -217,6 +225,8 @@ impl SnapshotStore for DriveCopies {
         let mut answers = Vec::new();
         for drive in self.node.drives() {
             match drive.snapshot(SnapshotKind::Coordinator).await {
+                // One that has lost its state knows of no image either; its silence is no answer.
+                Ok(None) if drive.incarnation() > Incarnation(0) => {}
                 Ok(image) => answers.push(image),
                 Err(error) => {
                     tracing::warn!(%error, drive = %drive.id(), "its copy of the state is not readable")

@@ -89,6 +89,14 @@ struct Drive {
     reason: String,
     capacity_bytes: u64,
     free_bytes: u64,
+    join: Join,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Join {
+    partitions: u32,
+    waiting: u32,
 }
 
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
@@ -238,6 +246,15 @@ fn next_steps(status: &Status) -> Vec<String> {
         for drive in node.drives.iter().filter(|drive| drive.state != "online") {
             next.push(format!("node {} drive {} is {}: {}", node.id, drive.path, drive.state, drive.reason));
         }
+        for drive in node.drives.iter().filter(|drive| drive.join.waiting > 0) {
+            let Join { partitions, waiting } = drive.join;
+            next.push(format!(
+                "node {} drive {} lost its state and joins again: it votes in {} of {partitions} partitions",
+                node.id,
+                drive.path,
+                partitions - waiting
+            ));
+        }
     }
     next.extend(status.tolerance.warnings.iter().cloned());
     next
@@ -255,6 +272,7 @@ mod tests {
             reason: "i/o error".to_owned(),
             capacity_bytes: 2 << 40,
             free_bytes: 1 << 40,
+            join: Join { partitions: 4096, waiting: 96 },
         };
         let node = |id: &str, alive: bool, state: &str| Node {
             id: id.to_owned(),
@@ -271,9 +289,13 @@ mod tests {
         };
         let screen = screen(&status);
         assert!(screen.starts_with("DEGRADED: "), "{screen}");
-        for wanted in
-            ["4000 of 4096", "1.0 TiB of 2.0 TiB", "node bb does not answer", "drive /data1 is failed"]
-        {
+        for wanted in [
+            "4000 of 4096 partitions lack",
+            "1.0 TiB of 2.0 TiB",
+            "node bb does not answer",
+            "drive /data1 is failed",
+            "votes in 4000 of 4096",
+        ] {
             assert!(screen.contains(wanted), "{wanted} is not in\n{screen}");
         }
     }

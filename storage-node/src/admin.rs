@@ -77,6 +77,8 @@ pub fn record(node: &StorageNode) {
         gauge!("coffer_drive_registers", &labels).set(drive.registers as f64);
         gauge!("coffer_drive_unstable_versions", &labels).set(drive.unstable as f64);
         gauge!("coffer_drive_missing_shards", &labels).set(drive.missing_shards as f64);
+        gauge!("coffer_drive_join_partitions", &labels).set(f64::from(drive.join.partitions));
+        gauge!("coffer_drive_join_waiting_partitions", &labels).set(f64::from(drive.join.waiting));
         counter!("coffer_drive_journal_records_total", &labels).absolute(drive.journal_sequence);
         if let Some(store) = node.drives().find(|store| store.id() == drive.id) {
             counter!("coffer_drive_journal_syncs_total", &labels).absolute(store.journal_syncs());

@@ -92,6 +92,7 @@ impl App {
             local: Some(local),
         };
         let cluster = Cluster::start(options, MAP_PATIENCE).await?;
+        crate::join::start(&node, &cluster, shutdown);
         crate::settle::start(&node, &cluster, shutdown);
         Ok(Self { node, cluster, coordinator })
     }

@@ -55,7 +55,8 @@ pub struct CommonNodeArgs {
     #[arg(long, env = "COFFER_ZONE", value_name = "ZONE", default_value = "")]
     pub zone: String,
 
-    /// A folder whose drive is gone for good and may be formatted anew; may be given several times.
+    /// A folder whose drive is gone for good: if it is empty, a new drive takes the old one's place and learns from the
+    /// others what that had promised. May be given several times.
     #[arg(long, value_name = "FOLDER")]
     pub replace: Vec<PathBuf>,
 

@@ -13,6 +13,7 @@ pub mod config;
 mod drive;
 mod image;
 mod index;
+pub mod join;
 mod journal;
 pub mod member;
 mod node;
@@ -23,6 +24,6 @@ mod store;
 
 #[cfg(any(test, feature = "simulation"))]
 pub use drive::{Call, Effect, Fault, SimulatedDrive, When};
-pub use drive::{DriveIdentity, DriveProbe, DriveRefusal, KnownPath, format, probe, survey};
+pub use drive::{DriveIdentity, DriveProbe, DriveRefusal, KnownPath, format, format_again, probe, survey};
 pub use node::{NodeConfig, NodeOpenError, StorageNode};
 pub use store::{DriveStore, OpenError};

@@ -79,7 +79,7 @@ impl Status {
         let serving = |drive: &&DriveInfo| !matches!(drive.state, DriveState::Failed | DriveState::Offline);
         let drives = || nodes.iter().filter(|node| node.alive).flat_map(|node| &node.drives).filter(serving);
         Self {
-            health: health(&quorum),
+            health: health(&quorum, drives().any(|drive| drive.join.waiting > 0)),
             cluster: map.cluster,
             generation: map.generation,
             slots: map.layout.n(),
@@ -95,8 +95,9 @@ impl Status {
     }
 }
 
-fn health(quorum: &Quorum) -> Health {
-    if quorum.complete == quorum.partitions {
+/// `joining`: a drive has lost its state, and not all of its slots vote.
+fn health(quorum: &Quorum, joining: bool) -> Health {
+    if quorum.complete == quorum.partitions && !joining {
         Health::Healthy
     } else if quorum.writable == quorum.partitions {
         Health::Degraded

@@ -8,7 +8,7 @@
 //!
 //! ```json
 //! { "format": 1, "cluster": "<32 hex>", "drive": "<32 hex>", "incarnation": 0, "segment_bytes": 33554432,
-//!   "known_paths": [{ "path": "/data1", "drive": "<32 hex>" }] }
+//!   "known_paths": [{ "path": "/data1", "drive": "<32 hex>", "incarnation": 0 }] }
 //! ```
 //! It is written as `coffer.json.new`, synced, renamed, and the folder is synced.
 
@@ -52,6 +52,9 @@ pub struct KnownPath {
     pub path: PathBuf,
     /// The drive that was there.
     pub drive: DriveId,
+    /// Its incarnation.
+    #[serde(default)]
+    pub incarnation: Incarnation,
 }
 
 /// The content of `coffer.json`.
@@ -235,6 +238,18 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<DriveIdentity, DriveRefusal> {
 /// # Errors
 /// [`DriveRefusal`] if the path is anything but fresh, or the file system refuses.
 pub fn format(path: &Path, cluster: ClusterId, drive: DriveId) -> Result<DriveIdentity, DriveRefusal> {
+    format_again(path, cluster, (drive, Incarnation(0)))
+}
+
+/// [`format`], for a drive that takes the place of an earlier incarnation.
+///
+/// # Errors
+/// As [`format`].
+pub fn format_again(
+    path: &Path,
+    cluster: ClusterId,
+    (drive, incarnation): (DriveId, Incarnation),
+) -> Result<DriveIdentity, DriveRefusal> {
     match probe(path) {
         DriveProbe::Fresh => {}
         DriveProbe::Ours(identity) => {
@@ -249,7 +264,7 @@ pub fn format(path: &Path, cluster: ClusterId, drive: DriveId) -> Result<DriveId
         format: FORMAT,
         cluster,
         drive,
-        incarnation: Incarnation(0),
+        incarnation,
         segment_bytes: segment_bytes_for(io.space().map_err(failed)?.capacity),
         known_paths: Vec::new(),
     };
@@ -466,7 +481,10 @@ mod tests {
         let known: Vec<_> = look()
             .into_iter()
             .filter_map(|(path, probe)| match probe {
-                DriveProbe::Ours(identity) => Some(KnownPath { path, drive: identity.drive }),
+                DriveProbe::Ours(identity) => {
+                    let incarnation = identity.incarnation;
+                    Some(KnownPath { path, drive: identity.drive, incarnation })
+                }
                 _ => None,
             })
             .collect();

@@ -18,7 +18,7 @@ mod simulated;
 mod threads;
 
 pub(crate) use health::Health;
-pub use identity::{DriveIdentity, DriveProbe, DriveRefusal, KnownPath, format, probe, survey};
+pub use identity::{DriveIdentity, DriveProbe, DriveRefusal, KnownPath, format, format_again, probe, survey};
 pub(crate) use identity::{OpenDrive, remember_paths};
 pub(crate) use io::{DriveFile, DriveIo, FileIo, is_full};
 pub(crate) use pool::{IoPool, PoolError};

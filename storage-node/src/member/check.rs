@@ -11,7 +11,7 @@ use coffer_common::limits::MAX_CLOCK_SKEW;
 use coffer_common::node::NodeClient;
 use coffer_common::rpc::RemoteNode;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{ClusterId, DriveId, NodeId};
+use coffer_common::types::{ClusterId, DriveId, Incarnation, NodeId};
 use futures_util::future::join_all;
 
 use super::{MemberSettings, node_records, read};
@@ -98,6 +98,22 @@ pub enum MemberRefusal {
     /// A drive of this node is gone.
     #[error(transparent)]
     Emptied(DriveRefusal),
+    /// A drive in whose place another has come.
+    #[error(
+        "drive {drive} at `{path}` was replaced (it is incarnation {}, the cluster has {}): it has forgotten promises \
+         that its successor has made; use it as a new drive: empty it and start with `--replace {path}`",
+        found.0, known.0
+    )]
+    Replaced {
+        /// The drive.
+        drive: DriveId,
+        /// Its path.
+        path: String,
+        /// Its incarnation.
+        found: Incarnation,
+        /// The latest one.
+        known: Incarnation,
+    },
     /// An old copy of a drive.
     #[error(
         "drive {drive} at `{path}` is older than the cluster knows it (start {}, record {}; it was at start {}, record \

@@ -6,6 +6,7 @@
 //! ## Flow
 //! 1. Bind the port, so that a second process of the same node ends here.
 //! 2. Look at the drives (`survey`) and at the coordinator (`check`): refuse what does not fit together.
+//!    An empty folder that is to replace a drive becomes the next incarnation of that one (`replace`).
 //! 3. Fresh drives in a cluster that does not exist yet (`first`): register, wait for the expected nodes, and let one
 //!    coordinator transaction decide the first layout; then format.
 //! 4. Open the drives; refuse one that was put back from an older copy (`progress`); only then count the start.
@@ -22,22 +23,26 @@ mod check;
 mod first;
 pub mod progress;
 mod register;
+pub mod replace;
 mod settings;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coffer_common::cluster::DriveRecord;
 use coffer_common::coordination::{Coordinator, CoordinatorError, EtcdCoordinator};
 use coffer_common::node::NodeClient;
 use coffer_common::shutdown::Shutdown;
-use coffer_common::types::{ClusterId, DriveId};
+use coffer_common::types::{ClusterId, DriveId, Incarnation};
 use tokio::net::TcpListener;
 
 pub use check::MemberRefusal;
+pub use register::keep_absent;
 pub use settings::{Expected, MemberSettings};
 
-use crate::drive::{DriveProbe, format, survey};
+use crate::drive::{DriveProbe, KnownPath, format_again, survey};
 use crate::node::{NodeConfig, NodeOpenError, StorageNode};
 use check::View;
 
@@ -108,10 +113,12 @@ impl Member {
             TcpListener::bind(address).await.map_err(|error| MemberError::Listen { address, error })?;
         let probes = survey(&settings.drives, &settings.replace).map_err(NodeOpenError::from)?;
         let ours = check::cluster_of(&probes);
+        let mut lost = Vec::new();
         let cluster = match coordinator.ready(ETCD_PATIENCE).await {
             Ok(()) => {
                 let view = View::read(&*coordinator).await?;
                 check::refuse(&settings, &probes, &view).await?;
+                lost = lost_drives(&settings, &view, &progress::known(&*coordinator).await?);
                 match (ours, &view.cluster) {
                     (None, None) => first::found(&settings, &*coordinator, shutdown).await?,
                     (ours, record) => {
@@ -121,7 +128,10 @@ impl Member {
             }
             Err(error) => {
                 let endpoints = settings.etcd.join(", ");
-                let Some(ours) = ours else {
+                let replaces = probes.iter().any(|(path, probe)| {
+                    matches!(probe, DriveProbe::Fresh) && settings.replace.contains(path)
+                });
+                let Some(ours) = ours.filter(|_| !replaces) else {
                     return Err(MemberError::NoCoordinator { endpoints, error });
                 };
                 tracing::warn!(%error, endpoints, "etcd does not answer; starting with what the drives know");
@@ -130,7 +140,10 @@ impl Member {
         };
         let planned = first::planned_drives(&settings, &*coordinator).await;
         format_fresh(&probes, cluster, |path| {
-            planned.iter().find(|(known, _)| *known == path).map_or_else(DriveId::random, |(_, id)| *id)
+            let planned = planned.iter().find(|(known, _)| Path::new(known) == path).map(|(_, id)| *id);
+            let replaces = settings.replace.iter().any(|replaced| replaced == path) && planned.is_none();
+            let successor = replaces.then(|| replace::successor(path, &probes, &lost)).flatten();
+            successor.unwrap_or_else(|| (planned.unwrap_or_else(DriveId::random), Incarnation(0)))
         })?;
         let config = NodeConfig {
             node: settings.id.clone(),
@@ -158,16 +171,31 @@ impl Member {
 fn format_fresh(
     probes: &[(std::path::PathBuf, DriveProbe)],
     cluster: ClusterId,
-    id_of: impl Fn(&str) -> DriveId,
+    identity: impl Fn(&Path) -> (DriveId, Incarnation),
 ) -> Result<(), NodeOpenError> {
     for (path, probe) in probes {
         if matches!(probe, DriveProbe::Fresh) {
-            let drive = id_of(&path.display().to_string());
-            format(path, cluster, drive)?;
-            tracing::info!(path = %path.display(), %drive, %cluster, "drive formatted");
+            let (drive, incarnation) = identity(path);
+            format_again(path, cluster, (drive, incarnation))?;
+            let (path, incarnation) = (path.display(), incarnation.0);
+            tracing::info!(%path, %drive, incarnation, %cluster, "drive formatted");
         }
     }
     Ok(())
+}
+
+/// The drives of this node that the cluster knows, each as its latest incarnation.
+fn lost_drives(settings: &MemberSettings, view: &View, known: &[DriveRecord]) -> Vec<KnownPath> {
+    let own = view.nodes.iter().filter(|node| node.id == settings.id).flat_map(|node| &node.drives);
+    let latest =
+        |id: DriveId| known.iter().filter(|drive| drive.id == id).map(|drive| drive.incarnation).max();
+    own.filter(|drive| !drive.fresh)
+        .map(|drive| KnownPath {
+            path: drive.path.clone().into(),
+            drive: drive.id,
+            incarnation: latest(drive.id).unwrap_or_default(),
+        })
+        .collect()
 }
 
 fn serve(node: &Arc<StorageNode>, listener: TcpListener, settings: &MemberSettings, shutdown: &Shutdown) {

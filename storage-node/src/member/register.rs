@@ -58,9 +58,30 @@ async fn register(
     if let Err(refusal) = progress::refuse_rolled_back(opened, &progress::known(coordinator).await?) {
         return Ok(Err(refusal));
     }
-    coordinator.put(&node_key(&record.id), encode(record), Expected::Any, false).await?;
+    let mut record = record.clone();
+    keep_absent(&mut record, coordinator).await?;
+    coordinator.put(&node_key(&record.id), encode(&record), Expected::Any, false).await?;
     coordinator.put(&live_key(&record.id), encode(&live_record()), Expected::Any, true).await?;
     Ok(Ok(()))
+}
+
+/// Drives that could not be opened now stay in the node's record: an old copy of one, or an empty folder in its place,
+/// must be known for what it is.
+///
+/// # Errors
+/// [`CoordinatorError`] if the present record cannot be read.
+pub async fn keep_absent(
+    record: &mut NodeRecord,
+    coordinator: &dyn Coordinator,
+) -> Result<(), CoordinatorError> {
+    let earlier = coordinator.get(&node_key(&record.id)).await?;
+    let earlier = earlier.and_then(|entry| serde_json::from_slice::<NodeRecord>(&entry.value).ok());
+    for drive in earlier.into_iter().flat_map(|earlier| earlier.drives) {
+        if !drive.fresh && !record.drives.iter().any(|here| here.id == drive.id) {
+            record.drives.push(drive);
+        }
+    }
+    Ok(())
 }
 
 fn record(settings: &MemberSettings, node: &StorageNode) -> NodeRecord {

@@ -74,6 +74,17 @@ impl Daemon {
         Ok(())
     }
 
+    /// The same with more arguments, this once.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    pub fn spawn_with(&mut self, more: &[&str]) -> Result<()> {
+        let more = more.iter().map(|argument| (*argument).to_owned());
+        let arguments: Vec<String> = self.arguments.iter().cloned().chain(more).collect();
+        self.process = launch(&self.name, &self.folder, &arguments)?;
+        Ok(())
+    }
+
     /// The same, and waits until it is ready.
     ///
     /// # Errors
@@ -177,6 +188,15 @@ impl Daemons {
             daemon.wait_ready().await?;
         }
         Ok(cluster)
+    }
+
+    /// Empties a drive while its node is down, as a replaced disk would be.
+    ///
+    /// # Errors
+    /// If the folder cannot be emptied.
+    pub fn wipe(&self, node: usize, drive: usize) -> Result<()> {
+        std::fs::remove_dir_all(self.drive(node, drive))?;
+        Ok(std::fs::create_dir(self.drive(node, drive))?)
     }
 
     /// A node's drive folder, drives counted from 1.

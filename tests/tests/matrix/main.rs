@@ -3,6 +3,7 @@
 
 mod drive;
 mod image;
+mod join;
 mod load;
 mod network;
 mod power;

@@ -36,10 +36,17 @@ use plan::Plan;
 const LIMIT: u64 = 200;
 /// Seeds that CI runs.
 const CI_SEEDS: u64 = 60;
+/// Those in which a drive is replaced; they take longer.
+const LOSING_SEEDS: u64 = 8;
 
 #[test]
 fn seeds_hold() {
-    seeds::run_all(0..CI_SEEDS);
+    seeds::run_all(0..CI_SEEDS, Plan::of);
+}
+
+#[test]
+fn seeds_with_a_replaced_drive_hold() {
+    seeds::run_all(0..LOSING_SEEDS, |seed| Plan::of(seed).losing());
 }
 
 #[test]
@@ -78,7 +85,13 @@ fn all_replay_exactly() {
 #[test]
 #[ignore = "on demand: SEEDS=from..to"]
 fn many() {
-    seeds::run_all(seeds_to_run());
+    seeds::run_all(seeds_to_run(), Plan::of);
+}
+
+#[test]
+#[ignore = "on demand: SEEDS=from..to, in each of which a drive is replaced"]
+fn many_with_a_replaced_drive() {
+    seeds::run_all(seeds_to_run(), |seed| Plan::of(seed).losing());
 }
 
 fn seeds_to_run() -> Range<u64> {

@@ -39,6 +39,8 @@ pub(crate) enum Trouble {
     RestoreEtcd,
     /// Shard files of one drive rot or vanish.
     Rot,
+    /// A node loses power, and comes back with one of its drives empty. Once only: what is missing is not rebuilt in time.
+    LoseDrive,
 }
 
 const TROUBLES: [Trouble; 13] = [
@@ -129,7 +131,16 @@ impl Plan {
             think: Duration::from_millis([0, 50, 500, 2_000][random.random_range(0..4)]),
             broken: None,
         };
-        if random.random_bool(0.3) { plan.torn(random) } else { plan }
+        let plan = if random.random_bool(0.3) { plan.torn(random) } else { plan };
+        if random.random_bool(0.05) { plan.losing() } else { plan }
+    }
+
+    /// A drive is lost among the rest. Not beside rot, which takes shards from another one; nor beside an etcd that goes
+    /// back, which is the operator's to mend.
+    pub(crate) fn losing(mut self) -> Self {
+        self.troubles.retain(|trouble| !matches!(trouble, Trouble::Rot | Trouble::RestoreEtcd));
+        self.troubles.push(Trouble::LoseDrive);
+        self
     }
 
     /// One key of few slots, and COMMITs that are torn again and again: gateways die in the middle of them, many requests

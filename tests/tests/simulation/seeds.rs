@@ -67,11 +67,11 @@ fn each(seeds: Range<u64>, work: impl Fn(u64) -> ControlFlow<()> + Sync) {
 }
 
 /// Runs all seeds of a range; fails with everything that is wrong.
-pub(crate) fn run_all(seeds: Range<u64>) {
+pub(crate) fn run_all(seeds: Range<u64>, plan: impl Fn(u64) -> Plan + Sync) {
     let began = Instant::now();
     let (wrong, sum) = (Mutex::new(Vec::new()), Mutex::new((0_u64, 0_usize)));
     each(seeds.clone(), |seed| {
-        let report = run_one(Plan::of(seed));
+        let report = run_one(plan(seed));
         let mut sum = sum.lock();
         *sum = (sum.0 + report.digest.1, sum.1 + report.operations);
         if !report.wrong.is_empty() {

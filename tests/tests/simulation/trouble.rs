@@ -1,7 +1,7 @@
 //! Troubles: one after the other, some at the same time, each over after a while.
 //!
 //! Owns: which come when, by the seed. Never breaks more than the product promises to survive: nothing that was synced
-//! is taken from more than one drive, and no drive loses its registers (that needs heal, which is not there yet).
+//! is taken from more than one drive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,8 @@ struct Source {
     snapshot: Option<EtcdSnapshot>,
     /// The one drive whose shards rot.
     rotten: usize,
+    /// Whether a drive was lost already.
+    lost: bool,
 }
 
 impl Troubles {
@@ -49,6 +51,7 @@ impl Troubles {
             recoveries: JoinSet::new(),
             snapshot: None,
             rotten: 0,
+            lost: false,
         };
         source.rotten = source.random.random_range(0..world.nodes.len());
         let stopped = Arc::clone(&stop);
@@ -125,6 +128,8 @@ impl Source {
                 Some(snapshot) => self.world.etcd.restore(&snapshot),
             },
             Trouble::Rot => self.rot(),
+            Trouble::LoseDrive if self.lost => {}
+            Trouble::LoseDrive => self.lose_drive(node, long),
         }
     }
 
@@ -148,6 +153,15 @@ impl Source {
 
     fn kill_node(&mut self, node: usize, long: Duration) {
         self.world.nodes[node].kill(self.random.random());
+        self.after(long, move |world| world.nodes[node].restart(world));
+    }
+
+    fn lose_drive(&mut self, node: usize, long: Duration) {
+        self.lost = true;
+        let victim = &self.world.nodes[node];
+        victim.kill(self.random.random());
+        let drive = self.random.random_range(0..victim.drives.len());
+        victim.drives[drive].replace();
         self.after(long, move |world| world.nodes[node].restart(world));
     }
 

@@ -1,0 +1,171 @@
+//! One slot on its way to its vote: the protocol's machine, and what carries out its actions.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use coffer_common::cluster::SlotTarget;
+use coffer_common::node::{HandOverRequest, NodeError, SlotAddress};
+use coffer_common::protocol::join::{Action, Cause, Event, Join};
+use coffer_common::protocol::quorum::Geometry;
+use coffer_common::types::{DriveId, Epoch, Incarnation, PartitionId, SlotIndex, SlotSet};
+use parking_lot::Mutex;
+
+use super::JoiningDrive;
+
+/// How long a voter may take for a page.
+const PAGE_LIMIT: Duration = Duration::from_secs(20);
+
+/// A voter's drive, as long as it keeps its state.
+type Source = (DriveId, Incarnation);
+
+/// How far the bucket revisions of each voter's drive have been taken over; they are the same for all partitions.
+#[derive(Debug, Default)]
+pub(super) struct Sources(Mutex<HashMap<Source, u64>>);
+
+/// The slot.
+#[derive(Debug)]
+pub(super) struct JoiningSlot {
+    partition: PartitionId,
+    slot: SlotIndex,
+    machine: Join,
+    /// What the machine waits for.
+    action: Action,
+    /// Voters that have handed over under the epoch of the cut-over.
+    handed_over: SlotSet,
+    /// How far each voter's registers have been taken over.
+    positions: HashMap<Source, u64>,
+    votes: bool,
+}
+
+impl JoiningSlot {
+    pub(super) fn new(geometry: Geometry, partition: PartitionId, slot: SlotIndex) -> Self {
+        let (machine, action) = Join::start(geometry, slot, Cause::Lost);
+        let (handed_over, positions) = (SlotSet::default(), HashMap::new());
+        Self { partition, slot, machine, action, handed_over, positions, votes: false }
+    }
+
+    pub(super) fn place(&self) -> (PartitionId, SlotIndex) {
+        (self.partition, self.slot)
+    }
+
+    pub(super) fn has_learned(&self) -> bool {
+        self.action == Action::Publish
+    }
+
+    pub(super) fn votes(&self) -> bool {
+        self.votes
+    }
+
+    pub(super) fn published(&mut self, epoch: Epoch) {
+        self.step(Event::Published(epoch));
+    }
+
+    fn step(&mut self, event: Event) {
+        if let Some(action) = self.machine.step(event) {
+            self.action = action;
+        }
+    }
+
+    /// Copies the registers of the first voter that answers, if that is what is to be done.
+    pub(super) async fn learn(&mut self, drive: &JoiningDrive) {
+        let Action::Learn(others) = self.action else { return };
+        let epoch = drive.store.partition(self.partition).epoch;
+        for voter in self.in_turn(others, drive) {
+            match self.copy(voter.slot, epoch, drive).await {
+                Ok(_) => return self.step(Event::Learned),
+                Err(error) => self.silent(voter.slot, &error),
+            }
+        }
+    }
+
+    /// Has voters adopt the new epoch and tell what is new, until enough have, if that is what is to be done; then votes.
+    pub(super) async fn cut_over(&mut self, drive: &JoiningDrive) {
+        let (epoch, others) = match self.action {
+            Action::CutOver(epoch, _) => (epoch, self.others(drive)),
+            Action::Vote(epoch) => return self.vote(epoch, drive).await,
+            Action::Learn(_) | Action::Publish | Action::Retire => return,
+        };
+        for voter in self.in_turn(others, drive) {
+            match self.copy(voter.slot, epoch, drive).await {
+                Ok(adopted) => {
+                    self.handed_over.insert(voter.slot);
+                    self.step(Event::HandedOver(voter.slot, adopted));
+                }
+                Err(error) => self.silent(voter.slot, &error),
+            }
+            if let Action::Vote(epoch) = self.action {
+                return self.vote(epoch, drive).await;
+            }
+        }
+    }
+
+    async fn vote(&mut self, epoch: Epoch, drive: &JoiningDrive) {
+        match drive.store.vote(self.partition, epoch).await {
+            Ok(()) => self.votes = true,
+            Err(error) => tracing::debug!(partition = self.partition.0, %error, "the vote was not recorded"),
+        }
+    }
+
+    /// Those that have not handed over yet.
+    fn others(&self, drive: &JoiningDrive) -> SlotSet {
+        let without = self.handed_over.0 | 1 << self.slot.0;
+        SlotSet(drive.geometry().all().0 & !without)
+    }
+
+    fn silent(&mut self, voter: SlotIndex, error: &NodeError) {
+        tracing::debug!(partition = self.partition.0, slot = voter.0, %error, "a slot hands nothing over");
+        self.step(Event::Silent(voter));
+    }
+
+    /// The voters among these slots: those that are expected to answer first, another one first for each partition.
+    fn in_turn(&self, slots: SlotSet, drive: &JoiningDrive) -> Vec<SlotTarget> {
+        let mut targets = drive.cluster.map().targets(self.partition);
+        targets.retain(|target| target.voter && slots.contains(target.slot));
+        if !targets.is_empty() {
+            let first = usize::from(self.partition.0) % targets.len();
+            targets.rotate_left(first);
+        }
+        targets.sort_by_key(|target| !drive.cluster.alive(&target.node, &target.address.drive));
+        targets
+    }
+
+    /// Takes over what a voter has to tell from where it was left, and says which epoch the voter has adopted.
+    async fn copy(
+        &mut self,
+        voter: SlotIndex,
+        epoch: Epoch,
+        drive: &JoiningDrive,
+    ) -> Result<Epoch, NodeError> {
+        let gone = || NodeError::Invalid("it votes no more".to_owned());
+        let mut targets = drive.cluster.map().targets(self.partition).into_iter();
+        let target = targets.find(|target| target.slot == voter && target.voter).ok_or_else(gone)?;
+        let node = target.node.to_string();
+        let client = drive.cluster.client(&target.node);
+        let client = client
+            .ok_or_else(|| NodeError::Unreachable { node: node.clone(), reason: "unknown".to_owned() })?;
+        let source = (target.address.drive, target.address.incarnation);
+        let own = SlotAddress {
+            drive: drive.store.id(),
+            incarnation: drive.store.incarnation(),
+            slot: self.slot,
+            ..target.address
+        };
+        loop {
+            let request = HandOverRequest {
+                address: SlotAddress { epoch, ..target.address },
+                after: self.positions.get(&source).copied().unwrap_or_default(),
+                buckets_after: drive.sources.0.lock().get(&source).copied().unwrap_or_default(),
+            };
+            let asked = tokio::time::timeout(PAGE_LIMIT, client.hand_over(request));
+            let page = asked.await.map_err(|_| NodeError::Timeout { node: node.clone() })??;
+            drive.store.take_over(&own, &page).await?;
+            self.positions.insert(source, page.position);
+            if page.complete {
+                let mut known = drive.sources.0.lock();
+                let position = known.entry(source).or_default();
+                *position = page.buckets_position.max(*position);
+                return Ok(page.epoch);
+            }
+        }
+    }
+}

@@ -8,9 +8,11 @@
 //! 4. The parts of its former objects are freed: once the record is gone no sweep finds them.
 //! 5. The record is removed. The bucket's id is never used again, so what is left below it belongs to nobody.
 //!
-//! **Crash.** A record that was left `deleting` is taken up again by the next delete of that bucket.
+//! **Crash.** A record that was left `deleting` is taken up again by the next delete of that bucket; if none comes, the
+//! sweep of [`super::reclaim`] opens the bucket again after a while. Both are changes of the record, so a deletion that
+//! sleeps and wakes up finds that it is not its own any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use coffer_common::coordination::{CoordinatorError, Expected};
@@ -20,11 +22,48 @@ use coffer_common::protocol::quorum::Geometry;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketName, DriveId, PartitionId, RegisterKind};
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 
 use super::bucket::{Bucket, BucketRecord, BucketState, encode, key, unreachable};
 use super::core::Core;
 use super::error::{DeleteBucketError, Unavailable};
 use super::{list, multipart, reclaim};
+
+/// A deletion that nobody has gone on with for so long is abandoned, in milliseconds: clients wait for a minute or so.
+const ABANDONED_MS: u64 = 10 * 60 * 1000;
+
+/// The deletions under way: the revision of the closed record, and when it was seen first.
+#[derive(Default)]
+pub(super) struct Deletions(Mutex<HashMap<BucketName, (u64, UnixMillis)>>);
+
+impl Deletions {
+    /// Of these closed buckets, those that have been so for too long.
+    fn abandoned(&self, closed: Vec<Arc<Bucket>>, now: UnixMillis) -> Vec<Arc<Bucket>> {
+        let mut seen = self.0.lock();
+        seen.retain(|name, (revision, _)| {
+            closed.iter().any(|bucket| bucket.name == *name && bucket.revision == *revision)
+        });
+        let since = |bucket: &Bucket, seen: &mut HashMap<BucketName, (u64, UnixMillis)>| {
+            seen.entry(bucket.name.clone()).or_insert((bucket.revision, now)).1
+        };
+        closed
+            .into_iter()
+            .filter(|bucket| now.0.saturating_sub(since(bucket, &mut seen).0) >= ABANDONED_MS)
+            .collect()
+    }
+}
+
+/// Opens buckets again whose deletion was abandoned.
+pub(super) async fn reopen_abandoned(core: &Arc<Core>, now: UnixMillis) {
+    let mut closed = core.buckets.known();
+    closed.retain(|bucket| bucket.record.state == BucketState::Deleting);
+    for bucket in core.reclaim.deletions.abandoned(closed, now) {
+        match change_state(core, &bucket, BucketState::Active).await {
+            Ok(_) => tracing::warn!(bucket = %bucket.name, "opened again: its deletion was not finished"),
+            Err(error) => tracing::debug!(bucket = %bucket.name, %error, "not opened again"),
+        }
+    }
+}
 
 /// Deletes an empty bucket.
 pub(super) async fn delete_bucket(core: &Arc<Core>, name: &BucketName) -> Result<(), DeleteBucketError> {

@@ -44,7 +44,11 @@ impl Fixed {
 
     fn wanted(&self, number: usize) -> Result<Vec<u8>, u16> {
         let round = if number % 4 == 1 { 2 } else { 1 };
-        if number.is_multiple_of(3) { Err(404) } else { Ok(body(&self.keys[number], round, SIZES[number % 3])) }
+        if number.is_multiple_of(3) {
+            Err(404)
+        } else {
+            Ok(body(&self.keys[number], round, SIZES[number % 3]))
+        }
     }
 
     async fn assert(&self, bucket: &Bucket) -> Result<()> {

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use coffer_common::coordination::{Coordinator, Expected};
 use coffer_gateway::object::{DeleteObject, GetError, ListError, ObjectStore, WriteCondition};
 
 use crate::body::{ReadFailure, bytes, get, key, list_all, list_request, make_bucket, name, put};
 use crate::cluster::Bench;
-use crate::coordinator::Late;
+use crate::coordinator::Switched;
 use crate::multipart::{begin, uploads};
+use crate::reclaim::after;
 
 /// Deletes the bucket with what is in it, through a gateway that knows it well.
 async fn delete_bucket(store: &ObjectStore) {
@@ -23,7 +25,7 @@ async fn a_gateway_that_has_not_heard_of_a_new_bucket_of_the_name_reads_nothing_
     let bench = Bench::start(1, 4).await;
     let store = &bench.store;
     make_bucket(store, "bucket").await;
-    let coordinator = Arc::new(Late::new(bench.cluster.coordinator()));
+    let coordinator = Arc::new(Switched::new(bench.cluster.coordinator()));
     let late = bench.gateway_with(Arc::clone(&coordinator) as Arc<dyn Coordinator>).await;
     put(&late, "bucket", "k", &bytes(5, 1)).await.unwrap();
     coordinator.tells_nothing.store(true, Ordering::SeqCst);
@@ -63,6 +65,27 @@ async fn a_gateway_that_has_not_heard_of_a_new_bucket_of_the_name_reads_nothing_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bucket_that_is_being_deleted_is_not_said_to_be_gone() {
     let bench = Bench::start(1, 4).await;
+    let late = closed_half_way(&bench).await;
+    // Another deletion finds the object and opens the bucket again.
+    assert!(late.delete_bucket(&name("bucket")).await.is_err());
+    assert_eq!(get(&late, "bucket", "k").await.unwrap(), bytes(5, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_whose_deletion_died_is_open_again_after_a_while() {
+    let bench = Bench::start(1, 4).await;
+    let late = closed_half_way(&bench).await;
+    for minutes in [0, 9] {
+        late.reclaim(after(Duration::from_secs(minutes * 60))).await.unwrap();
+        assert!(get(&late, "bucket", "k").await.is_err(), "{minutes}");
+    }
+    late.reclaim(after(Duration::from_secs(11 * 60))).await.unwrap();
+    assert_eq!(get(&late, "bucket", "k").await.unwrap(), bytes(5, 1));
+    put(&bench.store, "bucket", "k", &bytes(5, 2)).await.unwrap();
+}
+
+/// A bucket with an object, whose deletion died after it had closed the record, and a gateway that came later.
+async fn closed_half_way(bench: &Bench) -> ObjectStore {
     make_bucket(&bench.store, "bucket").await;
     put(&bench.store, "bucket", "k", &bytes(5, 1)).await.unwrap();
     let coordinator = bench.cluster.coordinator();
@@ -73,7 +96,5 @@ async fn a_bucket_that_is_being_deleted_is_not_said_to_be_gone() {
     let late = bench.gateway().await;
     let read = get(&late, "bucket", "k").await;
     assert!(matches!(read, Err(ReadFailure::Get(GetError::Unavailable(_)))), "{read:?}");
-    // Another deletion finds the object and opens the bucket again.
-    assert!(late.delete_bucket(&name("bucket")).await.is_err());
-    assert_eq!(get(&late, "bucket", "k").await.unwrap(), bytes(5, 1));
+    late
 }

@@ -11,17 +11,20 @@ use coffer_common::coordination::{
 use tokio::sync::mpsc;
 
 /// See the module.
-pub(crate) struct Late {
+pub(crate) struct Switched {
     inner: Arc<dyn Coordinator>,
     /// What its watches have to tell does not arrive.
     pub(crate) tells_nothing: Arc<AtomicBool>,
     /// It answers nothing.
     pub(crate) is_away: AtomicBool,
+    /// It gives out locks as if the leases of all others had ended.
+    pub(crate) expires_locks: AtomicBool,
 }
 
-impl Late {
+impl Switched {
     pub(crate) fn new(inner: Arc<dyn Coordinator>) -> Self {
-        Self { inner, tells_nothing: Arc::default(), is_away: AtomicBool::default() }
+        let (is_away, expires_locks) = (AtomicBool::default(), AtomicBool::default());
+        Self { inner, tells_nothing: Arc::default(), is_away, expires_locks }
     }
 
     fn check(&self) -> Result<(), CoordinatorError> {
@@ -31,7 +34,7 @@ impl Late {
 }
 
 #[async_trait]
-impl Coordinator for Late {
+impl Coordinator for Switched {
     async fn get(&self, key: &str) -> Result<Option<Entry>, CoordinatorError> {
         self.check()?;
         self.inner.get(key).await
@@ -66,6 +69,9 @@ impl Coordinator for Late {
 
     async fn lock(&self, name: &str, wait: Duration) -> Result<LockGuard, CoordinatorError> {
         self.check()?;
+        if self.expires_locks.load(Ordering::SeqCst) {
+            return self.inner.lock(&format!("{name}/after-expiry"), wait).await;
+        }
         self.inner.lock(name, wait).await
     }
 

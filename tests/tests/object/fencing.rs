@@ -7,50 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use coffer_common::coordination::{
-    Coordinator, CoordinatorError, Entry, Listing, LockGuard, Revision, WatchEvent, Write,
-};
 use coffer_gateway::object::{ObjectInfo, ObjectStore, PutError, WriteCondition};
-use tokio::sync::mpsc;
 
 use crate::body::*;
 use crate::cluster::Bench;
-
-/// A coordinator for which nobody else's lock is held any more.
-struct Expired(Arc<dyn Coordinator>);
-
-#[async_trait]
-impl Coordinator for Expired {
-    async fn get(&self, key: &str) -> Result<Option<Entry>, CoordinatorError> {
-        self.0.get(key).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Listing, CoordinatorError> {
-        self.0.list(prefix).await
-    }
-
-    async fn transaction(&self, writes: Vec<Write>) -> Result<Revision, CoordinatorError> {
-        self.0.transaction(writes).await
-    }
-
-    fn watch(&self, prefix: &str) -> mpsc::Receiver<WatchEvent> {
-        self.0.watch(prefix)
-    }
-
-    async fn lock(&self, name: &str, wait: Duration) -> Result<LockGuard, CoordinatorError> {
-        self.0.lock(&format!("{name}/after-expiry"), wait).await
-    }
-
-    fn session_alive(&self) -> bool {
-        self.0.session_alive()
-    }
-
-    async fn close(&self) {
-        self.0.close().await;
-    }
-}
+use crate::coordinator::Switched;
 
 async fn create(store: &ObjectStore, k: &str, data: &Bytes) -> Result<ObjectInfo, PutError> {
     let mut request = put_request("bucket", k, body(data));
@@ -62,7 +24,9 @@ async fn create(store: &ObjectStore, k: &str, data: &Bytes) -> Result<ObjectInfo
 async fn a_holder_whose_lease_ends_between_fence_and_commit_is_refused_by_the_slots() {
     let bench = Bench::start(1, 4).await;
     make_bucket(&bench.store, "bucket").await;
-    let rival = bench.gateway_with(Arc::new(Expired(bench.cluster.coordinator().clone()))).await;
+    let coordinator = Switched::new(bench.cluster.coordinator());
+    coordinator.expires_locks.store(true, Ordering::SeqCst);
+    let rival = bench.gateway_with(Arc::new(coordinator)).await;
     let gate = &bench.gates[0];
     for len in [100, 1_000_000] {
         let (k, late, first) = (format!("k{len}"), bytes(len, 1), bytes(len, 2));

@@ -47,6 +47,7 @@ pub use sweep::Reclaimed;
 pub(super) use sweep::{PAUSE, follow, sweep, sweep_uploads};
 
 use super::bucket::Bucket;
+use super::bucket_delete::Deletions;
 use super::core::Core;
 use super::error::Unavailable;
 use super::info::object_meta;
@@ -78,6 +79,8 @@ impl Job {
 
 /// Where jobs are pushed.
 pub(super) struct Reclaim {
+    /// Deletions of buckets that the sweep has met.
+    pub(super) deletions: Deletions,
     jobs: mpsc::Sender<Job>,
     waiting: Mutex<Option<mpsc::Receiver<Job>>>,
 }
@@ -86,7 +89,7 @@ impl Reclaim {
     /// An empty queue.
     pub(super) fn new() -> Self {
         let (jobs, waiting) = mpsc::channel(MAX_JOBS);
-        Self { jobs, waiting: Mutex::new(Some(waiting)) }
+        Self { deletions: Deletions::default(), jobs, waiting: Mutex::new(Some(waiting)) }
     }
 
     /// Notes that something may be left over; dropped if too much waits.

@@ -1,7 +1,8 @@
 //! The sweep over all upload and part registers, made by one gateway at a time.
 //!
-//! 1. Records of completed uploads: what a dead Complete has left is finished; those older than a day are ended.
-//! 2. Parts: what is over is freed.
+//! 1. Buckets whose deletion was abandoned are opened again.
+//! 2. Records of completed uploads: what a dead Complete has left is finished; those older than a day are ended.
+//! 3. Parts: what is over is freed.
 //!
 //! The lock at the coordinator only saves work: two sweeps at the same time do no harm. While the coordinator is away
 //! nobody sweeps.
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 use super::sweep_parts;
 use crate::object::bucket::{Bucket, BucketState};
+use crate::object::bucket_delete::reopen_abandoned;
 use crate::object::core::Core;
 use crate::object::error::Unavailable;
 use crate::object::list::{Item, Listing, Range};
@@ -80,6 +82,7 @@ async fn take_turns(core: &Arc<Core>, least_pause: Duration) {
 
 /// Sweeps once. The age of completed uploads is taken from `now`.
 pub(in crate::object) async fn sweep(core: &Arc<Core>, now: UnixMillis) -> Result<Reclaimed, Unavailable> {
+    reopen_abandoned(core, now).await;
     let mut reclaimed = Reclaimed::default();
     let mut trouble = None;
     for bucket in core.buckets.known() {

@@ -113,8 +113,8 @@ async fn open_node(drives: &[PathBuf], replace: &[PathBuf]) -> anyhow::Result<Ar
         }
         let known: Vec<KnownPath> =
             identities().flat_map(|(_, identity)| identity.known_paths.iter().cloned()).collect();
-        let (drive, incarnation) =
-            successor(path, &probes, &known).unwrap_or_else(|| (DriveId::random(), Incarnation(0)));
+        let replaced = replace.contains(path).then(|| successor(path, &probes, &known)).flatten();
+        let (drive, incarnation) = replaced.unwrap_or_else(|| (DriveId::random(), Incarnation(0)));
         format_again(path, cluster, (drive, incarnation))?;
         tracing::info!(path = %path.display(), %drive, incarnation = incarnation.0, "drive formatted");
     }

@@ -117,15 +117,18 @@ impl JoiningSlot {
         self.step(Event::Silent(voter));
     }
 
-    /// The voters among these slots: those that are expected to answer first, another one first for each partition.
+    /// The voters among these slots that are expected to answer, another one first for each partition. The others have
+    /// their turn when they are back: with thousands of partitions nobody waits for what is known to be away.
     fn in_turn(&self, slots: SlotSet, drive: &JoiningDrive) -> Vec<SlotTarget> {
         let mut targets = drive.cluster.map().targets(self.partition);
-        targets.retain(|target| target.voter && slots.contains(target.slot));
+        targets.retain(|target| {
+            let alive = drive.cluster.alive(&target.node, &target.address.drive);
+            alive && target.voter && slots.contains(target.slot)
+        });
         if !targets.is_empty() {
             let first = usize::from(self.partition.0) % targets.len();
             targets.rotate_left(first);
         }
-        targets.sort_by_key(|target| !drive.cluster.alive(&target.node, &target.address.drive));
         targets
     }
 
@@ -157,7 +160,9 @@ impl JoiningSlot {
                 buckets_after: drive.sources.0.lock().get(&source).copied().unwrap_or_default(),
             };
             let asked = tokio::time::timeout(PAGE_LIMIT, client.hand_over(request));
-            let page = asked.await.map_err(|_| NodeError::Timeout { node: node.clone() })??;
+            let told = asked.await.unwrap_or_else(|_| Err(NodeError::Timeout { node: node.clone() }));
+            drive.cluster.report(&target.node, told.as_ref().map(drop));
+            let page = told?;
             drive.store.take_over(&own, &page).await?;
             self.positions.insert(source, page.position);
             if page.complete {

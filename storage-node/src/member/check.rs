@@ -14,7 +14,7 @@ use coffer_common::time::UnixMillis;
 use coffer_common::types::{ClusterId, DriveId, Incarnation, NodeId};
 use futures_util::future::join_all;
 
-use super::{MemberSettings, node_records, read};
+use super::{MemberSettings, node_records, own_drives, read};
 use crate::drive::{DriveProbe, DriveRefusal};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -186,7 +186,7 @@ pub(super) async fn refuse(
     }
     for node in &view.nodes {
         if node.id == settings.id {
-            refuse_emptied(settings, probes, node)?;
+            refuse_emptied(settings, probes, view)?;
             // The port is ours by now: at the same address nobody else can be running.
             if node.address != settings.advertise && view.is_live(&node.id) {
                 let (id, address) = (node.id.clone(), node.address.clone());
@@ -207,13 +207,14 @@ pub(super) async fn refuse(
 fn refuse_emptied(
     settings: &MemberSettings,
     probes: &[(PathBuf, DriveProbe)],
-    known: &NodeRecord,
+    view: &View,
 ) -> Result<(), MemberRefusal> {
     for (path, probe) in probes {
         if !matches!(probe, DriveProbe::Fresh) || settings.replace.contains(path) {
             continue;
         }
-        let held = known.drives.iter().find(|drive| !drive.fresh && drive.path == path.display().to_string());
+        let mut own = own_drives(&view.nodes, &settings.id);
+        let held = own.find(|drive| drive.path == path.display().to_string());
         if let Some(held) = held {
             let refusal = DriveRefusal::Emptied { path: path.clone(), drive: held.id };
             return Err(MemberRefusal::Emptied(refusal));

@@ -31,11 +31,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coffer_common::cluster::DriveRecord;
+use coffer_common::cluster::{DriveRecord, NodeRecord};
 use coffer_common::coordination::{Coordinator, CoordinatorError, EtcdCoordinator};
 use coffer_common::node::NodeClient;
 use coffer_common::shutdown::Shutdown;
-use coffer_common::types::{ClusterId, DriveId, Incarnation};
+use coffer_common::types::{ClusterId, DriveId, Incarnation, NodeId};
 use tokio::net::TcpListener;
 
 pub use check::MemberRefusal;
@@ -184,12 +184,21 @@ fn format_fresh(
     Ok(())
 }
 
+/// The drives that a node was the last to start: none that has gone to another node since.
+fn own_drives<'a>(nodes: &'a [NodeRecord], id: &'a NodeId) -> impl Iterator<Item = &'a DriveRecord> {
+    let started = |drive: &DriveRecord| (drive.incarnation, drive.boot_count);
+    let others = move || nodes.iter().filter(move |node| node.id != *id).flat_map(|node| &node.drives);
+    let own = nodes.iter().filter(move |node| node.id == *id).flat_map(|node| &node.drives);
+    own.filter(move |drive| {
+        !drive.fresh && !others().any(|other| other.id == drive.id && started(other) > started(drive))
+    })
+}
+
 /// The drives of this node that the cluster knows, each as its latest incarnation.
 fn lost_drives(settings: &MemberSettings, view: &View, known: &[DriveRecord]) -> Vec<KnownPath> {
-    let own = view.nodes.iter().filter(|node| node.id == settings.id).flat_map(|node| &node.drives);
     let latest =
         |id: DriveId| known.iter().filter(|drive| drive.id == id).map(|drive| drive.incarnation).max();
-    own.filter(|drive| !drive.fresh)
+    own_drives(&view.nodes, &settings.id)
         .map(|drive| KnownPath {
             path: drive.path.clone().into(),
             drive: drive.id,
@@ -225,9 +234,43 @@ fn encode<T: serde::Serialize>(record: &T) -> bytes::Bytes {
 }
 
 /// All records of nodes that can be read.
-async fn node_records(
-    coordinator: &dyn Coordinator,
-) -> Result<Vec<coffer_common::cluster::NodeRecord>, CoordinatorError> {
+async fn node_records(coordinator: &dyn Coordinator) -> Result<Vec<NodeRecord>, CoordinatorError> {
     let listing = coordinator.list("nodes/").await?;
     Ok(listing.entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drive_that_another_node_started_later_is_not_missing_here() {
+        let drive = |id: u128, incarnation: u32, boot_count: u64, fresh: bool| DriveRecord {
+            id: DriveId(id),
+            incarnation: Incarnation(incarnation),
+            path: String::new(),
+            capacity_bytes: 1,
+            boot_count,
+            journal_sequence: 0,
+            fresh,
+        };
+        let node = |id: &str, drives: &[DriveRecord]| NodeRecord {
+            id: NodeId(id.to_owned()),
+            address: String::new(),
+            zone: String::new(),
+            drives: drives.to_vec(),
+            version: String::new(),
+            protocol: 1,
+            endpoints: Vec::new(),
+        };
+        let here =
+            [drive(1, 0, 5, false), drive(2, 0, 5, false), drive(3, 1, 1, false), drive(4, 0, 0, true)];
+        let there = [drive(1, 0, 6, false), drive(2, 0, 4, false), drive(3, 0, 9, false)];
+        let nodes = [node("a", &here), node("b", &there)];
+        let own = |id: &str| {
+            let id = NodeId(id.to_owned());
+            own_drives(&nodes, &id).map(|drive| drive.id.0).collect::<Vec<_>>()
+        };
+        assert_eq!((own("a"), own("b")), (vec![2, 3], vec![1]));
+    }
 }

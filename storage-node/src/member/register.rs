@@ -9,7 +9,7 @@ use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::DriveId;
 
-use super::{MemberRefusal, MemberSettings, encode, progress};
+use super::{MemberRefusal, MemberSettings, encode, node_records, own_drives, progress};
 use crate::node::StorageNode;
 
 const RETRY: Duration = Duration::from_secs(1);
@@ -74,11 +74,10 @@ pub async fn keep_absent(
     record: &mut NodeRecord,
     coordinator: &dyn Coordinator,
 ) -> Result<(), CoordinatorError> {
-    let earlier = coordinator.get(&node_key(&record.id)).await?;
-    let earlier = earlier.and_then(|entry| serde_json::from_slice::<NodeRecord>(&entry.value).ok());
-    for drive in earlier.into_iter().flat_map(|earlier| earlier.drives) {
-        if !drive.fresh && !record.drives.iter().any(|here| here.id == drive.id) {
-            record.drives.push(drive);
+    let nodes = node_records(coordinator).await?;
+    for drive in own_drives(&nodes, &record.id.clone()) {
+        if !record.drives.iter().any(|here| here.id == drive.id) {
+            record.drives.push(drive.clone());
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Which drive an empty folder takes the place of, and as which incarnation. Pure.
+//! Which drive an empty folder takes the place of, and as which incarnation. Without I/O.
 //!
 //! A drive keeps its id for life: the layout's slots are the id's, whatever hardware is behind it. One that was emptied or
 //! replaced begins as the next incarnation, which tells everybody that it has forgotten its promises.
@@ -16,27 +16,33 @@ pub fn successor(
     probes: &[(PathBuf, DriveProbe)],
     known: &[KnownPath],
 ) -> Option<(DriveId, Incarnation)> {
+    let drive = missing_drive(path, probes, known)?;
+    let last = known.iter().filter(|known| known.drive == drive).map(|known| known.incarnation).max();
+    Some((drive, Incarnation(last.unwrap_or_default().0 + 1)))
+}
+
+fn missing_drive(path: &Path, probes: &[(PathBuf, DriveProbe)], known: &[KnownPath]) -> Option<DriveId> {
     let is_here = |drive: DriveId| {
         probes.iter().any(|(_, probe)| matches!(probe, DriveProbe::Ours(identity) if identity.drive == drive))
     };
     let missing: Vec<&KnownPath> = known.iter().filter(|known| !is_here(known.drive)).collect();
     let there = missing.iter().filter(|known| known.path == path).max_by_key(|known| known.incarnation);
-    let drive = match there {
-        Some(known) => known.drive,
-        None => {
-            let configured = |drive| {
-                missing.iter().any(|k| k.drive == drive && probes.iter().any(|(path, _)| *path == k.path))
-            };
-            let mut homeless: Vec<DriveId> =
-                missing.iter().map(|known| known.drive).filter(|drive| !configured(*drive)).collect();
-            homeless.sort_unstable();
-            homeless.dedup();
-            let [only] = homeless.as_slice() else { return None };
-            *only
+    if let Some(known) = there {
+        return Some(known.drive);
+    }
+    let configured =
+        |drive| missing.iter().any(|k| k.drive == drive && probes.iter().any(|(path, _)| *path == k.path));
+    let mut homeless: Vec<DriveId> =
+        missing.iter().map(|known| known.drive).filter(|drive| !configured(*drive)).collect();
+    homeless.sort_unstable();
+    homeless.dedup();
+    match homeless.as_slice() {
+        [only] => Some(*only),
+        _ => {
+            tracing::warn!(path = %path.display(), "no drive of this node is missing there: a new one is made");
+            None
         }
-    };
-    let last = known.iter().filter(|known| known.drive == drive).map(|known| known.incarnation).max();
-    Some((drive, Incarnation(last.unwrap_or_default().0 + 1)))
+    }
 }
 
 #[cfg(test)]

@@ -98,6 +98,9 @@ impl Slots {
     /// All partitions whose state is not that of a new drive, in order.
     pub(super) fn partitions(&self) -> Vec<(PartitionId, PartitionState)> {
         let inner = self.inner.read();
+        if inner.unrecorded == PartitionState::default() && inner.partitions.is_empty() {
+            return Vec::new();
+        }
         let all = (0..PARTITION_COUNT).map(PartitionId);
         all.map(|partition| (partition, inner.partition(partition).0))
             .filter(|(_, state)| *state != PartitionState::default())

@@ -13,6 +13,7 @@ use coffer_tests::harness::{http_status, wait_for};
 
 use super::ONE_AT_A_TIME;
 use super::drive::{SIZES, assert_all, wait_for_status, write_all};
+use super::join::wait_until_joined;
 
 /// A server whose drives are file systems of this many mebibytes, with the first round written.
 async fn start(mebibytes: u64) -> Result<Option<(Standalone, Bucket, Vec<ImageDrive>)>> {
@@ -110,7 +111,7 @@ async fn an_empty_drive_in_the_place_of_another_is_refused_or_votes_again() -> R
     assert_all(&bucket, 1).await;
     write_all(&bucket, 2).await;
     assert_all(&bucket, 2).await;
-    wait_for_status(&server.admin_url(""), &["HEALTHY"]).await?;
+    wait_until_joined(&server.admin_url("")).await?;
     // With one more gone there are two of four besides it: its votes count.
     replaced.stop(Duration::from_secs(20));
     std::fs::rename(server.drive(3).join("coffer.json"), server.drive(3).join("aside"))?;

@@ -115,11 +115,19 @@ async fn waiting(node: &Daemon) -> Option<u64> {
     told["drives"].as_array()?.iter().map(|drive| drive["join"]["waiting"].as_u64()).sum()
 }
 
-/// Waits until the slots of the last node vote, by its own word and by a gateway's map.
-async fn wait_until_joined(cluster: &Daemons) -> Result<()> {
-    let joined = || async { waiting(&cluster.nodes[3]).await == Some(0) };
-    wait_for("all slots to vote", Duration::from_secs(180), joined).await?;
-    wait_for_status(&cluster.gateways[0].admin_url(""), &["HEALTHY"]).await
+/// Waits until a gateway knows that all slots of the replaced drive vote.
+pub(crate) async fn wait_until_joined(admin: &str) -> Result<()> {
+    let url = format!("{admin}/api/v1/status");
+    let joined = || async {
+        let told = http_get(&url).await.unwrap_or_default().1;
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap_or_default();
+        let nodes = told["nodes"].as_array().into_iter().flatten();
+        let mut joins =
+            nodes.filter_map(|node| node["drives"].as_array()).flatten().map(|drive| &drive["join"]);
+        told["health"] == "healthy"
+            && joins.any(|join| join["partitions"].as_u64() > Some(0) && join["waiting"] == 0)
+    };
+    wait_for("all slots to vote", Duration::from_secs(300), joined).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +142,7 @@ async fn a_replaced_drive_votes_again_and_no_read_fails_meanwhile() -> Result<()
     wait_for_status(&cluster.gateways[1].admin_url(""), &["node-3 does not answer"]).await?;
     let readers: Vec<_> = buckets.iter().map(|bucket| Reader::start(bucket.clone(), fixed.clone())).collect();
     replace_drive(&mut cluster, 1)?;
-    wait_until_joined(&cluster).await?;
+    wait_until_joined(&cluster.gateways[0].admin_url("")).await?;
     load.progress(30).await?;
     for reader in readers {
         reader.end().await?;
@@ -202,12 +210,34 @@ async fn a_node_killed_while_it_joins_goes_on_and_each_create_has_one_winner() -
         cluster.nodes[3].process().kill();
         cluster.nodes[3].spawn()?;
     }
-    wait_until_joined(&cluster).await?;
+    wait_until_joined(&cluster.gateways[0].admin_url("")).await?;
     stop.store(true, Ordering::SeqCst);
     ensure!(racing.await?? > 0, "nothing was created");
     cluster.nodes[1].process().kill();
     let ready = || async { bucket.get(&fixed.keys[1]).await.is_ok() };
     wait_for("reads through the new drive", Duration::from_secs(30), ready).await?;
+    fixed.assert(&bucket).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_drive_waits_while_too_few_others_vote() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (mut cluster, bucket, fixed) = start(1).await?;
+    cluster.nodes[0].process().kill();
+    cluster.nodes[1].process().kill();
+    replace_drive(&mut cluster, 1)?;
+    let says = || {
+        let log = cluster.nodes[3].process().log();
+        async move { log.contains("slots wait until enough others") }
+    };
+    wait_for("the node to say that it waits", Duration::from_secs(120), says).await?;
+    ensure!(waiting(&cluster.nodes[3]).await == Some(4096), "one of the other three is no quorum");
+    ensure!(bucket.get(&fixed.keys[0]).await == Err(503), "nor is it with one that has forgotten all");
+    cluster.nodes[0].restart().await?;
+    let joined = || async { waiting(&cluster.nodes[3]).await == Some(0) };
+    wait_for("all slots to vote", Duration::from_secs(180), joined).await?;
+    cluster.nodes[1].restart().await?;
+    wait_until_joined(&cluster.gateways[0].admin_url("")).await?;
     fixed.assert(&bucket).await
 }
 
@@ -235,7 +265,7 @@ async fn a_replaced_folder_of_a_server_votes_again_and_the_old_one_never_does() 
     std::fs::create_dir(&drive)?;
     let mut process = launch_with(&server, &["--replace", &drive.display().to_string()]).await?;
     fixed.assert(&bucket).await?;
-    wait_for_status(&server.admin_url(""), &["HEALTHY"]).await?;
+    wait_until_joined(&server.admin_url("")).await?;
     fixed.assert(&bucket).await?;
     process.stop(Duration::from_secs(20));
     // The old one has forgotten what was promised since.

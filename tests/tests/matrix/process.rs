@@ -16,6 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::ONE_AT_A_TIME;
+use super::join::wait_until_joined;
 use super::load::Load;
 
 /// A bucket, and two clients at each gateway.
@@ -247,7 +248,8 @@ async fn a_drive_put_back_from_an_older_copy_is_refused_by_a_server_on_folders()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drive_put_back_after_a_crash_is_refused_by_any_node_of_a_cluster() -> Result<()> {
+async fn a_drive_put_back_after_a_crash_is_refused_by_any_node_of_a_cluster_until_it_is_replaced()
+-> Result<()> {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut cluster = Distributed::start(4, 1).await?;
     let bucket = Bucket::create(cluster.client(0), "matrix").await?;
@@ -268,10 +270,18 @@ async fn a_drive_put_back_after_a_crash_is_refused_by_any_node_of_a_cluster() ->
     cluster.kill(3);
     put_back(&old, &drive)?;
     assert_refused(|| cluster.command(3), cluster.folder(), "drive1")?;
-    undo(&drive)?;
-    cluster.spawn(3)?;
+    // The way out that it names.
+    std::fs::remove_dir_all(&drive)?;
+    let mut command = cluster.command(3);
+    command.arg("--replace").arg(&drive);
+    let _replaced = Process::start("replaced", cluster.folder(), &mut command)?;
     cluster.wait_ready(3).await?;
-    assert!(bucket.through(cluster.client(3)).get("key").await == Ok(body("key", 19, 700)));
+    wait_until_joined(&cluster.nodes()[3].admin_url("")).await?;
+    cluster.kill(0);
+    let bucket = bucket.through(cluster.client(3));
+    let ready = || async { bucket.get("key").await.is_ok() };
+    wait_for("reads through the drive that was emptied", Duration::from_secs(30), ready).await?;
+    assert!(bucket.get("key").await == Ok(body("key", 19, 700)));
     Ok(())
 }
 

@@ -70,6 +70,8 @@ pub(crate) enum Broken {
     UnkeptFences,
     /// Nodes forget which versions are COMMITTED: they say STABLE of whatever they have.
     AllStable,
+    /// A drive that was replaced votes at once, with nothing.
+    VotesEmpty,
 }
 
 /// The shape of a cluster.
@@ -167,7 +169,8 @@ impl Plan {
 
     /// The same with something broken.
     pub(crate) fn with(self, broken: Broken) -> Self {
-        Self { broken: Some(broken), ..self }
+        let plan = if broken == Broken::VotesEmpty { self.losing() } else { self };
+        Self { broken: Some(broken), ..plan }
     }
 
     /// A body whose shards are files, with every parity of this shape.

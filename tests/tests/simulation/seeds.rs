@@ -36,6 +36,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     Broken::LyingSyncs,
     Broken::UnkeptFences,
     Broken::AllStable,
+    Broken::VotesEmpty,
 ];
 
 /// Of these, what is noticed soon, with a seed to begin with that does notice it as the code is now.

@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::gateway::Gateway;
 use crate::network::Place;
-use crate::plan::{Plan, Trouble};
+use crate::plan::{Broken, Plan, Trouble};
 use crate::trace::note;
 use crate::world::World;
 
@@ -161,7 +161,8 @@ impl Source {
         let victim = &self.world.nodes[node];
         victim.kill(self.random.random());
         let drive = self.random.random_range(0..victim.drives.len());
-        victim.drives[drive].replace();
+        let hidden = self.world.plan.broken == Some(Broken::VotesEmpty);
+        victim.drives[drive].replace(u32::from(!hidden));
         self.after(long, move |world| world.nodes[node].restart(world));
     }
 

@@ -156,11 +156,12 @@ impl SimulatedDrive {
         (control.powered, control.used) = (true, used);
     }
 
-    /// An empty drive, the next incarnation, takes its place. Whoever had the drive open has it no more.
+    /// An empty drive takes its place, so many incarnations later (with 0 it hides what it has lost). Whoever had the drive
+    /// open has it no more.
     ///
     /// # Panics
     /// If the drive has no identity that can be read.
-    pub fn replace(&self) {
+    pub fn replace(&self, later: u32) {
         self.clear_faults();
         self.restart();
         let lost = super::OpenDrive::simulated(self).expect("a drive in memory says who it is").identity;
@@ -168,7 +169,7 @@ impl SimulatedDrive {
             self.disk.root.forget(&name);
         }
         self.disk.control.lock().used = 0;
-        let identity = DriveIdentity { incarnation: Incarnation(lost.incarnation.0 + 1), ..lost };
+        let identity = DriveIdentity { incarnation: Incarnation(lost.incarnation.0 + later), ..lost };
         identity::write(&self.mount(), &identity).expect("a new drive in memory takes its identity");
     }
 

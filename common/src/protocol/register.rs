@@ -289,7 +289,7 @@ impl Register {
         changed
     }
 
-    fn install(
+    pub(super) fn install(
         &mut self,
         at: &PartitionState,
         (version, tag, state): (&Version, Tag, VersionState),
@@ -319,7 +319,6 @@ impl Register {
     /// Adds the version, or raises its tag (a re-stamp) or its state; lowers neither.
     fn put(&mut self, version: &Version, tag: Tag, state: VersionState) -> bool {
         let mut shard_present = !version.has_shards();
-        let mut acknowledged = SlotSet::default();
         if let Some(at) = self.versions.iter().position(|v| v.version.op == version.op) {
             let held = &mut self.versions[at];
             if tag <= held.tag {
@@ -330,12 +329,13 @@ impl Register {
                 return raise;
             }
             shard_present = held.shard_present;
-            acknowledged = held.acknowledged;
             self.versions.remove(at);
         } else if let Some(at) = self.prepared.iter().position(|op| *op == version.op) {
             self.prepared.swap_remove(at);
             shard_present = true;
         }
+        // Who acknowledged it under a lower tag has not acknowledged this one.
+        let acknowledged = SlotSet::default();
         let entry = SlotVersion { version: version.clone(), tag, state, shard_present, acknowledged };
         let at = self.versions.partition_point(|v| v.tag < tag);
         self.versions.insert(at, entry);

@@ -168,6 +168,7 @@ fn a_restamp_raises_the_tag_of_the_same_op() {
     assert_eq!(register.versions.len(), 1);
     assert_eq!(register.versions[0].tag, tag(3, 0, 9));
     assert_eq!(register.versions[0].state, VersionState::Committed);
+    assert!(register.versions[0].acknowledged.is_empty(), "nobody has acknowledged this tag yet");
     assert!(!register.step(&VOTER, &commit(version(1), tag(3, 0, 9))).changed);
 }
 

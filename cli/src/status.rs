@@ -44,7 +44,7 @@ struct Status {
     tolerance: Tolerance,
     capacity_bytes: u64,
     free_bytes: u64,
-    missing_shards: u64,
+    heal: Heal,
     unstable_versions: u64,
     nodes: Vec<Node>,
     version: String,
@@ -67,6 +67,16 @@ struct Tolerance {
     nodes_for_writes: u64,
     nodes_for_reads: u64,
     warnings: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Heal {
+    missing_shards: u64,
+    owed_registers: u64,
+    complete: bool,
+    shards_per_minute: u64,
+    eta_seconds: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -159,11 +169,7 @@ fn screen(status: &Status) -> String {
         bytes(status.capacity_bytes),
         bytes(status.free_bytes)
     );
-    let _ = writeln!(
-        out,
-        "repair     {} shards known to be missing, {} versions not yet known to be stable\n",
-        status.missing_shards, status.unstable_versions
-    );
+    let _ = writeln!(out, "repair     {}\n", repair(status));
     out.push_str(&nodes_table(&status.nodes));
     let next = next_steps(status);
     if !next.is_empty() {
@@ -189,6 +195,23 @@ fn meaning(status: &Status) -> String {
         }
         _ => format!("{} of {} partitions can be read", quorum.readable, quorum.partitions),
     }
+}
+
+/// What is known to be unfinished, and how long it takes.
+fn repair(status: &Status) -> String {
+    let heal = &status.heal;
+    let mut line = format!(
+        "{} shards known to be missing, {} versions not yet known to be stable, about {} registers owed to slots \
+         that were away",
+        heal.missing_shards, status.unstable_versions, heal.owed_registers
+    );
+    if let Some(seconds) = heal.eta_seconds.filter(|_| heal.missing_shards > 0) {
+        let _ = write!(line, "; {} shards a minute, some {seconds} s to go", heal.shards_per_minute);
+    }
+    if !heal.complete {
+        line.push_str("; still looking for more");
+    }
+    line
 }
 
 fn nodes_table(nodes: &[Node]) -> String {

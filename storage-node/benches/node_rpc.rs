@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use coffer_common::node::{
-    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard,
-    ReadShard, ShardBlock, ShardBlocks, ShardPiece, ShardPieces, SlotAddress, SlotCall, Snapshot,
-    SnapshotKind, partition_of,
+    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
+    OwedRequest, PrepareShard, ReadShard, ShardBlock, ShardBlocks, ShardPiece, ShardPieces, SlotAddress,
+    SlotCall, Snapshot, SnapshotKind, partition_of,
 };
 use coffer_common::protocol::message::{RegisterView, SlotReply, SlotRequest, Version, VersionKind};
 use coffer_common::rpc::{ClusterSecret, NodeSecurity, RemoteNode};
@@ -92,6 +92,10 @@ impl NodeClient for Sink {
 
     async fn hand_over(&self, _: HandOverRequest) -> Result<HandOverPage, NodeError> {
         Err(NodeError::Overloaded)
+    }
+
+    async fn owed(&self, _: OwedRequest) -> Result<OwedPage, NodeError> {
+        Ok(OwedPage::default())
     }
 }
 

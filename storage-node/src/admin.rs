@@ -79,6 +79,8 @@ pub fn record(node: &StorageNode) {
         gauge!("coffer_drive_missing_shards", &labels).set(drive.missing_shards as f64);
         gauge!("coffer_drive_join_partitions", &labels).set(f64::from(drive.join.partitions));
         gauge!("coffer_drive_join_waiting_partitions", &labels).set(f64::from(drive.join.waiting));
+        gauge!("coffer_heal_missing_shards", &labels).set(drive.heal.missing as f64);
+        gauge!("coffer_heal_owed_registers", &labels).set(drive.heal.owed as f64);
         counter!("coffer_drive_journal_records_total", &labels).absolute(drive.journal_sequence);
         if let Some(store) = node.drives().find(|store| store.id() == drive.id) {
             counter!("coffer_drive_journal_syncs_total", &labels).absolute(store.journal_syncs());

@@ -11,6 +11,7 @@ pub mod app;
 pub mod bench;
 pub mod config;
 mod drive;
+pub mod heal;
 mod image;
 mod index;
 pub mod join;

@@ -3,7 +3,7 @@
 //!
 //! Owns: one loop per drive, its pace, and what is counted. Never decides anything: the settler machine does.
 //!
-//! 1. The drive's store knows which registers are due (`store::unsettled`); a drive at rest has none.
+//! 1. The drive's store knows which registers are due (`store::unfinished`); a drive at rest has none.
 //! 2. While fewer than R0 slots of a register's partition are alive nothing can be decided: it is put off without a call.
 //! 3. The machine asks all slots, writes back to M if need be, and has STABLE told to all, this drive included: only
 //!    that takes a register off the list.
@@ -30,7 +30,7 @@ use metrics::counter;
 use tokio::time::Instant;
 
 use crate::node::StorageNode;
-use crate::store::{DriveStore, Unsettled};
+use crate::store::{DriveStore, Task, Unfinished};
 
 /// How often a drive is asked for what is due.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -77,13 +77,13 @@ impl Settling {
     async fn run(&self, store: &Arc<DriveStore>) {
         let mut walked: Option<Instant> = None;
         loop {
-            if store.misses_unsettled() && walked.is_none_or(|at| at.elapsed() >= WALK_PAUSE) {
+            if store.misses_unfinished(Task::Settle) && walked.is_none_or(|at| at.elapsed() >= WALK_PAUSE) {
                 walked = Some(Instant::now());
-                if let Err(error) = store.find_unsettled().await {
+                if let Err(error) = store.find_unfinished(Task::Settle).await {
                     tracing::warn!(drive = %store.id(), %error, "not all unsettled versions are known");
                 }
             }
-            let pause = match store.due_for_settling(BATCH).await {
+            let pause = match store.due(Task::Settle, BATCH).await {
                 Ok(due) => {
                     let full = due.len() == BATCH;
                     futures_util::stream::iter(due)
@@ -100,15 +100,15 @@ impl Settling {
         }
     }
 
-    async fn settle(&self, store: &DriveStore, unsettled: Unsettled) {
+    async fn settle(&self, store: &DriveStore, unsettled: Unfinished) {
         let (address, op) = (unsettled.address, unsettled.op);
         let peers = Peers::of(&self.cluster, address.partition);
         let ours = peers.get(address.slot).is_some_and(|peer| peer.address.drive == address.drive);
-        if !ours || !store.is_unsettled(&unsettled) {
+        if !ours || !store.is_unfinished(Task::Settle, &unsettled) {
             return;
         }
         if peers.alive().len() < peers.geometry.r0() {
-            store.postpone_settling(&unsettled);
+            store.postpone(Task::Settle, &unsettled);
             return;
         }
         let mut target = Target {

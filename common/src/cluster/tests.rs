@@ -7,8 +7,9 @@ use super::*;
 use crate::coordination::{CLUSTER_KEY, Entry, Expected, LocalCoordinator, SnapshotStore};
 use crate::layout::{PartitionRecord, SlotRole};
 use crate::node::{
-    DriveInfo, DriveJoin, DriveState, HandOverPage, HandOverRequest, ListPage, ListRequest, PrepareShard,
-    ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    DriveHeal, DriveInfo, DriveJoin, DriveState, HandOverPage, HandOverRequest, ListPage, ListRequest,
+    OwedPage, OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot,
+    SnapshotKind,
 };
 use crate::protocol::message::SlotReply;
 use crate::types::{BucketId, ClusterId, Epoch, Incarnation, PartitionId, SlotIndex};
@@ -58,6 +59,7 @@ impl NodeClient for Node {
             boot_count: 1,
             journal_sequence: 0,
             join: DriveJoin::default(),
+            heal: DriveHeal::default(),
         });
         Ok(NodeInfo {
             id: self.record.id.clone(),
@@ -79,6 +81,9 @@ impl NodeClient for Node {
         Err(self.lost())
     }
     async fn hand_over(&self, _: HandOverRequest) -> Result<HandOverPage, NodeError> {
+        Err(self.lost())
+    }
+    async fn owed(&self, _: OwedRequest) -> Result<OwedPage, NodeError> {
         Err(self.lost())
     }
 }

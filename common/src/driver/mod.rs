@@ -30,7 +30,7 @@ use crate::cluster::Cluster;
 use crate::coordination::LockGuard;
 use crate::node::{NodeError, PrepareShard, ShardPieces, SlotAddress, SlotCall};
 use crate::protocol::action::{Action, Actions, Lost, Machine, MapEpochs, NoLock, RoundNumber, Timer};
-use crate::protocol::message::{SlotReply, SlotRequest};
+use crate::protocol::message::{SlotReply, SlotRequest, SlotVersion};
 use crate::shutdown::Shutdown;
 use crate::types::{Epoch, OpId, PartitionId, RegisterKey, SlotIndex, SlotSet};
 
@@ -122,6 +122,18 @@ impl Driver {
         let stable = Arc::<StableQueue>::default();
         shutdown.spawn(StableQueue::run(Arc::clone(&stable), cluster.clone(), shutdown.clone()));
         Self { cluster, background: shutdown, stable }
+    }
+
+    /// Has all slots of a register told that a version is STABLE, and who is known to have it; lazily, and lost if too much
+    /// waits.
+    pub fn tell_stable(&self, target: &Target, epoch: Epoch, version: &SlotVersion, acknowledged: SlotSet) {
+        self.stable.push(StableNotice {
+            target: target.clone(),
+            epoch,
+            version: version.version.clone(),
+            tag: version.tag,
+            acknowledged,
+        });
     }
 
     /// Runs the machine to its end, or until `deadline` ends and it gives up.

@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::door::Door;
 use super::{
-    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard,
-    ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
+    OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
 };
 use crate::protocol::message::SlotReply;
 use crate::types::{BucketId, DriveId};
@@ -296,6 +296,14 @@ impl NodeClient for FaultyNode {
         })
         .await
     }
+
+    async fn owed(&self, request: OwedRequest) -> Result<OwedPage, NodeError> {
+        self.suffer_twice(|node| {
+            let request = request.clone();
+            async move { node.owed(request).await }
+        })
+        .await
+    }
 }
 
 #[cfg(test)]
@@ -336,6 +344,9 @@ mod tests {
             Ok(vec![])
         }
         async fn hand_over(&self, _: HandOverRequest) -> Result<HandOverPage, NodeError> {
+            unreachable!()
+        }
+        async fn owed(&self, _: OwedRequest) -> Result<OwedPage, NodeError> {
             unreachable!()
         }
     }

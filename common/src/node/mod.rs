@@ -202,6 +202,43 @@ pub struct HandOverPage {
     pub buckets_position: u64,
 }
 
+/// Asks a node what its slots hold STABLE that other slots are not known to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwedRequest {
+    /// The cluster the caller means.
+    pub cluster: ClusterId,
+    /// The slots that ask; at most one of a partition.
+    pub slots: Vec<(PartitionId, SlotIndex)>,
+    /// Only registers whose encoded key is greater than this; empty for all.
+    pub after: Bytes,
+    /// Most registers to return.
+    pub limit: u32,
+}
+
+/// A register of which a slot is owed something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwedRegister {
+    /// The register.
+    pub register: RegisterKey,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// The partition's epoch at the slot that tells this: what is told is true in that epoch, and may not be in a later.
+    pub epoch: Epoch,
+    /// STABLE versions that the slot has not acknowledged, ascending by tag.
+    pub versions: Vec<SlotVersion>,
+}
+
+/// A page of what a node owes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwedPage {
+    /// In key order; a register may come twice, from two slots of the node.
+    pub registers: Vec<OwedRegister>,
+    /// Where to go on; empty at the end.
+    pub next: Bytes,
+    /// Whether the node knows all that it owes: it does not for some time after a start, or when there is very much.
+    pub complete: bool,
+}
+
 /// The kinds of cluster state that drives keep a copy of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -259,6 +296,9 @@ pub struct DriveInfo {
     /// How far it has come if it has lost its state.
     #[serde(default)]
     pub join: DriveJoin,
+    /// What its catch-up knows and has done.
+    #[serde(default)]
+    pub heal: DriveHeal,
 }
 
 /// How far a drive that has lost its state has come; all zero for others.
@@ -268,6 +308,23 @@ pub struct DriveJoin {
     pub partitions: u32,
     /// Those in which its slot does not vote yet.
     pub waiting: u32,
+}
+
+/// How far a drive's catch-up has come, as far as the drive knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DriveHeal {
+    /// Registers with a version that is not superseded and whose shard is missing here.
+    pub missing: u64,
+    /// Registers of which other slots are not known to have all that is STABLE here.
+    pub owed: u64,
+    /// Whether both are all there are: they are not for some time after a start, or when there are very many.
+    pub complete: bool,
+    /// Shards rebuilt here since the start.
+    pub rebuilt_shards: u64,
+    /// Their bytes.
+    pub rebuilt_bytes: u64,
+    /// How fast, lately.
+    pub shards_per_minute: u64,
 }
 
 /// A drive's health.
@@ -387,6 +444,9 @@ pub trait NodeClient: Send + Sync + 'static {
 
     /// Tells a slot that is joining what this one has promised, a page at a time. Only voters answer.
     async fn hand_over(&self, request: HandOverRequest) -> Result<HandOverPage, NodeError>;
+
+    /// A page of what the node's slots hold STABLE and the asking slots are not known to have (PROTOCOL §3.5).
+    async fn owed(&self, request: OwedRequest) -> Result<OwedPage, NodeError>;
 }
 
 /// The partition of an object key: the top 12 bits of xxh3-128 over (cluster id, bucket id, key).

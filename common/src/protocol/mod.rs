@@ -13,9 +13,11 @@
 //! | [`writer`] | plain writes, without a lock |
 //! | [`fenced`] | conditional writes and read-modify-write, under the lock |
 //! | [`reader`], [`settler`] | strict reads; settling what a dead writer left |
+//! | [`catch_up`] | what a slot that lacks something takes over from others, and what they owe it |
 //! | `simulation` | random schedules of exactly this code, checked for linearizability, and rules broken on purpose |
 
 pub mod action;
+pub mod catch_up;
 pub mod fenced;
 pub mod flaw;
 pub mod join;

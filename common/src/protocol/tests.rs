@@ -33,15 +33,15 @@ struct Stripe {
 
 const GEOMETRY: fn() -> Geometry = || Geometry::new(4);
 
-fn op(number: u64) -> OpId {
+pub(super) fn op(number: u64) -> OpId {
     OpId { session: number, counter: 0 }
 }
 
-fn fence(revision: u64) -> Fence {
+pub(super) fn fence(revision: u64) -> Fence {
     Fence { generation: 0, revision }
 }
 
-fn version(number: u64, k: u8) -> Version {
+pub(super) fn version(number: u64, k: u8) -> Version {
     Version {
         op: op(number),
         kind: if k == 0 { VersionKind::Tombstone } else { VersionKind::Data },
@@ -53,7 +53,7 @@ fn version(number: u64, k: u8) -> Version {
     }
 }
 
-fn slots(mask: u16) -> SlotSet {
+pub(super) fn slots(mask: u16) -> SlotSet {
     SlotSet(mask)
 }
 

@@ -16,8 +16,8 @@ use super::security::NodeSecurity;
 use super::settings::{CALL_TIMEOUT, MAX_MESSAGE_BYTES, PAGE_TIMEOUT};
 use super::status::status_to_error;
 use crate::node::{
-    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard,
-    ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
+    OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
 };
 use crate::proto::storage_v1 as wire;
 use crate::protocol::message::SlotReply;
@@ -132,5 +132,10 @@ impl NodeClient for RemoteNode {
         let request = wire::HandOverRequest::from(request);
         unary(self.bulk.link(), PAGE_TIMEOUT, |mut client| async move { client.hand_over(request).await })
             .await
+    }
+
+    async fn owed(&self, request: OwedRequest) -> Result<OwedPage, NodeError> {
+        let request = wire::OwedRequest::from(request);
+        unary(self.bulk.link(), PAGE_TIMEOUT, |mut client| async move { client.owed(request).await }).await
     }
 }

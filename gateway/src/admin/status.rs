@@ -45,10 +45,48 @@ pub struct Status {
     pub missing_shards: u64,
     /// Versions that are committed but not yet known to be so everywhere.
     pub unstable_versions: u64,
+    /// What is known to be missing, and how it comes back.
+    pub heal: Heal,
     /// The nodes.
     pub nodes: Vec<NodeView>,
     /// The version of this gateway.
     pub version: &'static str,
+}
+
+/// Catch-up as the drives that answer know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Heal {
+    /// Registers with a version that is not superseded and whose shard is missing on some drive.
+    pub missing_shards: u64,
+    /// About how many registers are owed to slots that did not take part: each is known to all other slots.
+    pub owed_registers: u64,
+    /// Whether every drive knows all of its own.
+    pub complete: bool,
+    /// Shards rebuilt since the nodes started.
+    pub rebuilt_shards: u64,
+    /// Their bytes.
+    pub rebuilt_bytes: u64,
+    /// How fast, lately.
+    pub shards_per_minute: u64,
+    /// How long the missing shards take at that rate; `None` if nothing is being rebuilt.
+    pub eta_seconds: Option<u64>,
+}
+
+impl Heal {
+    fn of<'a>(drives: impl Iterator<Item = &'a DriveInfo>, n: u8) -> Self {
+        let mut sum = Self { complete: true, ..Self::default() };
+        for heal in drives.map(|drive| &drive.heal) {
+            sum.missing_shards += heal.missing;
+            sum.owed_registers += heal.owed;
+            sum.complete &= heal.complete;
+            sum.rebuilt_shards += heal.rebuilt_shards;
+            sum.rebuilt_bytes += heal.rebuilt_bytes;
+            sum.shards_per_minute += heal.shards_per_minute;
+        }
+        sum.owed_registers = sum.owed_registers.div_ceil(u64::from(n).saturating_sub(1).max(1));
+        sum.eta_seconds = (sum.missing_shards * 60).checked_div(sum.shards_per_minute);
+        sum
+    }
 }
 
 /// A node in [`Status`].
@@ -87,6 +125,7 @@ impl Status {
             capacity_bytes: drives().map(|drive| drive.capacity_bytes).sum(),
             free_bytes: drives().map(|drive| drive.free_bytes).sum(),
             missing_shards: drives().map(|drive| drive.missing_shards).sum(),
+            heal: Heal::of(drives(), map.layout.n()),
             unstable_versions: drives().map(|drive| drive.unstable).sum(),
             quorum,
             nodes,
@@ -123,5 +162,38 @@ impl From<NodeStatus> for NodeView {
             clock_ahead_ms: node.clock_ahead_ms,
             drives,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_common::node::{DriveHeal, DriveJoin};
+    use coffer_common::types::{DriveId, Incarnation};
+
+    use super::*;
+
+    #[test]
+    fn what_three_slots_owe_to_the_fourth_is_counted_once() {
+        let drive = |missing, owed, shards_per_minute| DriveInfo {
+            id: DriveId(1),
+            incarnation: Incarnation(0),
+            path: String::new(),
+            state: DriveState::Online,
+            reason: String::new(),
+            capacity_bytes: 0,
+            free_bytes: 0,
+            registers: 0,
+            unstable: 0,
+            missing_shards: 0,
+            boot_count: 0,
+            journal_sequence: 0,
+            join: DriveJoin::default(),
+            heal: DriveHeal { missing, owed, shards_per_minute, complete: true, ..DriveHeal::default() },
+        };
+        let drives = [drive(0, 100, 0), drive(0, 100, 0), drive(0, 99, 0), drive(50, 0, 100)];
+        let heal = Heal::of(drives.iter(), 4);
+        assert_eq!((heal.missing_shards, heal.owed_registers, heal.complete), (50, 100, true));
+        assert_eq!(heal.eta_seconds, Some(30));
+        assert_eq!(Heal::of(drives[..3].iter(), 4).eta_seconds, None, "nothing is being rebuilt");
     }
 }

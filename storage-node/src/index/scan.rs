@@ -12,7 +12,7 @@ use bytes::Bytes;
 use redb::{AccessGuard, Range, ReadableDatabase};
 
 use super::layers::Held;
-use super::{Index, IndexError, REGISTERS, split_value};
+use super::{Index, IndexError, REGISTERS, decode_value, split_value};
 use crate::image::{Entry, Listed, decode_listed};
 
 /// Registers taken from the layers at a time.
@@ -49,6 +49,14 @@ impl Found {
         match self {
             Self::Recent(entry) => &entry.key,
             Self::Row((key, _)) => key.value(),
+        }
+    }
+
+    /// The register.
+    pub(crate) fn entry(&self) -> Result<Arc<Entry>, IndexError> {
+        match self {
+            Self::Recent(entry) => Ok(Arc::clone(entry)),
+            Self::Row((_, value)) => decode_value(value.value()).map(Arc::new),
         }
     }
 

@@ -121,6 +121,7 @@ mod tests {
             boot_count,
             journal_sequence,
             join: DriveJoin::default(),
+            heal: coffer_common::node::DriveHeal::default(),
         }
     }
 

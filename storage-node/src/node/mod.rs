@@ -6,6 +6,7 @@
 
 mod list;
 mod open;
+mod owed;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,8 @@ use coffer_common::blocking;
 use coffer_common::limits::PROTOCOL_VERSION;
 use coffer_common::node::{
     DriveInfo, HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo,
-    PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    OwedPage, OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot,
+    SnapshotKind,
 };
 use coffer_common::protocol::message::SlotReply;
 use coffer_common::time::UnixMillis;
@@ -173,5 +175,9 @@ impl NodeClient for StorageNode {
 
     async fn hand_over(&self, request: HandOverRequest) -> Result<HandOverPage, NodeError> {
         self.drive(request.address.drive)?.hand_over(request).await
+    }
+
+    async fn owed(&self, request: OwedRequest) -> Result<OwedPage, NodeError> {
+        self.owed_merged(request).await
     }
 }

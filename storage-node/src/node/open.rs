@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coffer_common::blocking;
-use coffer_common::node::{DriveInfo, DriveJoin, DriveState};
+use coffer_common::node::{DriveHeal, DriveInfo, DriveJoin, DriveState};
 use coffer_common::types::{ClusterId, DriveId, Incarnation, NodeId};
 
 use super::{NodeConfig, StorageNode};
@@ -182,5 +182,6 @@ fn broken_drive(path: &Path, id: Option<DriveId>, reason: &dyn std::fmt::Display
         boot_count: 0,
         journal_sequence: 0,
         join: DriveJoin::default(),
+        heal: DriveHeal::default(),
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use coffer_common::node::{HandOverRequest, ListRequest, NodeClient, NodeError, ReadShard, Snapshot};
+use coffer_common::node::{
+    HandOverRequest, ListRequest, NodeClient, NodeError, OwedRequest, ReadShard, Snapshot,
+};
 use coffer_common::proto::storage_v1 as wire;
 use coffer_common::rpc::convert::{Malformed, snapshot_kind_from_wire};
 use coffer_common::rpc::error_to_status;
@@ -107,6 +109,15 @@ impl wire::storage_node_server::StorageNode for Service {
     ) -> Result<Response<wire::HandOverResponse>, Status> {
         let request = HandOverRequest::try_from(request.into_inner()).map_err(malformed)?;
         let page = self.node.hand_over(request).await.map_err(error_to_status)?;
+        Ok(Response::new(page.into()))
+    }
+
+    async fn owed(
+        &self,
+        request: Request<wire::OwedRequest>,
+    ) -> Result<Response<wire::OwedResponse>, Status> {
+        let request = OwedRequest::try_from(request.into_inner()).map_err(malformed)?;
+        let page = self.node.owed(request).await.map_err(error_to_status)?;
         Ok(Response::new(page.into()))
     }
 }

@@ -7,6 +7,8 @@
 //!    not done so before: who made them may have died before that, or not have come to it yet.
 //! 2. Only then a register's record in the journal names it; before that nobody sees it.
 //! 3. A file that no register names, and that is not being received, is swept.
+//! 4. A damaged file is set aside under a name of its own when a whole one is written in its place, until its op is of no
+//!    use to any register.
 
 use std::collections::HashSet;
 use std::io;
@@ -19,6 +21,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::drive::{DriveFile, DriveIo};
 
 const FOLDER: &str = "shards";
+/// Ends the name of a file that was set aside.
+const DAMAGED: &str = ".damaged";
 
 /// The shard files of one drive.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub(crate) struct FoundFile {
     pub(crate) op: OpId,
     /// The slot in its name.
     pub(crate) slot: SlotIndex,
+    /// Whether it was set aside.
+    pub(crate) damaged: bool,
     /// Time since it was last written to.
     pub(crate) age: std::time::Duration,
 }
@@ -84,14 +90,36 @@ impl ShardFiles {
         self.io.remove(&path(op, slot))
     }
 
-    /// Visits every shard file.
+    /// Sets the file of a shard aside, and leaves its name free. One that was set aside before stays: what lies in its place
+    /// since then was never finished.
+    pub(crate) fn set_aside(&self, op: OpId, slot: SlotIndex) -> io::Result<()> {
+        let path = path(op, slot);
+        let aside = format!("{path}{DAMAGED}");
+        match self.io.open(&aside) {
+            Ok(_) => Ok(()),
+            Err(_) => self.io.rename(&path, &aside),
+        }
+    }
+
+    /// Undoes [`Self::set_aside`].
+    pub(crate) fn put_back(&self, op: OpId, slot: SlotIndex) -> io::Result<()> {
+        let path = path(op, slot);
+        self.io.rename(&format!("{path}{DAMAGED}"), &path)
+    }
+
+    /// Removes a file that was set aside.
+    pub(crate) fn remove_damaged(&self, op: OpId, slot: SlotIndex) -> io::Result<()> {
+        self.io.remove(&format!("{}{DAMAGED}", path(op, slot)))
+    }
+
+    /// Visits every shard file, also those that were set aside.
     pub(crate) fn visit(&self, mut visit: impl FnMut(FoundFile) -> io::Result<()>) -> io::Result<()> {
         for upper in self.io.list(FOLDER)?.into_iter().filter(|item| item.is_dir) {
             let upper = format!("{FOLDER}/{}", upper.name);
             for lower in self.io.list(&upper)?.into_iter().filter(|item| item.is_dir) {
                 for item in self.io.list(&format!("{upper}/{}", lower.name))? {
-                    if let Some((op, slot)) = parse_name(&item.name) {
-                        visit(FoundFile { op, slot, age: item.age })?;
+                    if let Some((op, slot, damaged)) = parse_name(&item.name) {
+                        visit(FoundFile { op, slot, damaged, age: item.age })?;
                     }
                 }
             }
@@ -110,10 +138,11 @@ fn path(op: OpId, slot: SlotIndex) -> String {
     format!("{}/{:032x}-{}", folders(op).1, u128::from_be_bytes(op.to_bytes()), slot.0)
 }
 
-fn parse_name(name: &str) -> Option<(OpId, SlotIndex)> {
+fn parse_name(name: &str) -> Option<(OpId, SlotIndex, bool)> {
+    let (name, damaged) = name.strip_suffix(DAMAGED).map_or((name, false), |name| (name, true));
     let (op, slot) = name.split_once('-')?;
     let op = (op.len() == 32).then(|| u128::from_str_radix(op, 16).ok())??;
-    Some((OpId::from_bytes(op.to_be_bytes()), SlotIndex(slot.parse().ok()?)))
+    Some((OpId::from_bytes(op.to_be_bytes()), SlotIndex(slot.parse().ok()?), damaged))
 }
 
 #[cfg(test)]

@@ -308,7 +308,10 @@ impl DriveStore {
             name[16] = file.slot.0;
             let owner = self.index.file_owner(&name).map_err(std::io::Error::other)?;
             if owner.is_none() {
-                self.files.remove(file.op, file.slot)?;
+                match file.damaged {
+                    true => self.files.remove_damaged(file.op, file.slot)?,
+                    false => self.files.remove(file.op, file.slot)?,
+                }
                 removed += 1;
             }
             Ok(())

@@ -11,7 +11,7 @@
 //! 4. Without any lock: wait until the record, or, if nothing changed, the last record of the register, is durable.
 //!    Only then reply. So no reply ever shows a state that a crash could take back.
 //!
-//! Lock order: register → [`slots::Slots`] → journal tail → index layers; the unsettled set after the register alone. None is held across an await or any I/O.
+//! Lock order: register → [`slots::Slots`] → journal tail → index layers; the sets of what is unfinished and owed after the register alone. None is held across an await or any I/O.
 //! **Failure.** A failed write or sync, and an index that is damaged while it is in use, poison the drive: all waiters and all later requests are answered
 //! `DriveUnavailable`, and the state in memory, which may be ahead of the drive, is never shown again.
 
@@ -19,14 +19,16 @@ mod background;
 mod call;
 mod compact;
 mod hand_over;
+mod install;
 mod list;
 mod mutate;
+mod owed;
 mod read;
 mod receive;
 mod slots;
 #[cfg(test)]
 pub(crate) mod tests;
-mod unsettled;
+mod unfinished;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -40,11 +42,14 @@ use coffer_common::types::{ClusterId, DriveId, Incarnation, OpId};
 use parking_lot::Mutex;
 
 pub(crate) use background::Background;
+pub(crate) use install::RebuiltShard;
 pub(crate) use list::{DriveItem, DriveList};
-pub(crate) use unsettled::Unsettled;
+pub(crate) use unfinished::{Task, Unfinished};
 
+use self::install::Rebuilt;
+use self::owed::OwedSet;
 use self::slots::Slots;
-use self::unsettled::UnsettledSet;
+use self::unfinished::UnfinishedSet;
 use crate::drive::{Health, IoPool, OpenDrive, PoolError};
 use crate::image::{Census, StateKey, decode_entry, decode_forget};
 use crate::index::{Index, IndexError, StateRow};
@@ -81,7 +86,9 @@ pub struct DriveStore {
     register_locks: Box<[Mutex<()>]>,
     slots: Slots,
     census: LiveCensus,
-    unsettled: UnsettledSet,
+    unfinished: UnfinishedSet,
+    owed: OwedSet,
+    rebuilt: Rebuilt,
     /// Ops whose shard files are being written.
     receiving: Mutex<HashSet<OpId>>,
     /// Partitions in which the drive has a slot, and those whose slot does not vote yet; 0 if nothing was ever lost.
@@ -141,7 +148,9 @@ impl DriveStore {
             register_locks: (0..REGISTER_LOCKS).map(|_| Mutex::default()).collect(),
             slots,
             census,
-            unsettled: UnsettledSet::default(),
+            unfinished: UnfinishedSet::default(),
+            owed: OwedSet::default(),
+            rebuilt: Rebuilt::default(),
             receiving: Mutex::default(),
             joining,
         }))
@@ -194,6 +203,7 @@ impl DriveStore {
                 partitions: self.joining.0.load(Ordering::Relaxed),
                 waiting: self.joining.1.load(Ordering::Relaxed),
             },
+            heal: self.heal_info(),
         }
     }
 

@@ -169,7 +169,8 @@ impl DriveStore {
         settle_waiting(&mut new, now);
         let entry = self.append_entry(new, change.shard.as_ref())?;
         self.census.add(old.census(), entry.census());
-        self.unsettled.follow(&old, &entry);
+        self.unfinished.follow(&old, &entry);
+        self.owed.follow(&old, &entry);
         let sequence = entry.sequence.max(partition_sequence).max(bucket_sequence);
         Ok(Changed::Done { result, entry, sequence, dropped_files })
     }

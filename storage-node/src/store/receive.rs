@@ -3,7 +3,10 @@
 //! 1. Refuse early what would be refused at the end; claim the op, so that it is received once at a time.
 //! 2. Write each piece at its place and verify it on the drive's threads, in the same step.
 //! 3. At the end: whole and bound to this slot, then synced, then its folder.
-//! 4. PREPARE on the register, with the file as the shard's place.
+//! 4. PREPARE (or INSTALL) on the register, with the file as the shard's place.
+//!
+//! A damaged file of the same shard is set aside in step 2, and put back if no new one takes its place: its other blocks
+//! may still be of use.
 //!
 //! **Cancellation.** Dropped before step 4, or without [`ShardPiece::End`], the file is removed. From step 4 on it stays:
 //! either the register names it, or the sweep finds it.
@@ -12,11 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use coffer_common::node::{NodeError, PrepareShard, ShardPiece, ShardPieces};
+use coffer_common::node::{NodeError, PrepareShard, ShardPiece, ShardPieces, SlotAddress};
 use coffer_common::protocol::message::{Refusal, SlotReply};
-use coffer_common::protocol::slot::{self, Caller};
+use coffer_common::protocol::slot::{self, Caller, Served, Slot};
 use coffer_common::shard::{self, ShardId, Verifier};
-use coffer_common::types::{OpId, SlotIndex};
+use coffer_common::types::{BucketId, OpId, SlotIndex};
 
 use super::DriveStore;
 use super::mutate::{Change, NewShard};
@@ -31,13 +34,21 @@ struct Receiving {
     op: OpId,
     slot: SlotIndex,
     created: AtomicBool,
+    /// Whether a damaged file was set aside for this one.
+    replaces: AtomicBool,
 }
 
 impl Receiving {
     /// Removes the file if it was not given away, and ends the claim on the op.
-    fn clean(store: &DriveStore, op: OpId, slot: SlotIndex, created: bool) {
+    fn clean(store: &DriveStore, (op, slot): (OpId, SlotIndex), created: bool, replaces: bool) {
         if created {
             store.remove_files(&[op], slot);
+        }
+        if created
+            && replaces
+            && let Err(error) = store.files.put_back(op, slot)
+        {
+            tracing::warn!(drive = %store.id, %op, %error, "a damaged shard file was not put back");
         }
         store.receiving.lock().remove(&op);
     }
@@ -49,23 +60,24 @@ impl Receiving {
 
     /// Cleans up before the caller is answered, so that it may try again at once.
     async fn close(self: Arc<Self>) {
-        let (op, slot) = (self.op, self.slot);
+        let (file, replaces) = ((self.op, self.slot), self.replaces.load(Ordering::Acquire));
         if self.created.swap(false, Ordering::AcqRel) {
             // A full queue: dropping the claim below is all that is left to do, the sweep finds the file.
-            let _ = self.store.run(move |store| Self::clean(store, op, slot, true)).await;
+            let _ = self.store.run(move |store| Self::clean(store, file, true, replaces)).await;
         }
     }
 }
 
 impl Drop for Receiving {
     fn drop(&mut self) {
+        let file = (self.op, self.slot);
         if *self.created.get_mut() {
-            let (store, op, slot) = (Arc::clone(&self.store), self.op, self.slot);
-            if self.store.pool.submit(move || Self::clean(&store, op, slot, true)).is_ok() {
+            let (store, replaces) = (Arc::clone(&self.store), *self.replaces.get_mut());
+            if self.store.pool.submit(move || Self::clean(&store, file, true, replaces)).is_ok() {
                 return;
             }
         }
-        Self::clean(&self.store, self.op, self.slot, false);
+        Self::clean(&self.store, file, false, false);
     }
 }
 
@@ -98,14 +110,28 @@ impl DriveStore {
         if self.health.is_full() {
             return Ok(SlotReply::Refused(Refusal::Full));
         }
-        let (op, slot) = (header.op, header.address.slot);
-        let key = Bytes::from(header.register.encode());
+        let (op, key) = (header.op, Bytes::from(header.register.encode()));
+        let caller = Caller { epoch: header.address.epoch, bucket_revision: header.bucket_revision };
+        let (place, bucket) = ((&header.address, &key, op), Some(header.register.bucket));
+        self.receive_shard(place, bucket, pieces, |slot| slot::serve_shard(slot, caller, op)).await
+    }
+
+    /// Receives a large shard, then lets `step` have its way with the register.
+    pub(super) async fn receive_shard(
+        self: &Arc<Self>,
+        (address, key, op): (&SlotAddress, &Bytes, OpId),
+        bucket: Option<BucketId>,
+        pieces: ShardPieces,
+        step: impl Fn(Slot<'_>) -> Served + Send,
+    ) -> Result<SlotReply, NodeError> {
+        let slot = address.slot;
         if !self.receiving.lock().insert(op) {
             return Err(NodeError::Invalid(format!("op {op} is being received already")));
         }
-        let created = AtomicBool::new(false);
-        let receiving = Arc::new(Receiving { store: Arc::clone(self), op, slot, created });
-        let result = self.receive(&receiving, header, &key, pieces).await;
+        let (created, replaces) = (AtomicBool::new(false), AtomicBool::new(false));
+        let receiving = Arc::new(Receiving { store: Arc::clone(self), op, slot, created, replaces });
+        let change = Change { key, address, bucket, shard: None };
+        let result = self.receive(&receiving, change, pieces, step).await;
         receiving.close().await;
         result
     }
@@ -114,16 +140,17 @@ impl DriveStore {
     async fn receive(
         self: &Arc<Self>,
         receiving: &Arc<Receiving>,
-        header: PrepareShard,
-        key: &Bytes,
+        mut change: Change<'_>,
         pieces: ShardPieces,
+        step: impl Fn(Slot<'_>) -> Served + Send,
     ) -> Result<SlotReply, NodeError> {
         let op = receiving.op;
-        let known = self.load(key).await?.entry().is_some_and(|entry| entry.holds_shard(op));
-        let mut shard = None;
+        let loaded = self.load(change.key).await?;
+        let known = loaded.entry().is_some_and(|entry| entry.holds_shard(op));
+        let damaged = loaded.entry().is_some_and(|entry| entry.shard(op).is_some());
         if !known {
-            match self.write_file(receiving, pieces).await {
-                Ok(len) => shard = Some(NewShard::File(op, len)),
+            match self.write_file(receiving, damaged, pieces).await {
+                Ok(len) => change.shard = Some(NewShard::File(op, len)),
                 Err(WriteError::Full) => {
                     self.health.set_full();
                     return Ok(SlotReply::Refused(Refusal::Full));
@@ -133,19 +160,18 @@ impl DriveStore {
             }
         }
         receiving.set_created(false);
-        let wrote = shard.is_some();
-        let bucket = Some(header.register.bucket);
-        let change = Change { key, address: &header.address, bucket, shard };
-        let caller = Caller { epoch: header.address.epoch, bucket_revision: header.bucket_revision };
-        let (reply, entry) = self.change(&change, |slot| slot::serve_shard(slot, caller, op)).await?;
+        let wrote = change.shard.is_some();
+        let (reply, entry) = self.change(&change, step).await?;
         receiving.set_created(wrote && entry.is_none_or(|entry| entry.shard(op).is_none()));
         Ok(reply)
     }
 
-    /// Writes the pieces to the op's file, verified and durable. Returns the encoded length.
+    /// Writes the pieces to the op's file, verified and durable; a `damaged` one is set aside first. Returns the encoded
+    /// length.
     async fn write_file(
         self: &Arc<Self>,
         receiving: &Arc<Receiving>,
+        damaged: bool,
         mut pieces: ShardPieces,
     ) -> Result<u64, WriteError> {
         let (op, slot) = (receiving.op, receiving.slot);
@@ -153,6 +179,10 @@ impl DriveStore {
         // A caller that leaves now must not have the file removed before it is made: the claim ends with the job.
         let claim = Arc::clone(receiving);
         let create = move |store: &Self| {
+            if damaged {
+                let set_aside = store.files.set_aside(op, slot);
+                claim.replaces.store(set_aside.is_ok(), Ordering::Release);
+            }
             let file = store.files.create(op, slot);
             drop(claim);
             file

@@ -5,9 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use coffer_common::limits::SETTLE_AFTER;
 use coffer_common::node::{
-    DriveState, NodeError, PrepareShard, ReadShard, ShardPiece, SlotAddress, SlotCall, Snapshot,
+    DriveState, NodeError, PrepareShard, ReadShard, ShardPiece, ShardPieces, SlotAddress, SlotCall, Snapshot,
     SnapshotKind, partition_of,
 };
+use coffer_common::protocol::catch_up::Install;
 use coffer_common::protocol::message::{Refusal, SlotReply, SlotRequest, Version, VersionKind};
 use coffer_common::protocol::register::{PartitionState, Register};
 use coffer_common::shard::ShardHeader;
@@ -19,13 +20,14 @@ use coffer_common::types::{
 use proptest::prelude::*;
 
 use self::model::data;
-use super::DriveStore;
 use super::background::Background;
+use super::{DriveStore, RebuiltShard, Task};
 use crate::drive::{Call, Effect, Fault, OpenDrive, SimulatedDrive, When};
 
 mod crashes;
 mod damage;
 mod hand_over;
+mod heal;
 mod model;
 mod restarts;
 mod view;
@@ -173,19 +175,34 @@ impl Bench {
 
     /// Prepares a shard that comes in pieces.
     async fn stream(&self, key: &RegisterKey, op: OpId, shard: Bytes) -> Result<SlotReply, NodeError> {
-        let (sender, pieces) = tokio::sync::mpsc::channel(4);
-        let half = shard.len() / 2;
-        sender.send(ShardPiece::Data(shard.slice(..half))).await.unwrap();
-        sender.send(ShardPiece::Data(shard.slice(half..))).await.unwrap();
-        sender.send(ShardPiece::End).await.unwrap();
         let header = PrepareShard {
             address: self.address(key),
             register: key.clone(),
             bucket_revision: self.bucket_revision(key),
             op,
         };
-        self.store().prepare_shard(header, pieces).await
+        self.store().prepare_shard(header, pieces_of(shard)).await
     }
+
+    /// Installs a rebuilt shard that comes in pieces.
+    async fn install(
+        &self,
+        key: &RegisterKey,
+        install: &Install,
+        shard: Bytes,
+    ) -> Result<SlotReply, NodeError> {
+        let shard = RebuiltShard::Stream(pieces_of(shard));
+        self.store().install((self.address(key), key), install, shard).await
+    }
+}
+
+fn pieces_of(shard: Bytes) -> ShardPieces {
+    let (sender, pieces) = tokio::sync::mpsc::channel(4);
+    let half = shard.len() / 2;
+    let parts =
+        [ShardPiece::Data(shard.slice(..half)), ShardPiece::Data(shard.slice(half..)), ShardPiece::End];
+    parts.into_iter().for_each(|part| sender.try_send(part).unwrap());
+    pieces
 }
 
 fn object(key: &str) -> RegisterKey {
@@ -248,18 +265,18 @@ async fn unsettled_registers_are_known_again_after_a_start_and_due_once_at_a_tim
             bench.store().apply(true);
         }
         bench.reopen();
-        assert!(bench.store().misses_unsettled());
-        bench.store().find_unsettled().await.unwrap();
-        assert!(!bench.store().misses_unsettled());
-        assert_eq!(bench.store().due_for_settling(10).await.unwrap(), []);
+        assert!(bench.store().misses_unfinished(Task::Settle));
+        bench.store().find_unfinished(Task::Settle).await.unwrap();
+        assert!(!bench.store().misses_unfinished(Task::Settle));
+        assert_eq!(bench.store().due(Task::Settle, 10).await.unwrap(), []);
         tokio::time::sleep(SETTLE_AFTER + Duration::from_millis(50)).await;
-        let due = bench.store().due_for_settling(10).await.unwrap();
+        let due = bench.store().due(Task::Settle, 10).await.unwrap();
         assert_eq!(
             due.iter().map(|due| (&due.register, due.op)).collect::<Vec<_>>(),
             [(&object("open"), op(1))]
         );
-        assert!(bench.store().is_unsettled(&due[0]));
-        assert_eq!(bench.store().due_for_settling(10).await.unwrap(), []);
+        assert!(bench.store().is_unfinished(Task::Settle, &due[0]));
+        assert_eq!(bench.store().due(Task::Settle, 10).await.unwrap(), []);
     }
     let (version, tag) = (version(1, 0), tag(1));
     bench
@@ -267,7 +284,7 @@ async fn unsettled_registers_are_known_again_after_a_start_and_due_once_at_a_tim
         .await
         .unwrap();
     assert_eq!(bench.store().info().unstable, 0);
-    let left = bench.store().due_for_settling(10).await.unwrap();
+    let left = bench.store().due(Task::Settle, 10).await.unwrap();
     assert_eq!(left, []);
 }
 

@@ -29,7 +29,9 @@ impl Store {
     }
 
     fn files(&self) -> BTreeSet<PathBuf> {
-        self.server.drives().iter().flat_map(|drive| shard_paths(drive)).collect()
+        let set_aside = |path: &PathBuf| path.extension().is_some_and(|end| end == "damaged");
+        let files = self.server.drives();
+        files.iter().flat_map(|drive| shard_paths(drive)).filter(|path| !set_aside(path)).collect()
     }
 
     /// Writes an object; where its shards lie, in the order of the drives.
@@ -50,13 +52,42 @@ impl Store {
         assert!(self.bucket.get(key).await == Ok(body(key, round, SIZE)), "{key}: {what}");
     }
 
-    /// Refused or broken off, and still known.
-    async fn assert_unreadable(&self, key: &str, what: &str) {
-        let got = self.bucket.get(key).await.map(|bytes| bytes.len());
-        assert!(matches!(got, Err(0 | 503)), "{key} with {what} on three of four drives: {got:?}");
+    /// Spoils shards of an object on one drive more at a time: it is whole with two of them, and with three refused or
+    /// broken off, and still known. What was found damaged comes back after a while, so all so far are spoiled each time,
+    /// until nothing is left to make them from.
+    async fn degrade(
+        &self,
+        key: &str,
+        round: usize,
+        what: &str,
+        spoil: impl Fn(usize) -> Result<()>,
+    ) -> Result<()> {
+        for drives in 1..=2 {
+            spoil(drives)?;
+            self.assert_whole(key, round, what).await;
+        }
+        let unreadable = || async {
+            spoil(3).expect("files that can be written");
+            match self.bucket.get(key).await {
+                Ok(bytes) => {
+                    assert!(bytes == body(key, round, SIZE), "{key}: {what}");
+                    false
+                }
+                Err(status) => {
+                    assert!(matches!(status, 0 | 503), "{key} with {what} on three of four drives: {status}");
+                    true
+                }
+            }
+        };
+        wait_for("nothing to be left", Duration::from_secs(60), unreadable).await?;
         let keys = self.bucket.keys().await.expect("a listing");
         assert!(keys.iter().any(|listed| listed == key), "{key} is listed");
+        Ok(())
     }
+}
+
+fn read_all(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>> {
+    Ok(paths.iter().map(fs::read).collect::<Result<_, _>>()?)
 }
 
 fn flip(path: &Path, at: impl Fn(usize) -> usize) -> Result<()> {
@@ -69,7 +100,7 @@ fn flip(path: &Path, at: impl Fn(usize) -> usize) -> Result<()> {
 
 fn write_over(path: &Path, bytes: &[u8]) -> Result<()> {
     use std::io::Write as _;
-    Ok(fs::OpenOptions::new().write(true).truncate(true).open(path)?.write_all(bytes)?)
+    Ok(fs::OpenOptions::new().create(true).write(true).truncate(true).open(path)?.write_all(bytes)?)
 }
 
 type Damage = (&'static str, fn(&Path) -> Result<()>);
@@ -96,16 +127,20 @@ async fn damaged_shards_cost_redundancy_and_never_a_wrong_byte() -> Result<()> {
     let store = Store::start().await?;
     for (number, (what, damage)) in DAMAGES.iter().enumerate() {
         let key = format!("damaged/{number}");
-        let shards = store.put(&key, 1).await?;
-        damage(&shards[number % 4])?;
-        store.assert_whole(&key, 1, what).await;
-        damage(&shards[(number + 1) % 4])?;
-        store.assert_whole(&key, 1, what).await;
-        damage(&shards[(number + 2) % 4])?;
-        store.assert_unreadable(&key, what).await;
-        for shard in &shards {
-            ensure!(shard.exists(), "{what}: nothing is deleted because it is damaged");
-        }
+        let mut shards = store.put(&key, 1).await?;
+        shards.rotate_left(number % 4);
+        let whole = read_all(&shards)?;
+        let spoil = |drives| {
+            shards.iter().zip(&whole).take(drives).try_for_each(|(shard, whole)| {
+                write_over(shard, whole)?;
+                damage(shard)
+            })
+        };
+        store.degrade(&key, 1, what, spoil).await?;
+        // A try at healing that fails puts back what it set aside.
+        let all = || async { shards.iter().all(|shard| shard.exists()) };
+        wait_for("every file: nothing is deleted because it is damaged", Duration::from_secs(30), all)
+            .await?;
     }
     Ok(())
 }
@@ -115,38 +150,24 @@ async fn valid_shards_in_a_wrong_place_are_not_taken_for_the_right_ones() -> Res
     let _alone = ONE_AT_A_TIME.lock().await;
     let store = Store::start().await?;
     // Those of another object, each way round.
-    let (one, other) = (store.put("one", 1).await?, store.put("other", 1).await?);
-    for drive in 0..3 {
-        let (a, b) = (fs::read(&one[drive])?, fs::read(&other[drive])?);
-        write_over(&one[drive], &b)?;
-        write_over(&other[drive], &a)?;
-        for key in ["one", "other"] {
-            match drive {
-                0 | 1 => store.assert_whole(key, 1, "another object's shard").await,
-                _ => store.assert_unreadable(key, "another object's shard").await,
-            }
-        }
+    let places = [store.put("one", 1).await?, store.put("other", 1).await?];
+    let shards = [read_all(&places[0])?, read_all(&places[1])?];
+    for (key, own) in [("one", 0), ("other", 1)] {
+        let spoil = |drives| {
+            (0..drives).try_for_each(|drive| write_over(&places[own][drive], &shards[1 - own][drive]))
+        };
+        store.degrade(key, 1, "another object's shard", spoil).await?;
     }
     // Those of another drive.
-    let shards = store.put("index", 1).await?;
-    for drive in 1..4 {
-        write_over(&shards[drive], &fs::read(&shards[0])?)?;
-        match drive {
-            1 | 2 => store.assert_whole("index", 1, "another drive's shard").await,
-            _ => store.assert_unreadable("index", "another drive's shard").await,
-        }
-    }
+    let places = store.put("index", 1).await?;
+    let first = fs::read(&places[0])?;
+    let spoil = |drives: usize| places[1..=drives].iter().try_for_each(|place| write_over(place, &first));
+    store.degrade("index", 1, "another drive's shard", spoil).await?;
     // Those of an older version.
-    let old: Vec<_> = store.put("version", 1).await?.iter().map(fs::read).collect::<Result<_, _>>()?;
-    let new = store.put("version", 2).await?;
-    for drive in 0..3 {
-        write_over(&new[drive], &old[drive])?;
-        match drive {
-            0 | 1 => store.assert_whole("version", 2, "an older version's shard").await,
-            _ => store.assert_unreadable("version", "an older version's shard").await,
-        }
-    }
-    Ok(())
+    let old = read_all(&store.put("version", 1).await?)?;
+    let places = store.put("version", 2).await?;
+    let spoil = |drives| (0..drives).try_for_each(|drive| write_over(&places[drive], &old[drive]));
+    store.degrade("version", 2, "an older version's shard", spoil).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,8 +10,8 @@ use coffer_common::cluster::{Cluster, ClusterOptions, DriveRecord, NodeRecord, f
 use coffer_common::coordination::{Coordinator, Expected, LocalCoordinator, SnapshotStore};
 use coffer_common::layout::ParitySettings;
 use coffer_common::node::{
-    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard,
-    ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
+    OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
 };
 use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::shutdown::Shutdown;
@@ -163,6 +163,11 @@ impl NodeClient for Gate {
     async fn hand_over(&self, request: HandOverRequest) -> Result<HandOverPage, NodeError> {
         self.check()?;
         self.inner.hand_over(request).await
+    }
+
+    async fn owed(&self, request: OwedRequest) -> Result<OwedPage, NodeError> {
+        self.check()?;
+        self.inner.owed(request).await
     }
 }
 

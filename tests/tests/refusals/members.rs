@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use coffer_common::cluster::{LiveRecord, NodeRecord, PROTOCOL_VERSION, live_key, node_key};
 use coffer_common::coordination::{Coordinator, EtcdCoordinator, EtcdOptions, Expected};
 use coffer_common::node::{
-    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, PrepareShard,
-    ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
+    OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
 };
 use coffer_common::protocol::message::SlotReply;
 use coffer_common::rpc::{ClusterSecret, NodeSecurity};
@@ -78,6 +78,10 @@ impl NodeClient for Teller {
 
     async fn hand_over(&self, _: HandOverRequest) -> Result<HandOverPage, NodeError> {
         Err(NodeError::Overloaded)
+    }
+
+    async fn owed(&self, _: OwedRequest) -> Result<OwedPage, NodeError> {
+        Ok(OwedPage::default())
     }
 }
 

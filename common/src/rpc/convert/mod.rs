@@ -12,6 +12,7 @@ mod hand_over;
 mod id;
 mod list;
 mod node;
+mod owed;
 mod reply;
 mod request;
 #[cfg(test)]

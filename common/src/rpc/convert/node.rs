@@ -1,7 +1,7 @@
 //! A node's own state and the snapshots it keeps.
 
 use super::{Malformed, optional, required};
-use crate::node::{DriveInfo, DriveJoin, DriveState, NodeInfo, Snapshot, SnapshotKind};
+use crate::node::{DriveHeal, DriveInfo, DriveJoin, DriveState, NodeInfo, Snapshot, SnapshotKind};
 use crate::proto::storage_v1 as wire;
 use crate::types::{DriveId, Incarnation, NodeId};
 
@@ -28,7 +28,23 @@ impl From<DriveInfo> for wire::DriveInfo {
             boot_count: drive.boot_count,
             journal_sequence: drive.journal_sequence,
             join: Some(wire::DriveJoin { partitions: drive.join.partitions, waiting: drive.join.waiting }),
+            heal: Some(drive.heal.into()),
         }
+    }
+}
+
+impl From<DriveHeal> for wire::DriveHeal {
+    fn from(heal: DriveHeal) -> Self {
+        let DriveHeal { missing, owed, complete, rebuilt_shards, rebuilt_bytes, shards_per_minute } = heal;
+        Self { missing, owed, complete, rebuilt_shards, rebuilt_bytes, shards_per_minute }
+    }
+}
+
+impl From<wire::DriveHeal> for DriveHeal {
+    fn from(heal: wire::DriveHeal) -> Self {
+        let wire::DriveHeal { missing, owed, complete, rebuilt_shards, rebuilt_bytes, shards_per_minute } =
+            heal;
+        Self { missing, owed, complete, rebuilt_shards, rebuilt_bytes, shards_per_minute }
     }
 }
 
@@ -62,6 +78,8 @@ impl TryFrom<wire::DriveInfo> for DriveInfo {
                 partitions: join.partitions,
                 waiting: join.waiting,
             }),
+            // An older node has no catch-up.
+            heal: drive.heal.map(DriveHeal::from).unwrap_or_default(),
         })
     }
 }

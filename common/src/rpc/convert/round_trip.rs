@@ -160,7 +160,7 @@ fn info() -> impl Strategy<Value = NodeInfo> {
         DriveState::Failed,
         DriveState::Offline,
     ];
-    let drive = (any::<u128>(), any::<u32>(), "[a-z/]{0,8}", 0..5_usize, "[a-z]{0,8}", any::<[u64; 7]>())
+    let drive = (any::<u128>(), any::<u32>(), "[a-z/]{0,8}", 0..5_usize, "[a-z]{0,8}", any::<[u64; 12]>())
         .prop_map(move |(id, incarnation, path, state, reason, n)| DriveInfo {
             id: DriveId(id),
             incarnation: Incarnation(incarnation),
@@ -175,6 +175,14 @@ fn info() -> impl Strategy<Value = NodeInfo> {
             boot_count: n[5],
             journal_sequence: n[6],
             join: DriveJoin { partitions: incarnation, waiting: incarnation / 2 },
+            heal: DriveHeal {
+                missing: n[7],
+                owed: n[8],
+                complete: n[9] % 2 == 0,
+                rebuilt_shards: n[9],
+                rebuilt_bytes: n[10],
+                shards_per_minute: n[11],
+            },
         });
     ("[a-z]{1,8}", option::of(any::<u128>()), "[0-9.]{5}", any::<(u32, u64)>(), vec(drive, 0..3)).prop_map(
         |(id, cluster, version, (protocol, clock_ms), drives)| NodeInfo {

@@ -163,7 +163,6 @@ impl World {
             }
             Step::Install(key, counter, with_shard) => {
                 let (version, tag) = version_of(key, counter);
-                let with_shard = with_shard && !is_file(counter);
                 let shard = if with_shard { shard_of(version.op) } else { Bytes::new() };
                 (key, SlotRequest::Install { version, tag, source_stable: counter % 2 == 0, shard })
             }
@@ -181,6 +180,13 @@ impl World {
         let result = match &request {
             SlotRequest::Prepare { op, shard } if is_file(op.counter % 100) => {
                 self.bench.stream(&register, *op, shard.clone()).await
+            }
+            SlotRequest::Install { version, tag, source_stable, shard }
+                if is_file(version.op.counter % 100) && !shard.is_empty() =>
+            {
+                let (version, source_stable) = (version.clone(), *source_stable);
+                let install = Install { version, tag: *tag, source_stable };
+                self.bench.install(&register, &install, shard.clone()).await
             }
             request => self.bench.call(&register, request.clone()).await,
         };

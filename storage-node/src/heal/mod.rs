@@ -1,0 +1,288 @@
+//! Catch-up: what a slot of this node missed, or lost, comes back (PROTOCOL §3.5, §3.6, §8, §11).
+//!
+//! Owns: the loops, one set per drive, their pace, and what is counted. Never decides what is taken over
+//! (`common::protocol::catch_up` does), never deletes, and keeps no state of its own: what is missing is all there is to
+//! know, so a stop or a crash costs what was under way.
+//!
+//! ```text
+//! peers ──owed──► find: record what is STABLE there, shards missing ──STABLE(this slot)──► peers owe it no more
+//!                   │
+//! damaged on read ──┴──► store::unfinished ──► rebuild: is it still wanted? k shards ──► block by block ──► INSTALL
+//! ```
+//!
+//! 1. [`find`] asks the nodes what they owe this drive's slots: at the start, when one comes back, and now and then. A
+//!    version is recorded without its shard, at once: the slot votes with all that it should know within seconds.
+//! 2. [`rebuild`] takes what lacks its shard, whatever the cause: missed, W of n, found damaged. What
+//!    fails is due again later and later.
+//! 3. A third loop keeps the drive's two lists complete: what it lacks, and what it owes to others.
+//!
+//! **Pace.** [`CONCURRENCY`] shards of a drive at a time. While requests wait for the drive's threads, each step waits too,
+//! at most [`MOST_PATIENCE`]: so foreground work goes first, and catch-up never stands still.
+//! **Cancellation.** The stop ends all loops at once; a file that was being written is removed or swept.
+
+mod find;
+mod rebuild;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coffer_common::cluster::Cluster;
+use coffer_common::driver::{Driven, Driver, Payload, Peers, Target};
+use coffer_common::erasure::Codecs;
+use coffer_common::node::{OwedRegister, SlotAddress};
+use coffer_common::protocol::catch_up::{CatchUp, Install, Verdict};
+use coffer_common::protocol::fenced::Trouble;
+use coffer_common::protocol::message::{SlotReply, SlotVersion};
+use coffer_common::shutdown::Shutdown;
+use coffer_common::types::{RegisterKey, SlotIndex, SlotSet};
+use futures_util::stream::StreamExt;
+use metrics::counter;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::node::StorageNode;
+use crate::store::{DriveStore, RebuiltShard, Task, Unfinished};
+
+/// How often a drive is asked for what it lacks.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The same while there is more than one batch.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+/// Registers of one drive that are taken at a time.
+const BATCH: usize = 64;
+/// Shards of one drive that are rebuilt at the same time.
+const CONCURRENCY: usize = 4;
+/// Pieces of a rebuilt shard that wait to be written.
+const CHANNEL_PIECES: usize = 4;
+/// How long the slots may take to say whether a version is still wanted.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
+/// Between two walks over a drive's unfinished registers.
+const WALK_PAUSE: Duration = Duration::from_secs(10);
+/// Between two pieces of a walk over all registers.
+const PIECE_PAUSE: Duration = Duration::from_millis(10);
+/// How often it is looked whether requests still wait for the drive.
+const PATIENCE_STEP: Duration = Duration::from_millis(10);
+/// Longest that one step waits for requests.
+const MOST_PATIENCE: Duration = Duration::from_millis(200);
+
+struct Healing {
+    cluster: Cluster,
+    driver: Driver,
+    codecs: Codecs,
+}
+
+/// One drive's catch-up.
+struct Drive {
+    healing: Arc<Healing>,
+    store: Arc<DriveStore>,
+    /// Registers that are being healed.
+    busy: Mutex<HashSet<Bytes>>,
+}
+
+/// Starts catching up on every open drive of the node; it ends with `shutdown`, which waits for it.
+pub fn start(node: &StorageNode, cluster: &Cluster, shutdown: &Shutdown) {
+    let healing = Arc::new(Healing {
+        cluster: cluster.clone(),
+        driver: Driver::start(cluster.clone(), shutdown.clone()),
+        codecs: Codecs::new(),
+    });
+    for store in node.drives() {
+        store.expect_slots(cluster.map().layout.n());
+        let (healing, store, stop) = (Arc::clone(&healing), Arc::clone(store), shutdown.clone());
+        let drive = Drive { healing, store, busy: Mutex::default() };
+        shutdown.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.told() => {}
+                () = drive.keep_lists() => {}
+                () = drive.rebuild_all() => {}
+                () = drive.find_all() => {}
+            }
+        });
+    }
+}
+
+impl Drive {
+    /// Keeps the lists of what the drive lacks and owes complete.
+    async fn keep_lists(&self) {
+        let mut walked: Option<Instant> = None;
+        loop {
+            if self.store.misses_unfinished(Task::Heal) && walked.is_none_or(|at| at.elapsed() >= WALK_PAUSE)
+            {
+                walked = Some(Instant::now());
+                if let Err(error) = self.store.find_unfinished(Task::Heal).await {
+                    tracing::warn!(drive = %self.store.id(), %error, "not all missing shards are known");
+                }
+            }
+            let mut pause = PAUSE;
+            if self.store.misses_owed() {
+                match self.store.find_owed().await {
+                    Ok(true) => {}
+                    Ok(false) => pause = PIECE_PAUSE,
+                    Err(error) => {
+                        tracing::warn!(drive = %self.store.id(), %error, "not all is known that is owed to others");
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Rebuilds what is due, for ever.
+    async fn rebuild_all(&self) {
+        loop {
+            let pause = match self.store.due(Task::Heal, BATCH).await {
+                Ok(due) => {
+                    let full = due.len() == BATCH;
+                    futures_util::stream::iter(due)
+                        .for_each_concurrent(CONCURRENCY, |unfinished| self.take(unfinished))
+                        .await;
+                    if full { BUSY_PAUSE } else { PAUSE }
+                }
+                Err(error) => {
+                    tracing::debug!(drive = %self.store.id(), %error, "nothing can be healed");
+                    PAUSE
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Heals one register and counts what came of it.
+    async fn take(&self, unfinished: Unfinished) {
+        if !self.busy.lock().insert(unfinished.key.clone()) {
+            return;
+        }
+        self.let_requests_pass().await;
+        let (op, partition) = (unfinished.op, unfinished.address.partition.0);
+        match self.heal(&unfinished).await {
+            Ok(true) => tracing::debug!(%op, partition, "healed"),
+            Ok(false) => {}
+            Err(reason) => {
+                counter!("coffer_heal_failures_total").increment(1);
+                tracing::debug!(%op, partition, reason, "not healed yet");
+            }
+        }
+        self.busy.lock().remove(&unfinished.key);
+    }
+
+    /// Finds out whether the shard is still wanted, and brings it back. False if it was not its time, or no need.
+    async fn heal(&self, unfinished: &Unfinished) -> Result<bool, String> {
+        let (store, address) = (&self.store, unfinished.address);
+        let peers = Peers::of(&self.healing.cluster, address.partition);
+        let ours = peers.get(address.slot).is_some_and(|peer| peer.address.drive == address.drive);
+        if !ours || !store.is_unfinished(Task::Heal, unfinished) {
+            return Ok(false);
+        }
+        let lacking = store.lacking(unfinished).await.map_err(|error| error.to_string())?;
+        let Some(held) = lacking else { return Ok(false) };
+        let Some(first) = first_to_ask(&peers, address.slot, &held) else {
+            store.postpone(Task::Heal, unfinished);
+            return Ok(false);
+        };
+        let mut target = Target {
+            register: unfinished.register.clone(),
+            partition: address.partition,
+            bucket_revision: unfinished.bucket_revision,
+        };
+        let mut asked = self.ask(&target, &peers, (address.slot, first), &held).await;
+        if let Verdict::Unavailable(Trouble::BucketChanged(revision)) = asked.outcome {
+            // What was committed before the change is as good as it was.
+            target.bucket_revision = revision;
+            asked = self.ask(&target, &peers, (address.slot, first), &held).await;
+        }
+        match asked.outcome {
+            Verdict::Unavailable(trouble) => Err(format!("{trouble:?}")),
+            Verdict::Superseded(epoch, version) => {
+                let register = unfinished.register.clone();
+                let (partition, versions) = (address.partition, vec![version]);
+                self.learn(address.slot, OwedRegister { register, partition, epoch, versions }).await
+            }
+            Verdict::Rebuild { epoch, stable, holders } => {
+                let install = Install { version: held.version.clone(), tag: held.tag, source_stable: stable };
+                let (codecs, cluster) = (&self.healing.codecs, store.cluster());
+                let sources = rebuild::Sources::new((codecs, cluster), &peers, &target, &held.version)?;
+                let sources = sources.starting_with(address.slot, holders, asked.inline);
+                let at = SlotAddress { epoch, ..address };
+                self.rebuild((at, &unfinished.register), &install, sources).await
+            }
+        }
+    }
+
+    async fn ask(
+        &self,
+        target: &Target,
+        peers: &Peers,
+        slots: (SlotIndex, SlotSet),
+        held: &SlotVersion,
+    ) -> Driven<Verdict> {
+        let kind = target.register.kind;
+        let wanted = (held.version.clone(), held.tag);
+        let machine = CatchUp::new((peers.geometry, peers.epochs), kind, slots, wanted);
+        let limit = tokio::time::sleep(ASK_LIMIT);
+        self.healing.driver.drive(target, peers.clone(), machine, Payload::Nothing, limit).await
+    }
+
+    /// Records what a peer told of a register, and tells all slots that it is here. Returns whether anything is.
+    async fn learn(&self, slot: SlotIndex, told: OwedRegister) -> Result<bool, String> {
+        let here = self.store.learn(slot, &told).await.map_err(|error| error.to_string())?;
+        let bucket_revision = self.store.bucket_revision(told.register.bucket);
+        let target = Target { register: told.register, partition: told.partition, bucket_revision };
+        let mut acknowledged = SlotSet::default();
+        acknowledged.insert(slot);
+        for version in &here {
+            self.healing.driver.tell_stable(&target, told.epoch, version, acknowledged);
+        }
+        counter!("coffer_heal_learned_versions_total").increment(here.len() as u64);
+        Ok(!here.is_empty())
+    }
+
+    async fn rebuild(
+        &self,
+        (address, register): (SlotAddress, &RegisterKey),
+        install: &Install,
+        mut sources: rebuild::Sources<'_>,
+    ) -> Result<bool, String> {
+        // Nothing is touched here before there is something to make the shard from.
+        sources.open().await?;
+        let (place, slot) = ((address, register), address.slot);
+        let installed = if sources.is_inline() {
+            let shard = RebuiltShard::Inline(sources.whole(slot).await?);
+            self.store.install(place, install, shard).await
+        } else {
+            let (sender, pieces) = mpsc::channel(CHANNEL_PIECES);
+            let making = sources.stream(slot, sender, || self.let_requests_pass());
+            let installing = self.store.install(place, install, RebuiltShard::Stream(pieces));
+            let (made, installed) = tokio::join!(making, installing);
+            // What kept a shard from being made says more than that its bytes ended early.
+            made?;
+            installed
+        };
+        match installed.map_err(|error| error.to_string())? {
+            SlotReply::Done => {
+                counter!("coffer_heal_shards_total").increment(1);
+                counter!("coffer_heal_bytes_total").increment(install.version.shard_len_bytes);
+                Ok(true)
+            }
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    /// See the module: pace.
+    async fn let_requests_pass(&self) {
+        let began = Instant::now();
+        while self.store.is_busy() && began.elapsed() < MOST_PATIENCE {
+            tokio::time::sleep(PATIENCE_STEP).await;
+        }
+    }
+}
+
+/// The slots that are asked first about a missing shard: as many as are needed; `None` if so many are not alive.
+fn first_to_ask(peers: &Peers, own: SlotIndex, held: &SlotVersion) -> Option<SlotSet> {
+    let need = CatchUp::need(peers.geometry, &held.version);
+    let mut first = SlotSet::default();
+    peers.alive().iter().filter(|slot| *slot != own).take(need).for_each(|slot| first.insert(slot));
+    (first.len() == need).then_some(first)
+}

@@ -1,0 +1,258 @@
+//! Which registers of a drive have something unfinished that needs other slots, and when each is due.
+//!
+//! Owns two bounded lists in memory that follow every change of a register: to settle (the current version is COMMITTED
+//! and not STABLE) and to heal (a version that is not superseded lacks its shard here). A drive at rest has none, and
+//! looking at it costs nothing. Never settles or heals anything: `crate::settle` and `crate::heal` do.
+//!
+//! 1. A register comes in when it gets something unfinished, and leaves when that is done or there is something else.
+//! 2. It is due after a while: STABLE, or a slow PREPARE, may be on its way. For settling, a step more for each slot before
+//!    this one, so that as a rule one slot settles and the others hear STABLE from it in time.
+//! 3. What was handed out and is still there is due again later and later.
+//! 4. After a start, and once there is room again after an overflow, [`DriveStore::find_unfinished`] walks over the
+//!    registers that the index has marked as unfinished.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coffer_common::limits::SETTLE_AFTER;
+use coffer_common::node::{NodeError, SlotAddress};
+use coffer_common::protocol::catch_up;
+use coffer_common::protocol::message::VersionState;
+use coffer_common::types::{OpId, RegisterKey, SlotIndex};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::DriveStore;
+use crate::image::Entry;
+
+/// Most registers that are kept in mind for one task.
+const LIMIT: usize = 65_536;
+/// A STABLE told by the slot before has arrived within this time.
+const SLOT_STEP: Duration = Duration::from_millis(300);
+/// Longest time between two tries of one register.
+const RETRY_LIMIT: Duration = Duration::from_secs(60);
+/// Registers looked at in one go.
+const PIECE: usize = 1024;
+/// Between two pieces: the drive has other things to do.
+const PIECE_PAUSE: Duration = Duration::from_millis(10);
+
+/// What is to be done with a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// The current version is COMMITTED here for too long.
+    Settle,
+    /// The shard of a version that is not superseded is missing here.
+    Heal,
+}
+
+impl Task {
+    /// The op whose version is unfinished.
+    fn of(self, entry: &Entry) -> Option<OpId> {
+        let held = match self {
+            Self::Settle => {
+                entry.register.current().filter(|current| current.state == VersionState::Committed)
+            }
+            Self::Heal => catch_up::missing(&entry.register, entry.kind()),
+        };
+        held.map(|held| held.version.op)
+    }
+
+    /// How long a slot waits for others to finish before it.
+    fn step(self, slot: SlotIndex) -> Duration {
+        match self {
+            Self::Settle => SLOT_STEP * u32::from(slot.0),
+            Self::Heal => Duration::ZERO,
+        }
+    }
+}
+
+/// A register that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unfinished {
+    /// Its encoded key.
+    pub(crate) key: Bytes,
+    /// The register.
+    pub(crate) register: RegisterKey,
+    /// The slot, as this drive knows it.
+    pub(crate) address: SlotAddress,
+    /// The revision of its bucket that this drive has adopted.
+    pub(crate) bucket_revision: u64,
+    /// The op of the version that is unfinished.
+    pub(crate) op: OpId,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    op: OpId,
+    slot: SlotIndex,
+    due: Instant,
+    tries: u32,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    registers: BTreeMap<Bytes, Wait>,
+    /// Whether every unfinished register of the drive is among them.
+    complete: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct UnfinishedSet {
+    settle: Mutex<List>,
+    heal: Mutex<List>,
+}
+
+impl UnfinishedSet {
+    /// Follows a change of a register; called under its lock.
+    pub(super) fn follow(&self, before: &Entry, after: &Entry) {
+        for task in [Task::Settle, Task::Heal] {
+            let (before, op) = (task.of(before), task.of(after));
+            if before == op {
+                continue;
+            }
+            let mut list = self.list(task).lock();
+            list.registers.remove(&after.key);
+            if let Some(op) = op {
+                list.add(task, after.key.clone(), op, after.slot);
+            }
+        }
+    }
+
+    /// Registers known for a task, and whether they are all.
+    pub(super) fn known(&self, task: Task) -> (usize, bool) {
+        let list = self.list(task).lock();
+        (list.registers.len(), list.complete)
+    }
+
+    fn list(&self, task: Task) -> &Mutex<List> {
+        match task {
+            Task::Settle => &self.settle,
+            Task::Heal => &self.heal,
+        }
+    }
+}
+
+impl List {
+    fn add(&mut self, task: Task, key: Bytes, op: OpId, slot: SlotIndex) {
+        if self.registers.len() >= LIMIT {
+            self.complete = false;
+            return;
+        }
+        let due = Instant::now() + SETTLE_AFTER + task.step(slot);
+        self.registers.entry(key).or_insert(Wait { op, slot, due, tries: 0 });
+    }
+
+    /// Registers that are due, at most `limit`; each is due again only after some time.
+    fn take_due(&mut self, task: Task, limit: usize) -> Vec<(Bytes, OpId)> {
+        let now = Instant::now();
+        let due = self.registers.iter_mut().filter(|(_, wait)| wait.due <= now).take(limit);
+        due.map(|(key, wait)| {
+            wait.tries = wait.tries.saturating_add(1);
+            let pause = (SETTLE_AFTER * 2_u32.saturating_pow(wait.tries)).min(RETRY_LIMIT);
+            wait.due = now + pause + task.step(wait.slot);
+            (key.clone(), wait.op)
+        })
+        .collect()
+    }
+
+    fn holds(&self, key: &Bytes, op: OpId) -> bool {
+        self.registers.get(key).is_some_and(|wait| wait.op == op)
+    }
+}
+
+impl DriveStore {
+    /// Whether [`Self::find_unfinished`] has to be called: after a start, and when there is room again for what did not
+    /// fit.
+    pub(crate) fn misses_unfinished(&self, task: Task) -> bool {
+        let list = self.unfinished.list(task).lock();
+        !list.complete && list.registers.len() < LIMIT / 2
+    }
+
+    /// Finds the unfinished registers among all those that the index has marked.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the drive cannot be read; not all are known then.
+    pub(crate) async fn find_unfinished(self: &Arc<Self>, task: Task) -> Result<(), NodeError> {
+        // An overflow from now on takes it back.
+        self.unfinished.list(task).lock().complete = true;
+        let found = self.walk_unfinished(task).await;
+        if found.is_err() {
+            self.unfinished.list(task).lock().complete = false;
+        }
+        found
+    }
+
+    async fn walk_unfinished(self: &Arc<Self>, task: Task) -> Result<(), NodeError> {
+        self.check_health()?;
+        // The walk sees what is in the table; what comes later is followed.
+        self.run(|store| store.apply(false)).await?;
+        let mut after = Vec::new();
+        loop {
+            let walked = self.run(move |store| {
+                store.for_attention(after, PIECE, |key, entry| {
+                    if let Some(op) = task.of(entry) {
+                        store.unfinished.list(task).lock().add(task, key, op, entry.slot);
+                    }
+                    Ok(())
+                })
+            });
+            after = walked.await?.map_err(|error| self.unavailable(error))?;
+            if after.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(PIECE_PAUSE).await;
+        }
+    }
+
+    /// Registers that are due now, at most `limit`.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the drive cannot be read.
+    pub(crate) async fn due(
+        self: &Arc<Self>,
+        task: Task,
+        limit: usize,
+    ) -> Result<Vec<Unfinished>, NodeError> {
+        let due = self.unfinished.list(task).lock().take_due(task, limit);
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.check_health()?;
+        let looked_up = self.run(move |store| {
+            let found = due.into_iter().map(|(key, op)| store.look_up_unfinished(task, key, op));
+            found.filter_map(Result::transpose).collect::<Result<Vec<_>, String>>()
+        });
+        looked_up.await?.map_err(|error| self.unavailable(error))
+    }
+
+    fn look_up_unfinished(&self, task: Task, key: Bytes, op: OpId) -> Result<Option<Unfinished>, String> {
+        let entry = self.index.get(&key).map_err(|error| error.to_string())?;
+        let Some(entry) = entry.filter(|entry| task.of(entry) == Some(op)) else {
+            // The walk may have met an older state than what was followed at the same time.
+            let mut list = self.unfinished.list(task).lock();
+            if list.holds(&key, op) {
+                list.registers.remove(&key);
+            }
+            return Ok(None);
+        };
+        let register = RegisterKey::decode(&key).map_err(|error| error.to_string())?;
+        let bucket_revision = self.bucket_revision(register.bucket);
+        Ok(Some(Unfinished { key, register, address: self.own_address(&entry), bucket_revision, op }))
+    }
+
+    /// Whether it is still unfinished.
+    pub(crate) fn is_unfinished(&self, task: Task, unfinished: &Unfinished) -> bool {
+        self.unfinished.list(task).lock().holds(&unfinished.key, unfinished.op)
+    }
+
+    /// It was not tried after all: it is due again after [`SETTLE_AFTER`], as if it had not been.
+    pub(crate) fn postpone(&self, task: Task, unfinished: &Unfinished) {
+        if let Some(wait) = self.unfinished.list(task).lock().registers.get_mut(&unfinished.key) {
+            wait.tries = wait.tries.saturating_sub(1);
+            wait.due = Instant::now() + SETTLE_AFTER;
+        }
+    }
+}

@@ -9,13 +9,13 @@ use coffer_common::coordination::Coordinator;
 use coffer_common::coordination::Expected;
 use coffer_common::coordination::simulated::SimulatedCoordinator;
 use coffer_common::node::{
-    Door, HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo,
-    PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind, Stand,
+    Door, HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
+    OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind, Stand,
 };
 use coffer_common::protocol::message::{SlotReply, SlotRequest, VersionState};
 use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{BucketId, DriveId, NodeId};
-use coffer_storage_node::{Call, Effect, Fault, SimulatedDrive, StorageNode, When, join, settle};
+use coffer_storage_node::{Call, Effect, Fault, SimulatedDrive, StorageNode, When, heal, join, settle};
 use parking_lot::Mutex;
 
 use crate::network::Place;
@@ -151,6 +151,10 @@ impl NodeClient for Host {
     async fn hand_over(&self, request: HandOverRequest) -> Result<HandOverPage, NodeError> {
         self.ask(|node| async move { node.hand_over(request).await }).await
     }
+
+    async fn owed(&self, request: OwedRequest) -> Result<OwedPage, NodeError> {
+        self.ask(|node| async move { node.owed(request).await }).await
+    }
 }
 
 /// The process of a node.
@@ -254,6 +258,9 @@ impl Node {
         let cluster = Cluster::start(options, MAP_PATIENCE).await.expect("there is a map");
         join::start(&node, &cluster, stop);
         settle::start(&node, &cluster, stop);
+        if self.host.broken != Some(Broken::NoCatchUp) {
+            heal::start(&node, &cluster, stop);
+        }
         note!(world.trace, "{} serves", self.host.id);
         loop {
             tokio::time::sleep(STEP).await;

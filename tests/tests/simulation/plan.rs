@@ -72,6 +72,8 @@ pub(crate) enum Broken {
     AllStable,
     /// A drive that was replaced votes at once, with nothing.
     VotesEmpty,
+    /// Nodes do not catch up: what a slot missed or lost stays away.
+    NoCatchUp,
 }
 
 /// The shape of a cluster.

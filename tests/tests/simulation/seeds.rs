@@ -37,10 +37,12 @@ pub(crate) const BROKEN: &[Broken] = &[
     Broken::UnkeptFences,
     Broken::AllStable,
     Broken::VotesEmpty,
+    Broken::NoCatchUp,
 ];
 
 /// Of these, what is noticed soon, with a seed to begin with that does notice it as the code is now.
 pub(crate) const SOON_NOTICED: &[(Broken, u64)] = &[
+    (Broken::NoCatchUp, 0),
     (Broken::LyingSyncs, 6),
     (Broken::Rule(Flaw::ReadsOnTooFew), 16),
     (Broken::Rule(Flaw::NoWriteBack), 38),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use coffer_common::cluster::{FirstLayout, NodeRecord, first_layout, node_key};
 use coffer_common::coordination::simulated::SimulatedEtcd;
 use coffer_common::coordination::{Coordinator, Expected};
-use coffer_common::node::{NodeClient as _, Stand};
+use coffer_common::node::{DriveInfo, NodeClient as _, Stand};
 use coffer_common::simulated;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{ClusterId, DriveId, NodeId};
@@ -163,19 +163,27 @@ impl World {
             node.restart(self);
         }
         tokio::time::sleep(QUIET).await;
+        self.wait_until_finished().await;
+    }
+
+    /// Waits until nothing is unfinished that any drive knows of; not for ever.
+    pub(crate) async fn wait_until_finished(&self) {
         for _ in 0..LOOKS {
-            if self.is_settled().await {
+            if self.is_finished().await {
                 return;
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
     }
 
-    /// Whether no drive holds anything that is COMMITTED only.
-    async fn is_settled(&self) -> bool {
+    /// Whether no drive holds anything that is COMMITTED only, lacks a shard or owes anything.
+    async fn is_finished(&self) -> bool {
+        let finished = |drive: &DriveInfo| {
+            drive.unstable == 0 && drive.heal.complete && (drive.heal.missing, drive.heal.owed) == (0, 0)
+        };
         for node in &self.nodes {
             let info = node.host.info().await;
-            if !info.is_ok_and(|info| info.drives.iter().all(|drive| drive.unstable == 0)) {
+            if !info.is_ok_and(|info| info.drives.iter().all(finished)) {
                 return false;
             }
         }

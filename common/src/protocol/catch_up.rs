@@ -113,7 +113,6 @@ pub fn confirmed<'a>(
 
 /// What is to be done about a missing shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "made once for each shard that is rebuilt")]
 pub enum Verdict {
     /// The version is wanted: rebuild its shard, and install it under this epoch.
     Rebuild {

@@ -40,6 +40,9 @@ struct Fault {
     healed: bool,
 }
 
+/// How long all may take to be ready after the last fault.
+const RECOVERY: Duration = Duration::from_secs(90);
+
 /// One who does harm, the same for the same seed.
 #[derive(Debug)]
 pub struct Nemesis {
@@ -71,7 +74,12 @@ impl Nemesis {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+        let calm = Instant::now();
         self.heal(cluster, true).await?;
+        while !self.faults.is_empty() && calm.elapsed() < RECOVERY {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            self.heal(cluster, true).await?;
+        }
         for daemon in cluster.nodes.iter().chain(&cluster.gateways) {
             daemon.wait_ready().await?;
         }
@@ -123,8 +131,8 @@ impl Nemesis {
         for fault in self.faults.drain(..) {
             let recovered = fault.healed
                 && match fault.victim {
-                    Victim::Node(at) => is_ready(&cluster.nodes[at]).await,
-                    Victim::Gateway(at) => is_ready(&cluster.gateways[at]).await,
+                    Victim::Node(at) => is_back(&mut cluster.nodes[at]).await?,
+                    Victim::Gateway(at) => is_back(&mut cluster.gateways[at]).await?,
                     Victim::Etcd => true,
                 };
             if !recovered {
@@ -146,6 +154,11 @@ fn revive(daemon: &mut Daemon, harm: Harm) -> Result<()> {
     }
 }
 
-async fn is_ready(daemon: &Daemon) -> bool {
-    http_status(&daemon.admin_url("/health/ready")).await == Some(200)
+/// Whether it is ready. One that ended, because it was started while etcd was away, is started again, as a service manager
+/// would do.
+async fn is_back(daemon: &mut Daemon) -> Result<bool> {
+    if !daemon.process().is_running() {
+        daemon.spawn()?;
+    }
+    Ok(http_status(&daemon.admin_url("/health/ready")).await == Some(200))
 }

@@ -241,10 +241,10 @@ pub fn format(path: &Path, cluster: ClusterId, drive: DriveId) -> Result<DriveId
     format_again(path, cluster, (drive, Incarnation(0)))
 }
 
-/// [`format`], for a drive that takes the place of an earlier incarnation.
+/// [`format()`], for a drive that takes the place of an earlier incarnation.
 ///
 /// # Errors
-/// As [`format`].
+/// As [`format()`].
 pub fn format_again(
     path: &Path,
     cluster: ClusterId,

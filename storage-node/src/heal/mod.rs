@@ -10,14 +10,14 @@
 //! damaged on read ──┴──► store::unfinished ──► rebuild: is it still wanted? k shards ──► block by block ──► INSTALL
 //! ```
 //!
-//! 1. [`find`] asks the nodes what they owe this drive's slots: at the start, when one comes back, and now and then. A
+//! 1. `find` asks the nodes what they owe this drive's slots: at the start, when one comes back, and now and then. A
 //!    version is recorded without its shard, at once: the slot votes with all that it should know within seconds.
-//! 2. [`rebuild`] takes what lacks its shard, whatever the cause: missed, W of n, found damaged. What
+//! 2. `rebuild` takes what lacks its shard, whatever the cause: missed, W of n, found damaged. What
 //!    fails is due again later and later.
 //! 3. A third loop keeps the drive's two lists complete: what it lacks, and what it owes to others.
 //!
-//! **Pace.** [`CONCURRENCY`] shards of a drive at a time. While requests wait for the drive's threads, each step waits too,
-//! at most [`MOST_PATIENCE`]: so foreground work goes first, and catch-up never stands still.
+//! **Pace.** `CONCURRENCY` shards of a drive at a time. While requests wait for the drive's threads, each step waits too,
+//! at most `MOST_PATIENCE`: so foreground work goes first, and catch-up never stands still.
 //! **Cancellation.** The stop ends all loops at once; a file that was being written is removed or swept.
 
 mod find;

@@ -34,11 +34,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use bootstrap::{BootstrapError, FirstLayout, first_layout};
-pub use map::{ClusterMap, MapError, SlotTarget};
-pub use raise::{RAISES_AT_ONCE, raise_epochs};
+pub use map::{ClusterMap, MapError, SlotSource, SlotTarget};
+pub use raise::{RAISES_AT_ONCE, change_partitions, partition_records, raise_epochs};
 pub use record::{
-    ClusterRecord, DriveRecord, LAYOUT_KEY, LiveRecord, NodeRecord, PROTOCOL_VERSION, live_key, node_key,
-    partition_key, protocol_compatible,
+    ClusterRecord, DriveRecord, LAYOUT_KEY, LAYOUT_TARGET_KEY, LiveRecord, NodeRecord, PROTOCOL_VERSION,
+    live_key, node_key, partition_key, protocol_compatible,
 };
 pub use snapshot::{SnapshotDisagreement, agreed_entries, bucket_entries, decode_entries, encode_entries};
 
@@ -190,6 +190,20 @@ impl Cluster {
         if let Err(error) = follow::refresh(&self.inner).await {
             tracing::warn!(%error, "the cluster map was not refreshed");
         }
+    }
+
+    /// The map with layout, target and partition records as the coordinator has them now: linearizable, which the map that
+    /// is followed is not.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`] if they cannot be read.
+    pub async fn confirmed(&self) -> Result<ClusterMap, CoordinatorError> {
+        let coordinator = self.coordinator();
+        let tables = coordinator.list(LAYOUT_KEY).await?.entries;
+        let records = partition_records(&*coordinator).await?;
+        let partitions = records.into_iter().map(|(partition, (record, _))| (partition, record)).collect();
+        let unreadable = |error: MapError| CoordinatorError::Refused(error.to_string());
+        self.map().with_tables(tables.iter(), partitions).map_err(unreadable)
     }
 
     /// All nodes with a record.

@@ -1,12 +1,14 @@
-//! Changing partition records: a new epoch, and with it a slot's role.
+//! Changing partition records: a new epoch, and with it a slot's role, or its drive.
 //!
 //! Each record is compared and swapped, so that of two who change one partition at a time both come through, one after the
 //! other, and an epoch never names two states. A change whose outcome is unknown may be made again: epochs only rise.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
-use super::record::{PARTITIONS_PREFIX, partition_key};
-use crate::coordination::{Change, Coordinator, CoordinatorError, Expected, Write};
+use super::record::{PARTITIONS_PREFIX, parse_partition_key, partition_key};
+use crate::coordination::{Change, Coordinator, CoordinatorError, Expected, Revision, Write};
 use crate::layout::{PartitionRecord, SlotRole};
 use crate::types::{Epoch, PartitionId, SlotIndex};
 
@@ -28,31 +30,52 @@ pub async fn raise_epochs(
     slots: &[(PartitionId, SlotIndex)],
     role: SlotRole,
 ) -> Result<Vec<Epoch>, CoordinatorError> {
-    assert!(slots.len() <= RAISES_AT_ONCE, "{} records do not fit into a transaction", slots.len());
-    if slots.is_empty() {
+    let partitions: Vec<PartitionId> = slots.iter().map(|(partition, _)| *partition).collect();
+    let raise = |at: usize, record: &mut PartitionRecord| {
+        record.slots[usize::from(slots[at].1.0)].role = role;
+        true
+    };
+    Ok(change_partitions(coordinator, n, &partitions, &raise).await?.into_iter().flatten().collect())
+}
+
+/// Lets `change` have its way with the present record of each of these partitions, named by its place among them; what it
+/// says to have changed gets a new epoch and is written, all at once. Returns these epochs, in order.
+///
+/// # Errors
+/// [`CoordinatorError`]; what was changed is unknown then. `Refused` if a record is not readable.
+///
+/// # Panics
+/// If there are more than [`RAISES_AT_ONCE`].
+pub async fn change_partitions(
+    coordinator: &dyn Coordinator,
+    n: u8,
+    partitions: &[PartitionId],
+    change: &(dyn Fn(usize, &mut PartitionRecord) -> bool + Send + Sync),
+) -> Result<Vec<Option<Epoch>>, CoordinatorError> {
+    assert!(partitions.len() <= RAISES_AT_ONCE, "{} records do not fit into a transaction", partitions.len());
+    if partitions.is_empty() {
         return Ok(Vec::new());
     }
     let mut tries = 0;
     loop {
-        let known = coordinator.list(PARTITIONS_PREFIX).await?.entries;
-        let mut writes = Vec::with_capacity(slots.len());
-        let mut epochs = Vec::with_capacity(slots.len());
-        for (partition, slot) in slots {
-            let key = partition_key(*partition);
-            let held = known.binary_search_by(|entry| entry.key.as_str().cmp(&key));
-            let (mut record, expected) = match held.map(|at| &known[at]) {
-                Ok(entry) => {
-                    let record = PartitionRecord::decode(&entry.value)
-                        .map_err(|error| CoordinatorError::Refused(format!("`{}`: {error}", entry.key)))?;
-                    (record, Expected::Revision(entry.revision))
-                }
-                Err(_) => (PartitionRecord::new(n), Expected::Absent),
+        let known = partition_records(coordinator).await?;
+        let (mut writes, mut epochs) = (Vec::new(), Vec::new());
+        for (at, partition) in partitions.iter().enumerate() {
+            let (mut record, expected) = match known.get(partition) {
+                Some((record, revision)) => (record.clone(), Expected::Revision(*revision)),
+                None => (PartitionRecord::new(n), Expected::Absent),
             };
+            if !change(at, &mut record) {
+                epochs.push(None);
+                continue;
+            }
             record.epoch.0 += 1;
-            record.slots[usize::from(slot.0)].role = role;
-            epochs.push(record.epoch);
+            epochs.push(Some(record.epoch));
             let change = Change::Put { value: Bytes::from(record.encode()), leased: false };
-            writes.push(Write { key, expected, change });
+            writes.push(Write { key: partition_key(*partition), expected, change });
+        }
+        if writes.is_empty() {
+            return Ok(epochs);
         }
         tries += 1;
         match coordinator.transaction(writes).await {
@@ -61,4 +84,22 @@ pub async fn raise_epochs(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The partition records as the coordinator has them now (linearizable), each with the revision that wrote it.
+///
+/// # Errors
+/// [`CoordinatorError`]; `Refused` if a record is not readable.
+pub async fn partition_records(
+    coordinator: &dyn Coordinator,
+) -> Result<BTreeMap<PartitionId, (PartitionRecord, Revision)>, CoordinatorError> {
+    let entries = coordinator.list(PARTITIONS_PREFIX).await?.entries;
+    let records = entries.into_iter().map(|entry| {
+        let unreadable = |reason: String| CoordinatorError::Refused(format!("`{}`: {reason}", entry.key));
+        let partition =
+            parse_partition_key(&entry.key).ok_or_else(|| unreadable("not a partition".to_owned()))?;
+        let record = PartitionRecord::decode(&entry.value).map_err(|error| unreadable(error.to_string()))?;
+        Ok((partition, (record, entry.revision)))
+    });
+    records.collect()
 }

@@ -3,7 +3,9 @@
 //!
 //! ```text
 //! cluster          ClusterRecord
-//! layout           Layout (binary, see `layout`)
+//! layout           Layout (binary, see `layout`): the table
+//! layout-target    Layout, only while slots move: where they go. Its version is above that of `layout`, which it becomes
+//!                  when every slot is there
 //! nodes/<id>       NodeRecord, persistent
 //! live/<id>        LiveRecord, leased: goes with the node's session
 //! partitions/<p>   PartitionRecord (binary), only where it differs from a new one; p is 4 hexadecimal digits
@@ -23,8 +25,11 @@ pub fn protocol_compatible(ours: u32, theirs: u32) -> bool {
     ours.abs_diff(theirs) <= 1
 }
 
-/// The key of the layout.
+/// The key of the layout. What is listed below it and watched includes [`LAYOUT_TARGET_KEY`], so that both are always
+/// seen as of one moment.
 pub const LAYOUT_KEY: &str = "layout";
+/// The key of the layout that slots are on their way to.
+pub const LAYOUT_TARGET_KEY: &str = "layout-target";
 pub(super) const NODES_PREFIX: &str = "nodes/";
 pub(super) const LIVE_PREFIX: &str = "live/";
 pub(super) const PARTITIONS_PREFIX: &str = "partitions/";

@@ -275,6 +275,59 @@ async fn epochs_are_raised_one_by_one_whoever_else_raises_them() {
 }
 
 #[test]
+fn a_record_says_where_a_moved_slot_is_whatever_the_table_says() {
+    let records: Vec<_> = (0..5).map(record).collect();
+    let first = first_layout(&records[..4], ClusterId(7)).unwrap();
+    let fifth = crate::layout::LayoutDrive {
+        id: DriveId(104),
+        node: NodeId("n4".to_owned()),
+        zone: String::new(),
+        capacity_bytes: 1 << 40,
+    };
+    let drives = first.layout.drives().iter().cloned().chain([fifth]).collect();
+    let target = crate::layout::Layout::assign(drives, 4, Some(&first.layout)).unwrap();
+    let moves = target.moves_from(&first.layout);
+    let moved = moves[0];
+    let mut partition = PartitionRecord::new(4);
+    partition.epoch = Epoch(1);
+    let place = usize::from(moved.slot.0);
+    partition.slots[place].drive = Some(moved.to);
+    partition.slots[place].source = Some(moved.from);
+    let entry = |key: &str, value: Vec<u8>| Entry {
+        key: key.to_owned(),
+        value: value.into(),
+        revision: 1,
+        create_revision: 1,
+    };
+    let map_of = |table: &crate::layout::Layout, target: Option<&crate::layout::Layout>| {
+        let mut entries = vec![
+            entry(CLUSTER_KEY, serde_json::to_vec(&first.record).unwrap()),
+            entry(LAYOUT_KEY, table.encode()),
+            entry(&partition_key(moved.partition), partition.encode()),
+        ];
+        entries.extend(target.map(|target| entry(LAYOUT_TARGET_KEY, target.encode())));
+        let nodes = records.iter().map(|node| entry(&node_key(&node.id), serde_json::to_vec(node).unwrap()));
+        entries.extend(nodes);
+        ClusterMap::from_entries(entries.iter()).unwrap().unwrap()
+    };
+    let before = map_of(&first.layout, Some(&target));
+    let after = map_of(&target, None);
+    for map in [&before, &after] {
+        let at = &map.targets(moved.partition)[place];
+        assert_eq!((at.address.drive, at.node.0.as_str()), (moved.to, "n4"));
+        assert_eq!(at.source.as_ref().map(|source| source.drive), Some(moved.from));
+        assert_eq!(map.slot_on(moved.partition, moved.to), Some(moved.slot));
+        assert_eq!(map.slot_on(moved.partition, moved.from), None);
+    }
+    assert_eq!(before.slots_on(moved.to), [(moved.partition, moved.slot)]);
+    assert_eq!((before.moves(), after.moves()), ((moves.len() - 1, 1), (0, 1)));
+    let present = before.present_layout();
+    assert_eq!(present.moves_from(&first.layout), moves[..1]);
+    assert_eq!(present.drives().last(), target.drives().last());
+    assert_eq!(crate::layout::Layout::decode(&present.encode()), Ok(present));
+}
+
+#[test]
 fn entries_survive_their_stored_form() {
     let value = Bytes::from_static(&[0, 255]);
     let entry = Entry { key: CLUSTER_KEY.to_owned(), value, revision: 3, create_revision: 2 };

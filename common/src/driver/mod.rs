@@ -34,7 +34,7 @@ use crate::protocol::message::{SlotReply, SlotRequest, SlotVersion};
 use crate::shutdown::Shutdown;
 use crate::types::{Epoch, OpId, PartitionId, RegisterKey, SlotIndex, SlotSet};
 
-pub use peers::{Peer, Peers, nodes};
+pub use peers::{Former, Peer, Peers, nodes};
 
 use stable::{StableNotice, StableQueue};
 

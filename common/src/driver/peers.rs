@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::cluster::Cluster;
-use crate::node::{NodeClient, SlotAddress};
+use crate::cluster::{Cluster, SlotSource};
+use crate::node::{NodeClient, NodeError, ReadShard, ShardBlocks, SlotAddress};
 use crate::protocol::action::MapEpochs;
 use crate::protocol::quorum::Geometry;
 use crate::types::{NodeId, PartitionId, SlotIndex, SlotSet};
@@ -19,6 +19,45 @@ pub struct Peer {
     pub client: Option<Arc<dyn NodeClient>>,
     /// Whether it is expected to answer.
     pub alive: bool,
+    /// While the slot moves: the drive that it has left, and that still has the shards which are not copied yet.
+    pub former: Option<Former>,
+}
+
+/// The drive that a slot has left.
+#[derive(Clone)]
+pub struct Former {
+    /// The slot there.
+    pub address: SlotAddress,
+    /// How to reach its node, if it is known.
+    pub client: Option<Arc<dyn NodeClient>>,
+}
+
+impl Peer {
+    /// Opens a shard of the slot: at its drive, or, if it is not there, at the drive that the slot has left.
+    ///
+    /// # Errors
+    /// [`NodeError`]: what the slot's own drive said.
+    pub async fn read_shard(&self, request: ReadShard) -> Result<ShardBlocks, NodeError> {
+        let asked = open(self.client.as_ref(), request.clone()).await;
+        match (asked, &self.former) {
+            (Err(error), Some(former)) => former.read_shard(request).await.map_err(|_| error),
+            (asked, _) => asked,
+        }
+    }
+}
+
+impl Former {
+    /// Opens a shard of the slot there.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn read_shard(&self, request: ReadShard) -> Result<ShardBlocks, NodeError> {
+        open(self.client.as_ref(), ReadShard { address: self.address, ..request }).await
+    }
+}
+
+async fn open(client: Option<&Arc<dyn NodeClient>>, request: ReadShard) -> Result<ShardBlocks, NodeError> {
+    client.ok_or_else(super::no_client)?.read_shard(request).await
 }
 
 /// All slots of a partition, by slot index.
@@ -42,6 +81,11 @@ impl Peers {
             .map(|target| Peer {
                 client: cluster.client(&target.node),
                 alive: target.voter && cluster.alive(&target.node, &target.address.drive),
+                former: target.source.map(|source| {
+                    let SlotSource { drive, incarnation, node } = source;
+                    let address = SlotAddress { drive, incarnation, ..target.address };
+                    Former { address, client: cluster.client(&node) }
+                }),
                 address: target.address,
                 node: target.node,
             })

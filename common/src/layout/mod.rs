@@ -182,6 +182,24 @@ impl Layout {
         partitions().filter_map(|p| self.slot_on(p, drive).map(|slot| (p, slot))).collect()
     }
 
+    /// The same table with some slots on other drives; `describe` tells of a drive that the table does not have yet.
+    pub(crate) fn with_slots(
+        &self,
+        moved: impl Iterator<Item = (PartitionId, SlotIndex, DriveId)>,
+        describe: impl Fn(DriveId) -> LayoutDrive,
+    ) -> Self {
+        let mut layout = self.clone();
+        let mut places: HashMap<DriveId, u16> = self.drives.iter().map(|drive| drive.id).zip(0..).collect();
+        for (partition, slot, drive) in moved {
+            let place = *places.entry(drive).or_insert_with(|| {
+                layout.drives.push(describe(drive));
+                (layout.drives.len() - 1) as u16
+            });
+            layout.slots[usize::from(partition.0) * usize::from(self.n) + usize::from(slot.0)] = place;
+        }
+        layout
+    }
+
     /// Slots held by each drive of the table.
     pub fn loads(&self) -> Vec<u32> {
         let mut loads = vec![0; self.drives.len()];

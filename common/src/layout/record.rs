@@ -2,19 +2,25 @@
 //!
 //! ```text
 //! offset  bytes  field
-//!      0      1  format version, 1
+//!      0      1  format version, 1 or 2
 //!      1      8  epoch, little-endian
 //!      9      8  purge epoch, little-endian
 //!     17      1  n
-//!     18         n slots, each: role (1), has a source (1: 0 or 1), source drive id (16, only if it has one)
+//!     18         n slots, each: role (1), what it has (1: 1 a source, 2 a drive, 3 both), source drive id and drive id
+//!                (16 each, only if it has them)
 //! ```
+//! Version 1 is what versions of Coffer read that knew of no moves; it is written while no slot has a drive of its own.
 
 use crate::limits::MAX_SLOTS;
 use crate::types::{DriveId, Epoch};
 
 use super::codec::{DecodeLayoutError, Reader};
 
-const FORMAT_VERSION: u8 = 1;
+const FORMAT_VERSION: u8 = 2;
+/// The version without drives.
+const FORMAT_VERSION_WITHOUT_DRIVES: u8 = 1;
+const HAS_SOURCE: u8 = 1;
+const HAS_DRIVE: u8 = 2;
 
 /// Whether a slot's answers count (PROTOCOL §1, §8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -35,8 +41,18 @@ pub enum SlotRole {
 pub struct SlotRecord {
     /// Whether it votes.
     pub role: SlotRole,
+    /// The drive that holds the slot, whatever the layout's table says; `None` for the table's. Once there it stays, so that
+    /// the same record means the same with the table before and after a change of layout.
+    pub drive: Option<DriveId>,
     /// While the slot moves: the drive that held it before and still serves the shards that the new one lacks.
     pub source: Option<DriveId>,
+}
+
+impl SlotRecord {
+    /// Whether the slot is on its way: it does not vote, or its drive may lack shards that another one serves.
+    pub fn is_under_way(&self) -> bool {
+        self.role != SlotRole::Voter || self.source.is_some()
+    }
 }
 
 /// What the cluster knows of one partition beyond its slot list.
@@ -58,14 +74,17 @@ impl PartitionRecord {
 
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![FORMAT_VERSION];
+        let drives = self.slots.iter().any(|slot| slot.drive.is_some());
+        let mut out = vec![if drives { FORMAT_VERSION } else { FORMAT_VERSION_WITHOUT_DRIVES }];
         out.extend_from_slice(&self.epoch.0.to_le_bytes());
         out.extend_from_slice(&self.purge_epoch.to_le_bytes());
         out.push(self.slots.len() as u8);
         for slot in &self.slots {
-            out.extend_from_slice(&[slot.role as u8, u8::from(slot.source.is_some())]);
-            if let Some(source) = slot.source {
-                out.extend_from_slice(&source.to_bytes());
+            let source = if slot.source.is_some() { HAS_SOURCE } else { 0 };
+            let drive = if slot.drive.is_some() { HAS_DRIVE } else { 0 };
+            out.extend_from_slice(&[slot.role as u8, source | drive]);
+            for id in [slot.source, slot.drive].into_iter().flatten() {
+                out.extend_from_slice(&id.to_bytes());
             }
         }
         out
@@ -78,7 +97,7 @@ impl PartitionRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeLayoutError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
-        if version != FORMAT_VERSION {
+        if version != FORMAT_VERSION && version != FORMAT_VERSION_WITHOUT_DRIVES {
             return Err(DecodeLayoutError::Version(version));
         }
         let (epoch, purge_epoch, n) = (Epoch(reader.u64()?), reader.u64()?, reader.u8()?);
@@ -93,12 +112,15 @@ impl PartitionRecord {
                 2 => SlotRole::Out,
                 _ => return Err(DecodeLayoutError::Malformed("slot role")),
             };
-            let source = match reader.u8()? {
-                0 => None,
-                1 => Some(DriveId::from_bytes(reader.array()?)),
-                _ => return Err(DecodeLayoutError::Malformed("slot source")),
+            let has = reader.u8()?;
+            if has >= HAS_DRIVE && version == FORMAT_VERSION_WITHOUT_DRIVES || has > HAS_SOURCE | HAS_DRIVE {
+                return Err(DecodeLayoutError::Malformed("what a slot has"));
+            }
+            let mut id = |flag: u8| -> Result<Option<DriveId>, DecodeLayoutError> {
+                if has & flag == 0 { Ok(None) } else { Ok(Some(DriveId::from_bytes(reader.array()?))) }
             };
-            slots.push(SlotRecord { role, source });
+            let (source, drive) = (id(HAS_SOURCE)?, id(HAS_DRIVE)?);
+            slots.push(SlotRecord { role, drive, source });
         }
         reader.end()?;
         Ok(Self { epoch, purge_epoch, slots })

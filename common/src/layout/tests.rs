@@ -300,12 +300,20 @@ fn golden_bytes_of_a_layout() {
     assert_eq!(Layout::decode(&bytes), Ok(layout));
 }
 
+fn check_record(record: &PartitionRecord, golden: &str) {
+    assert_eq!(hex::encode(record.encode()), golden);
+    assert_eq!(PartitionRecord::decode(&record.encode()).as_ref(), Ok(record));
+    for len in 0..record.encode().len() {
+        assert!(PartitionRecord::decode(&record.encode()[..len]).is_err());
+    }
+}
+
 #[test]
 fn golden_bytes_of_a_partition_record() {
     let mut record = PartitionRecord::new(2);
     record.epoch = Epoch(3);
     record.purge_epoch = 4;
-    record.slots[1] = SlotRecord { role: SlotRole::Joining, source: Some(DriveId(0xabcd)) };
+    record.slots[1] = SlotRecord { role: SlotRole::Joining, source: Some(DriveId(0xabcd)), drive: None };
     let golden = concat!(
         "01",
         "0300000000000000",
@@ -315,11 +323,24 @@ fn golden_bytes_of_a_partition_record() {
         "0101",
         "0000000000000000000000000000abcd"
     );
-    assert_eq!(hex::encode(record.encode()), golden);
-    assert_eq!(PartitionRecord::decode(&record.encode()), Ok(record.clone()));
-    for len in 0..record.encode().len() {
-        assert!(PartitionRecord::decode(&record.encode()[..len]).is_err());
-    }
+    check_record(&record, golden);
+    record.slots[0].drive = Some(DriveId(0x12));
+    record.slots[1].drive = Some(DriveId(0x34));
+    let golden = concat!(
+        "02",
+        "0300000000000000",
+        "0400000000000000",
+        "02",
+        "0002",
+        "00000000000000000000000000000012",
+        "0103",
+        "0000000000000000000000000000abcd",
+        "00000000000000000000000000000034"
+    );
+    check_record(&record, golden);
+    let mut with_drive_in_format_1 = record.encode();
+    with_drive_in_format_1[0] = 1;
+    assert!(PartitionRecord::decode(&with_drive_in_format_1).is_err());
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl Status {
             cluster: map.cluster,
             generation: map.generation,
             slots: map.layout.n(),
-            tolerance: map.layout.tolerance(),
+            tolerance: map.present_layout().tolerance(),
             capacity_bytes: drives().map(|drive| drive.capacity_bytes).sum(),
             free_bytes: drives().map(|drive| drive.free_bytes).sum(),
             missing_shards: drives().map(|drive| drive.missing_shards).sum(),

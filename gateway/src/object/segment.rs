@@ -262,13 +262,9 @@ impl SegmentReader {
 
     fn open(&mut self, slot: SlotIndex) {
         self.tried.insert(slot);
-        let Some((client, address)) =
-            self.peers.get(slot).and_then(|peer| Some((peer.client.clone()?, peer.address)))
-        else {
-            return;
-        };
+        let Some(peer) = self.peers.get(slot).cloned() else { return };
         let request = ReadShard {
-            address: SlotAddress { epoch: self.peers.epochs.epoch, ..address },
+            address: SlotAddress { epoch: self.peers.epochs.epoch, ..peer.address },
             register: self.segment.target.register.clone(),
             op: self.segment.op,
             first_block: self.stripe,
@@ -277,7 +273,7 @@ impl SegmentReader {
         self.sources.push(Source {
             slot,
             header: self.header(slot),
-            state: SourceState::Opening(Box::pin(async move { client.read_shard(request).await })),
+            state: SourceState::Opening(Box::pin(async move { peer.read_shard(request).await })),
             next: self.stripe,
             block: None,
             opened: Instant::now(),

@@ -64,7 +64,7 @@ impl Drive {
 
     /// Takes over all that a node owes. Returns whether it has told everything.
     async fn take_over(&self, client: &dyn NodeClient) -> Result<bool, NodeError> {
-        let slots = self.healing.cluster.map().layout.slots_on(self.store.id());
+        let slots = self.healing.cluster.map().slots_on(self.store.id());
         let mut after = Bytes::new();
         loop {
             let page = self.page(client, slots.clone(), after).await?;

@@ -12,8 +12,8 @@
 //!
 //! 1. `find` asks the nodes what they owe this drive's slots: at the start, when one comes back, and now and then. A
 //!    version is recorded without its shard, at once: the slot votes with all that it should know within seconds.
-//! 2. `rebuild` takes what lacks its shard, whatever the cause: missed, W of n, found damaged. What
-//!    fails is due again later and later.
+//! 2. `rebuild` takes what lacks its shard, whatever the cause: missed, W of n, found damaged, the slot has moved here (then
+//!    the drive that it left has that very shard). What fails is due again later and later.
 //! 3. A third loop keeps the drive's two lists complete: what it lacks, and what it owes to others.
 //!
 //! **Pace.** `CONCURRENCY` shards of a drive at a time. While requests wait for the drive's threads, each step waits too,
@@ -246,8 +246,9 @@ impl Drive {
         mut sources: rebuild::Sources<'_>,
     ) -> Result<bool, String> {
         // Nothing is touched here before there is something to make the shard from.
-        sources.open().await?;
         let (place, slot) = ((address, register), address.slot);
+        sources.open(slot).await?;
+        let copies = sources.copies();
         let installed = if sources.is_inline() {
             let shard = RebuiltShard::Inline(sources.whole(slot).await?);
             self.store.install(place, install, shard).await
@@ -262,8 +263,12 @@ impl Drive {
         };
         match installed.map_err(|error| error.to_string())? {
             SlotReply::Done => {
-                counter!("coffer_heal_shards_total").increment(1);
-                counter!("coffer_heal_bytes_total").increment(install.version.shard_len_bytes);
+                let (shards, bytes) = match copies {
+                    true => ("coffer_move_shards_total", "coffer_move_bytes_total"),
+                    false => ("coffer_heal_shards_total", "coffer_heal_bytes_total"),
+                };
+                counter!(shards).increment(1);
+                counter!(bytes).increment(install.version.shard_len_bytes);
                 Ok(true)
             }
             other => Err(format!("{other:?}")),

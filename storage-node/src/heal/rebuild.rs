@@ -3,6 +3,8 @@
 //! Owns: which slots are read, block by block, each block verified here against its bound checksum; and the coding. Never
 //! holds more than a few stripes, never trusts a node's word for a byte, never writes.
 //!
+//! 0. While the slot moves, its very shard may be at the drive that it has left: then that is read, and nothing coded,
+//!    until a block errs.
 //! 1. k slots are opened: those that are known to hold their shard first.
 //! 2. Per stripe: a block from each. A slot that errs, ends early or sends a wrong block is replaced by another one from
 //!    this stripe on.
@@ -42,6 +44,8 @@ pub(super) struct Sources<'a> {
     target: &'a Target,
     /// The header of a shard of the version, with the slot to be filled in.
     header: ShardHeader,
+    /// The shard itself, at the drive that the slot has left.
+    exact: Option<Source>,
     open: Vec<Source>,
     left: VecDeque<SlotIndex>,
 }
@@ -63,7 +67,7 @@ impl<'a> Sources<'a> {
             len_bytes: version.shard_len_bytes,
         };
         header.check().map_err(|error| error.to_string())?;
-        Ok(Self { codecs, peers, target, header, open: Vec::new(), left: VecDeque::new() })
+        Ok(Self { codecs, peers, target, header, exact: None, open: Vec::new(), left: VecDeque::new() })
     }
 
     /// Takes the shards that came along, then reads the holders, then whatever is alive; never the slot itself.
@@ -103,9 +107,25 @@ impl<'a> Sources<'a> {
         ShardHeader { slot, ..self.header }
     }
 
-    /// Opens k slots, and waits for the first block of each.
-    pub(super) async fn open(&mut self) -> Result<(), String> {
-        self.fill(0).await
+    /// Opens the shard of slot `own` where the slot was before, or else k others; waits for the first block of each.
+    pub(super) async fn open(&mut self, own: SlotIndex) -> Result<(), String> {
+        self.exact = self.former(own).await;
+        if self.exact.is_some() { Ok(()) } else { self.fill(0).await }
+    }
+
+    /// The shard at the drive that the slot has left, if its first block is there.
+    async fn former(&self, own: SlotIndex) -> Option<Source> {
+        let former = self.peers.get(own)?.former.as_ref()?;
+        let request = self.request(former.address, 0);
+        let blocks = tokio::time::timeout(BLOCK_LIMIT, former.read_shard(request)).await.ok()?.ok();
+        let mut source = Source { slot: own, blocks, block: None };
+        source.next(self.header, 0).await.ok()?;
+        Some(source)
+    }
+
+    /// Whether the shard is copied as it is.
+    pub(super) fn copies(&self) -> bool {
+        self.exact.is_some()
     }
 
     /// Whether the shard lives in the journal, as the writer's own would.
@@ -145,6 +165,16 @@ impl<'a> Sources<'a> {
 
     /// Codes one block of slot `own`.
     async fn block(&mut self, own: SlotIndex, number: u64) -> Result<Bytes, String> {
+        if let Some(mut exact) = self.exact.take() {
+            match exact.next(self.header, number).await {
+                Ok(()) => {
+                    let block = exact.block.take();
+                    self.exact = Some(exact);
+                    return block.ok_or_else(|| "no block came".to_owned());
+                }
+                Err(reason) => tracing::debug!(slot = own.0, reason, "a shard is not copied to its end"),
+            }
+        }
         self.fill(number).await?;
         let mut present: Vec<Option<Bytes>> = vec![None; self.peers.geometry.n()];
         for source in &mut self.open {
@@ -180,16 +210,19 @@ impl<'a> Sources<'a> {
 
     async fn read(&self, slot: SlotIndex, first_block: u64) -> Result<ShardBlocks, String> {
         let peer = self.peers.get(slot).ok_or("no such slot")?;
-        let client = peer.client.as_ref().ok_or("its node has no known address")?;
-        let request = ReadShard {
-            address: SlotAddress { epoch: self.peers.epochs.epoch, ..peer.address },
+        let request = self.request(peer.address, first_block);
+        let opened = tokio::time::timeout(BLOCK_LIMIT, peer.read_shard(request)).await;
+        opened.map_err(|_| LATE.to_owned())?.map_err(|error| error.to_string())
+    }
+
+    fn request(&self, address: SlotAddress, first_block: u64) -> ReadShard {
+        ReadShard {
+            address: SlotAddress { epoch: self.peers.epochs.epoch, ..address },
             register: self.target.register.clone(),
             op: self.header.op,
             first_block,
             block_count: self.header.block_count() - first_block,
-        };
-        let opened = tokio::time::timeout(BLOCK_LIMIT, client.read_shard(request)).await;
-        opened.map_err(|_| LATE.to_owned())?.map_err(|error| error.to_string())
+        }
     }
 }
 

@@ -123,7 +123,7 @@ impl JoiningDrive {
 
     /// The slots of the drive that do not vote.
     fn waiting(&self) -> Vec<JoiningSlot> {
-        let slots = self.cluster.map().layout.slots_on(self.store.id());
+        let slots = self.cluster.map().slots_on(self.store.id());
         let lacks_vote = |partition| self.store.partition(partition).role != Role::Voter;
         let waiting = slots.into_iter().filter(|(partition, _)| lacks_vote(*partition));
         let waiting: Vec<_> = waiting.map(|(p, slot)| JoiningSlot::new(self.geometry(), p, slot)).collect();
@@ -132,7 +132,7 @@ impl JoiningDrive {
     }
 
     fn tell(&self, waiting: usize) {
-        let slots = self.cluster.map().layout.slots_on(self.store.id()).len();
+        let slots = self.cluster.map().slots_on(self.store.id()).len();
         self.store.tell_joining(DriveJoin { partitions: slots as u32, waiting: waiting as u32 });
     }
 

@@ -169,14 +169,18 @@ impl DriveStore {
     /// The slot votes from now on, under this epoch.
     ///
     /// # Errors
-    /// [`NodeError`] if the drive is full or failed.
+    /// [`NodeError`] if the drive is full or failed, or has left the partition meanwhile.
     pub(crate) async fn vote(&self, partition: PartitionId, epoch: Epoch) -> Result<(), NodeError> {
-        let vote = |state: PartitionState| PartitionState {
-            role: Role::Voter,
-            epoch: state.epoch.max(epoch),
-            ..state
+        let vote = |state: PartitionState| match state.role {
+            Role::Joining | Role::Voter => {
+                PartitionState { role: Role::Voter, epoch: state.epoch.max(epoch), ..state }
+            }
+            Role::Out => state,
         };
-        self.set_partition(partition, vote).await.map(drop)
+        match self.set_partition(partition, vote).await?.role {
+            Role::Voter => Ok(()),
+            Role::Joining | Role::Out => Err(NodeError::Invalid("the slot does not join".to_owned())),
+        }
     }
 
     /// Tells how far the drive has come, for [`Self::info`].

@@ -1,5 +1,6 @@
 //! One drive's part of a listing.
 
+use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -67,7 +68,8 @@ impl DriveStore {
     ) -> Result<Option<ListEntry>, NodeError> {
         let key = register.encode();
         let entry = self.run(move |store| store.index.get(&key)).await?.map_err(|e| self.unavailable(e))?;
-        let listed = entry.and_then(|entry| {
+        let left = |partition| self.partition(partition).role == Role::Out;
+        let listed = entry.filter(|entry| !left(entry.partition)).and_then(|entry| {
             let current = entry.register.current()?.clone();
             Some(list_entry(register, Listed { partition: entry.partition, slot: entry.slot, current }))
         });
@@ -83,14 +85,16 @@ impl DriveStore {
         } else {
             Bound::Included(prefix)
         };
-        let mut list = DriveList::default();
+        let (mut list, left) = (DriveList::default(), self.left_partitions());
         if request.after.as_ref() >= end.as_slice() {
             return Ok(list);
         }
         let mut scan = self.index.scan(from, end);
         let limit = request.limit.max(1) as usize;
         while let Some(found) = scan.next()? {
-            let Some(listed) = found.listed()? else { continue };
+            let Some(listed) = found.listed()?.filter(|listed| !left.contains(&listed.partition)) else {
+                continue;
+            };
             if list.items.len() == limit {
                 list.truncated = true;
                 break;
@@ -103,7 +107,7 @@ impl DriveStore {
                     let encoded = RegisterKey::encode_prefix(request.bucket, request.kind, &common);
                     let first = is_live(&listed).then(|| list_entry(register, listed));
                     let witness = match first {
-                        None => self.first_live(&encoded, key.to_vec())?,
+                        None => self.first_live(&encoded, key.to_vec(), &left)?,
                         live => live,
                     };
                     if let Some(witness) = witness {
@@ -118,10 +122,16 @@ impl DriveStore {
     }
 
     /// The first register below the encoded prefix and behind `after` that is no tombstone here.
-    fn first_live(&self, encoded: &[u8], after: Vec<u8>) -> Result<Option<ListEntry>, IndexError> {
+    fn first_live(
+        &self,
+        encoded: &[u8],
+        after: Vec<u8>,
+        left: &HashSet<PartitionId>,
+    ) -> Result<Option<ListEntry>, IndexError> {
         let mut below = self.index.scan(Bound::Excluded(after), after_prefix(encoded));
         while let Some(found) = below.next()? {
-            if let Some(listed) = found.listed()?.filter(is_live) {
+            let own = |listed: &Listed| is_live(listed) && !left.contains(&listed.partition);
+            if let Some(listed) = found.listed()?.filter(own) {
                 return Ok(Some(list_entry(decode_key(found.key())?, listed)));
             }
         }
@@ -132,6 +142,12 @@ impl DriveStore {
     pub(crate) fn not_voting(&self) -> Vec<PartitionId> {
         let partitions = self.slots.partitions().into_iter();
         partitions.filter(|(_, state)| state.role != Role::Voter).map(|(partition, _)| partition).collect()
+    }
+
+    /// Partitions that the drive takes no part in: what it has of them is of the past.
+    fn left_partitions(&self) -> HashSet<PartitionId> {
+        let partitions = self.slots.partitions().into_iter();
+        partitions.filter(|(_, state)| state.role == Role::Out).map(|(partition, _)| partition).collect()
     }
 
     /// Partitions whose epoch is not 0.

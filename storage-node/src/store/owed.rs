@@ -19,6 +19,7 @@ use bytes::Bytes;
 use coffer_common::node::{NodeError, OwedPage, OwedRegister, OwedRequest};
 use coffer_common::protocol::catch_up;
 use coffer_common::protocol::quorum::Geometry;
+use coffer_common::protocol::register::{PartitionState, Role};
 use coffer_common::types::{PartitionId, RegisterKey, SlotIndex, SlotSet};
 use parking_lot::Mutex;
 
@@ -201,9 +202,11 @@ impl DriveStore {
 
     fn look_up_owed(&self, (key, partition, slot): OwedKey) -> Result<Option<OwedRegister>, String> {
         // Before the register is looked at: a purge in between makes what is told worthless, not wrong.
-        let epoch = self.partition(partition).epoch;
+        let PartitionState { epoch, role, .. } = self.partition(partition);
         let entry = self.index.get(&key).map_err(|error| error.to_string())?;
-        let owed = entry
+        // What a drive knows of a partition that it has left is of no use to those that went on.
+        let owed = entry.filter(|_| role != Role::Out);
+        let owed = owed
             .map(|entry| catch_up::owed_to(&entry.register, entry.kind(), slot).cloned().collect::<Vec<_>>());
         let Some(versions) = owed.filter(|versions| !versions.is_empty()) else {
             // The walk may have met an older state than what was followed at the same time.

@@ -38,16 +38,16 @@ pub(in crate::object) struct Checked(Mutex<Option<(Arc<ClusterMap>, Vec<Authorit
 
 impl Checked {
     /// [`check`] for every partition, unless it is known.
-    pub(super) fn check(&self, cluster: &Cluster, answered: &[&Authority]) -> Result<(), Unavailable> {
-        let map = cluster.map();
+    pub(super) fn check(&self, map: &Arc<ClusterMap>, answered: &[&Authority]) -> Result<(), Unavailable> {
         if let Some((known, authorities)) = &*self.0.lock()
-            && Arc::ptr_eq(known, &map)
+            && Arc::ptr_eq(known, map)
             && authorities.iter().eq(answered.iter().copied())
         {
             return Ok(());
         }
-        check(&map, answered, None, None)?;
-        *self.0.lock() = Some((map, answered.iter().map(|authority| (*authority).clone()).collect()));
+        check(map, answered, None, None)?;
+        *self.0.lock() =
+            Some((Arc::clone(map), answered.iter().map(|authority| (*authority).clone()).collect()));
         Ok(())
     }
 }

@@ -3,7 +3,9 @@
 //! 1. Every node whose page is used up is asked for its next one, all at the same time.
 //! 2. The nodes that answered must be R0 voters of every partition (`coverage`), else the listing is unavailable, or the
 //!    bucket's record old: drives that know a newer one do not answer.
-//! 3. The smallest head of all pages is next; nodes that show the same register or rolled-up prefix are put together.
+//! 3. What a node tells of slots that are not its own, by the map of that check, is left out: their drive has been left, or
+//!    is not theirs yet.
+//! 4. The smallest head of all pages is next; nodes that show the same register or rolled-up prefix are put together.
 //!
 //! A page that is cut speaks only up to its last item; since no head is taken while any page is used up, nothing that a
 //! node has not shown yet is ever passed over.
@@ -13,7 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use coffer_common::cluster::ClusterMap;
 use coffer_common::driver;
+use coffer_common::limits::PARTITION_COUNT;
 use coffer_common::node::{ListEntry, ListItem, ListRequest, NodeClient, NodeError};
 use coffer_common::protocol::fenced::Trouble;
 use coffer_common::protocol::message::{SlotVersion, Version, VersionState};
@@ -91,6 +95,8 @@ pub(super) struct Scan {
     core: Arc<Core>,
     request: ScanRequest,
     cursors: Vec<Cursor>,
+    /// The map by which the nodes that answered may speak for every partition.
+    map: Arc<ClusterMap>,
 }
 
 impl Scan {
@@ -108,7 +114,8 @@ impl Scan {
                 newer_bucket: None,
             })
             .collect();
-        Self { core, request, cursors }
+        let map = core.cluster.map();
+        Self { core, request, cursors, map }
     }
 
     /// The next item; `None` at the end.
@@ -129,12 +136,12 @@ impl Scan {
             match cursor.items.pop_front() {
                 Some(ListItem::Entry(entry)) => {
                     cursor.after.clone_from(&smallest);
-                    add(&mut entries, entry);
+                    add(&mut entries, own(&self.map, &cursor.node, entry));
                 }
                 Some(ListItem::CommonPrefix { prefix, witness }) => {
                     cursor.after.clone_from(&smallest);
                     cursor.after.push(0xFF);
-                    add(&mut entries, witness);
+                    add(&mut entries, own(&self.map, &cursor.node, witness));
                     rolled_up = Some(prefix);
                 }
                 None => {}
@@ -168,10 +175,12 @@ impl Scan {
         join_all(pages).await;
         let answered: Vec<&Authority> =
             self.cursors.iter().filter_map(|cursor| cursor.authority.as_ref()).collect();
+        let map = self.core.cluster.map();
         let checked = match (self.request.only, self.request.among.as_deref()) {
-            (None, None) => self.core.coverage.check(&self.core.cluster, &answered),
-            (only, among) => coverage::check(&self.core.cluster.map(), &answered, only, among),
+            (None, None) => self.core.coverage.check(&map, &answered),
+            (only, among) => coverage::check(&map, &answered, only, among),
         };
+        self.map = map;
         checked.map_err(|error| match self.cursors.iter().filter_map(|cursor| cursor.newer_bucket).max() {
             Some(revision) => self.core.undecided(Trouble::BucketChanged(revision)),
             None => error,
@@ -223,6 +232,17 @@ fn position(bucket: BucketId, kind: RegisterKind, item: &ListItem) -> Vec<u8> {
         ListItem::Entry(entry) => entry.register.encode(),
         ListItem::CommonPrefix { prefix, .. } => RegisterKey::encode_prefix(bucket, kind, prefix),
     }
+}
+
+/// Leaves out what the node tells of slots that it does not hold.
+fn own(map: &ClusterMap, node: &NodeId, mut entry: ListEntry) -> ListEntry {
+    let partition = entry.partition;
+    let holds = |slot: SlotIndex| {
+        let known = slot.0 < map.layout.n() && partition.0 < PARTITION_COUNT;
+        known && map.locate(map.drive_of(partition, slot)).is_none_or(|(holder, _)| holder == node)
+    };
+    entry.slots.retain(|(slot, _)| holds(*slot));
+    entry
 }
 
 fn add(entries: &mut Vec<Listed>, entry: ListEntry) {

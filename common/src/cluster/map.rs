@@ -222,6 +222,7 @@ impl ClusterMap {
         self.partitions.get(&partition).map_or_else(MapEpochs::default, |record| MapEpochs {
             epoch: record.epoch,
             purge: Epoch(record.purge_epoch),
+            sweep: Epoch(record.sweep_epoch),
         })
     }
 

@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! offset  bytes  field
-//!      0      1  format version, 1 or 2
+//!      0      1  format version, 1 to 3
 //!      1      8  epoch, little-endian
 //!      9      8  purge epoch, little-endian
-//!     17      1  n
-//!     18         n slots, each: role (1), what it has (1: 1 a source, 2 a drive, 3 both), source drive id and drive id
+//!     17      8  sweep epoch, little-endian; only in version 3
+//!             1  n
+//!                n slots, each: role (1), what it has (1: 1 a source, 2 a drive, 3 both), source drive id and drive id
 //!                (16 each, only if it has them)
 //! ```
 //! Version 1 is what versions of Coffer read that knew of no moves; it is written while no slot has a drive of its own.
+//! Version 3 is written once orphaned shards were purged. Who cannot read it does not know either that its own prepared shards
+//! may have been taken for orphans: slots refuse what it sends under an older epoch.
 
 use crate::limits::MAX_SLOTS;
 use crate::types::{DriveId, Epoch};
@@ -19,6 +22,8 @@ use super::codec::{DecodeLayoutError, Reader};
 const FORMAT_VERSION: u8 = 2;
 /// The version without drives.
 const FORMAT_VERSION_WITHOUT_DRIVES: u8 = 1;
+/// The version with a sweep epoch.
+const FORMAT_VERSION_SWEPT: u8 = 3;
 const HAS_SOURCE: u8 = 1;
 const HAS_DRIVE: u8 = 2;
 
@@ -62,6 +67,8 @@ pub struct PartitionRecord {
     pub epoch: Epoch,
     /// Raised before tombstones are dropped (PROTOCOL §7).
     pub purge_epoch: u64,
+    /// Raised before orphaned shards are dropped; 0 if none ever were.
+    pub sweep_epoch: u64,
     /// By slot index.
     pub slots: Vec<SlotRecord>,
 }
@@ -75,9 +82,17 @@ impl PartitionRecord {
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
         let drives = self.slots.iter().any(|slot| slot.drive.is_some());
-        let mut out = vec![if drives { FORMAT_VERSION } else { FORMAT_VERSION_WITHOUT_DRIVES }];
+        let swept = self.sweep_epoch > 0;
+        let mut out = vec![match drives {
+            _ if swept => FORMAT_VERSION_SWEPT,
+            true => FORMAT_VERSION,
+            false => FORMAT_VERSION_WITHOUT_DRIVES,
+        }];
         out.extend_from_slice(&self.epoch.0.to_le_bytes());
         out.extend_from_slice(&self.purge_epoch.to_le_bytes());
+        if swept {
+            out.extend_from_slice(&self.sweep_epoch.to_le_bytes());
+        }
         out.push(self.slots.len() as u8);
         for slot in &self.slots {
             let source = if slot.source.is_some() { HAS_SOURCE } else { 0 };
@@ -97,10 +112,12 @@ impl PartitionRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeLayoutError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
-        if version != FORMAT_VERSION && version != FORMAT_VERSION_WITHOUT_DRIVES {
+        if !(FORMAT_VERSION_WITHOUT_DRIVES..=FORMAT_VERSION_SWEPT).contains(&version) {
             return Err(DecodeLayoutError::Version(version));
         }
-        let (epoch, purge_epoch, n) = (Epoch(reader.u64()?), reader.u64()?, reader.u8()?);
+        let (epoch, purge_epoch) = (Epoch(reader.u64()?), reader.u64()?);
+        let sweep_epoch = if version == FORMAT_VERSION_SWEPT { reader.u64()? } else { 0 };
+        let n = reader.u8()?;
         if n == 0 || usize::from(n) > MAX_SLOTS {
             return Err(DecodeLayoutError::Malformed("slot count"));
         }
@@ -123,6 +140,6 @@ impl PartitionRecord {
             slots.push(SlotRecord { role, drive, source });
         }
         reader.end()?;
-        Ok(Self { epoch, purge_epoch, slots })
+        Ok(Self { epoch, purge_epoch, sweep_epoch, slots })
     }
 }

@@ -341,6 +341,9 @@ fn golden_bytes_of_a_partition_record() {
     let mut with_drive_in_format_1 = record.encode();
     with_drive_in_format_1[0] = 1;
     assert!(PartitionRecord::decode(&with_drive_in_format_1).is_err());
+    record.sweep_epoch = 5;
+    let golden = format!("03{}0500000000000000{}", &golden[2..34], &golden[34..]);
+    check_record(&record, &golden);
 }
 
 #[test]

@@ -24,8 +24,10 @@ pub type RoundNumber = u32;
 pub struct MapEpochs {
     /// Named by every request.
     pub epoch: Epoch,
-    /// The epoch of the last purge; never above `epoch`.
+    /// The epoch of the last purge of tombstones; never above `epoch`.
     pub purge: Epoch,
+    /// The epoch of the last purge of orphaned shards; never above `epoch`.
+    pub sweep: Epoch,
 }
 
 /// What the driver is to do.

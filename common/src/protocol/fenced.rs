@@ -13,10 +13,11 @@
 //!
 //! Consistency: a version that is not below `(F, 0)` among those M is not to be built upon: the lock again. The fence is
 //! for one register only (§8 hand-over and §7 floors carry fences from register to register). Of one op only one COMMIT with one tag is ever sent. In a newer epoch the same one is sent again and
-//! its answers are counted afresh; not if a purge came in between, because what it superseded may be forgotten by then.
+//! its answers are counted afresh; not if a purge came in between, because what it superseded may be forgotten by then, or
+//! its own shards may have been taken for orphans.
 //! Cancellation: `give_up` is truthful at any time; a fence that is left behind is settled by the next reader.
 
-use crate::types::{Fence, OpId, SlotIndex, SlotSet, Tag};
+use crate::types::{Epoch, Fence, OpId, SlotIndex, SlotSet, Tag};
 
 use super::action::{Action, Actions, Lost, Machine, MapEpochs, NoLock, RoundNumber, Timer};
 use super::flaw::Flaw;
@@ -116,8 +117,8 @@ pub struct FencedWriter<D> {
     lock_tries: u8,
     /// The epoch in which the sent COMMIT was decided.
     decided_in: MapEpochs,
-    /// Whether shards of the op may be prepared somewhere.
-    prepared: bool,
+    /// The epoch that PREPARE named, if shards of the op may be prepared somewhere.
+    prepared_in: Option<Epoch>,
 }
 
 type Out = Actions<WriteOutcome>;
@@ -143,21 +144,21 @@ impl<D: Decide> FencedWriter<D> {
             fence: Fence::default(),
             lock_tries: 0,
             decided_in: map,
-            prepared: false,
+            prepared_in: None,
         }
     }
 
     /// Goes on where another machine of the same op has come to its end without a COMMIT.
-    pub(super) fn resume(round: Round, op: OpId, prepared: bool, decide: D) -> Self {
+    pub(super) fn resume(round: Round, op: OpId, prepared_in: Option<Epoch>, decide: D) -> Self {
         let (geometry, map) = (round.geometry, round.map);
-        Self { round, prepared, ..Self::new(geometry, map, op, None, false, decide) }
+        Self { round, prepared_in, ..Self::new(geometry, map, op, None, false, decide) }
     }
 
     fn prepare(&mut self, out: &mut Out) {
         match self.shards {
             Some(_) => {
                 self.stage = Stage::Preparing;
-                self.prepared = true;
+                self.prepared_in = Some(self.round.map.epoch);
                 self.round.prepare(out);
             }
             None => self.lock(out),
@@ -339,7 +340,7 @@ impl<D: Decide> FencedWriter<D> {
     fn end(&mut self, outcome: WriteOutcome, out: &mut Out) {
         self.stage = Stage::Done;
         let without_effect = matches!(outcome, WriteOutcome::Rejected(_) | WriteOutcome::NotCommitted(_));
-        if self.prepared && without_effect {
+        if self.prepared_in.is_some() && without_effect {
             self.round.notify(SlotRequest::Abandon { op: self.op }, out);
         }
         out.push(Action::Done(outcome));
@@ -349,7 +350,9 @@ impl<D: Decide> FencedWriter<D> {
     fn again(&mut self, out: &mut Out) {
         let purged = self.round.map.purge > self.decided_in.epoch
             && !self.round.geometry.breaks(Flaw::ResendsOverPurge);
+        let swept = self.prepared_in.is_some_and(|epoch| self.round.is_swept_since(epoch));
         match self.stage {
+            Stage::Fencing | Stage::Committing(..) if swept => self.fail(Trouble::StaleMap, out),
             Stage::Reading => self.query(out),
             Stage::Fencing => self.raise_fence(out),
             Stage::Committing(..) | Stage::Restamping(_) if purged => self.fail(Trouble::StaleMap, out),

@@ -42,4 +42,12 @@ pub enum Flaw {
     AdoptsOnTooFew,
     /// A bucket's revision is adopted by R0 slots, which a slot that has lost its state need not meet.
     AdoptsOnReadQuorum,
+    /// What is purged is purged without an epoch.
+    PurgesWithoutEpoch,
+    /// One slot need not adopt the epoch of a purge.
+    PurgesPartlyAdopted,
+    /// One slot may hold what forbids a purge.
+    PurgesOnTooFew,
+    /// A write goes on although orphaned shards were purged since it prepared its own.
+    CommitsOverSweep,
 }

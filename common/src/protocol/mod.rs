@@ -13,6 +13,7 @@
 //! | [`writer`] | plain writes, without a lock |
 //! | [`fenced`] | conditional writes and read-modify-write, under the lock |
 //! | [`reader`], [`settler`] | strict reads; settling what a dead writer left |
+//! | [`purge`] | when tombstones and orphaned shards may go, on the evidence of all slots |
 //! | [`catch_up`] | what a slot that lacks something takes over from others, and what they owe it |
 //! | `simulation` | random schedules of exactly this code, checked for linearizability, and rules broken on purpose |
 
@@ -22,6 +23,7 @@ pub mod fenced;
 pub mod flaw;
 pub mod join;
 pub mod message;
+pub mod purge;
 pub mod quorum;
 pub mod reader;
 pub mod register;

@@ -99,6 +99,11 @@ impl Geometry {
         }
     }
 
+    /// Slots that must adopt the epoch of a purge: all.
+    pub(super) fn purge_adopters(self) -> usize {
+        if self.breaks(Flaw::PurgesPartlyAdopted) { (self.n() - 1).max(1) } else { self.n() }
+    }
+
     /// Views that a plain tag is chosen from: M (R0 would do; W slots have prepared anyway).
     pub(super) fn tag_quorum(self) -> usize {
         if self.breaks(Flaw::TagsOnTooFew) { (self.r0() - 1).max(1) } else { self.m() }

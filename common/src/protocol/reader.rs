@@ -155,7 +155,7 @@ impl Reader {
     }
 
     fn lock(&mut self, out: &mut Out) {
-        let mut locked = FencedWriter::resume(self.round.clone(), self.op, false, Never);
+        let mut locked = FencedWriter::resume(self.round.clone(), self.op, None, Never);
         out.append(&mut relay(locked.start(), concluded));
         self.stage = Stage::Locked(Box::new(locked));
     }

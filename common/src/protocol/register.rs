@@ -116,11 +116,7 @@ impl Register {
                 let state = if *source_stable { VersionState::Stable } else { VersionState::Learned };
                 (SlotReply::Done, self.install(partition, (version, *tag, state), !shard.is_empty()))
             }
-            SlotRequest::Abandon { op } => {
-                let before = self.prepared.len();
-                self.prepared.retain(|prepared| prepared != op);
-                (SlotReply::Done, self.prepared.len() != before)
-            }
+            SlotRequest::Abandon { op } => (SlotReply::Done, self.abandon(*op)),
         };
         Step { reply: counted(partition, reply), changed }
     }
@@ -165,24 +161,34 @@ impl Register {
         freeable
     }
 
-    /// Drops the tombstone of this tag, if that is all there is (§7: all n slots hold it STABLE, and all n have adopted
-    /// the purge epoch). Raises the partition's floor. Returns whether both changed and must be durable, together.
-    pub fn drop_tombstone(&mut self, partition: &mut PartitionState, tag: Tag) -> bool {
-        let alone = match self.versions.as_slice() {
-            [only] => {
-                only.tag == tag
-                    && only.version.kind == VersionKind::Tombstone
-                    && only.state == VersionState::Stable
-            }
-            _ => false,
-        };
-        if !alone || self.exclusive.is_some() || partition.role != Role::Voter {
-            return false;
+    /// Forgets an op that is only prepared. Returns whether it was.
+    pub fn abandon(&mut self, op: OpId) -> bool {
+        let before = self.prepared.len();
+        self.prepared.retain(|prepared| *prepared != op);
+        self.prepared.len() != before
+    }
+
+    /// What the partition's floor must have risen to before the tombstone of this tag is dropped here; `None` if it may not
+    /// be: it is not the only version, not STABLE, not a null version, or somebody holds the fence alone.
+    pub fn floor_to_drop(&self, tag: Tag) -> Option<Tag> {
+        let [only] = self.versions.as_slice() else { return None };
+        let Version { kind, null_version, .. } = &only.version;
+        let droppable = only.tag == tag
+            && *kind == VersionKind::Tombstone
+            && *null_version
+            && only.state == VersionState::Stable
+            && self.exclusive.is_none();
+        droppable.then(|| Tag { fence: self.fence.max(tag.fence), ..tag })
+    }
+
+    /// Drops the tombstone of this tag, once the floor covers it (§7; [`super::purge`] says when). Ops that are only prepared
+    /// stay. Returns whether the register changed.
+    pub fn drop_tombstone(&mut self, partition: &PartitionState, tag: Tag) -> bool {
+        let covered = self.floor_to_drop(tag).is_some_and(|floor| floor <= partition.floor);
+        if covered {
+            *self = Self { prepared: std::mem::take(&mut self.prepared), ..Self::default() };
         }
-        let floor = Tag { fence: self.fence.max(tag.fence), ..tag };
-        partition.floor = partition.floor.max(floor);
-        *self = Self { prepared: std::mem::take(&mut self.prepared), ..Self::default() };
-        true
+        covered
     }
 
     /// Hand-over to a slot that has lost its state (§8): takes the voter's promises, and its versions as STABLE or

@@ -7,7 +7,7 @@
 //! Retries: a round is sent again to those that are silent or lost when its `Resend` timer fires, and sooner when
 //! losses alone have made the quorum impossible; after [`RESENDS`] times what is silent counts as lost.
 
-use crate::types::{SlotIndex, SlotSet, Tag};
+use crate::types::{Epoch, SlotIndex, SlotSet, Tag};
 
 use super::action::{Action, Actions, Lost, MapEpochs, RoundNumber, Timer, TimerKind};
 use super::fenced::Trouble;
@@ -168,6 +168,11 @@ impl Round {
         if self.geometry.breaks(Flaw::AddsUpEpochs) {
             self.keep(kept);
         }
+    }
+
+    /// Whether shards that were prepared in this epoch may have been purged as orphans since, as far as the map tells.
+    pub(super) fn is_swept_since(&self, prepared_in: Epoch) -> bool {
+        self.map.sweep > prepared_in && !self.geometry.breaks(Flaw::CommitsOverSweep)
     }
 
     fn keep(&mut self, committed: SlotSet) {

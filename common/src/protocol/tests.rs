@@ -380,7 +380,7 @@ fn machines_go_on_in_a_newer_epoch() {
         partition.epoch = Epoch(3);
     }
     let old = MapEpochs::default();
-    stripe.map = MapEpochs { epoch: Epoch(3), purge: Epoch(0) };
+    stripe.map = MapEpochs { epoch: Epoch(3), purge: Epoch(0), ..MapEpochs::default() };
     assert!(matches!(stripe.run(plain(old, 2, 2)), Some(WriteOutcome::Committed { .. })));
     assert!(matches!(stripe.run(create(old, 3)), Some(WriteOutcome::Rejected(_))));
     let reader = Reader::new(GEOMETRY(), old, op(90), GEOMETRY().all(), false);
@@ -400,7 +400,7 @@ fn resend_over_a_purge(geometry: Geometry) -> (Option<WriteOutcome>, Option<OpId
     stripe.mute = false;
     assert_eq!(stripe.value(), Some(op(1)));
     assert!(matches!(stripe.run(plain(stripe.map, 2, 0)), Some(WriteOutcome::Committed { .. })));
-    stripe.map = MapEpochs { epoch: Epoch(1), purge: Epoch(1) };
+    stripe.map = MapEpochs { epoch: Epoch(1), purge: Epoch(1), ..MapEpochs::default() };
     for (partition, register) in &mut stripe.slots {
         partition.adopt_purge(Epoch(1));
         let tombstone = register.current().map(|v| v.tag).unwrap_or_default();
@@ -408,6 +408,7 @@ fn resend_over_a_purge(geometry: Geometry) -> (Option<WriteOutcome>, Option<OpId
         for op in below {
             register.free(RegisterKind::Object, op);
         }
+        partition.floor = register.floor_to_drop(tombstone).unwrap_or_default();
         assert!(register.drop_tombstone(partition, tombstone));
     }
     let resend = Timer { round: 2, kind: TimerKind::Resend };

@@ -8,9 +8,10 @@
 //!
 //! Consistency: answers of two epochs are never added up. After the first COMMIT the op is never tagged anew: refused
 //! or unanswered, its outcome is unknown. In a newer epoch the same COMMIT goes out again and is counted afresh; not if
-//! a purge came in between, because the tombstone that superseded it may have been dropped by then.
+//! a purge came in between, because the tombstone that superseded it may have been dropped by then. Nor does a write go on
+//! whose shards were prepared before orphaned ones were purged: its own may have been taken for orphans.
 
-use crate::types::{Fence, OpId, SlotIndex, SlotSet, Tag};
+use crate::types::{Epoch, Fence, OpId, SlotIndex, SlotSet, Tag};
 
 use super::action::{Action, Actions, Lost, Machine, MapEpochs, NoLock, RoundNumber, Timer, TimerKind};
 use super::fenced::{Decide, FencedWriter, Trouble, Verdict, WriteOutcome};
@@ -66,6 +67,8 @@ pub struct PlainWriter<M> {
     make: Option<M>,
     stage: Stage<M>,
     backoffs: u8,
+    /// The epoch that PREPARE named.
+    prepared_in: Epoch,
     /// The epoch in which the tag was chosen.
     tagged_in: MapEpochs,
 }
@@ -82,6 +85,7 @@ impl<M: Make> PlainWriter<M> {
             make: Some(make),
             stage: Stage::Preparing,
             backoffs: 0,
+            prepared_in: map.epoch,
             tagged_in: map,
         }
     }
@@ -162,7 +166,8 @@ impl<M: Make> PlainWriter<M> {
             self.round.set_timer(TimerKind::Backoff(self.backoffs - 1), out);
         } else if let Some(make) = self.make.take() {
             let round = self.round.clone();
-            let mut locked = FencedWriter::resume(round, self.op, self.k > 0, Always(make));
+            let prepared_in = (self.k > 0).then_some(self.prepared_in);
+            let mut locked = FencedWriter::resume(round, self.op, prepared_in, Always(make));
             out.append(&mut locked.start());
             self.stage = Stage::Locked(Box::new(locked));
         }
@@ -223,7 +228,9 @@ impl<M: Make> PlainWriter<M> {
     fn again(&mut self, out: &mut Out) {
         let purged = self.round.map.purge > self.tagged_in.epoch
             && !self.round.geometry.breaks(Flaw::ResendsOverPurge);
+        let swept = self.k > 0 && self.round.is_swept_since(self.prepared_in);
         match self.stage {
+            Stage::Asking | Stage::Committing(..) if swept => self.fail(Trouble::StaleMap, out),
             Stage::Asking => self.ask(out),
             Stage::Committing(..) if purged => self.fail(Trouble::StaleMap, out),
             Stage::Committing(..) => self.send_commit(out),

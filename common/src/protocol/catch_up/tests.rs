@@ -102,7 +102,7 @@ fn a_rebuilt_shard_fills_its_version_and_lowers_nothing() {
 }
 
 fn machine(first: u16) -> CatchUp {
-    let map = MapEpochs { epoch: Epoch(1), purge: Epoch(0) };
+    let map = MapEpochs { epoch: Epoch(1), purge: Epoch(0), ..MapEpochs::default() };
     let wanted = (version(2, 2), tag(2));
     CatchUp::new((Geometry::new(4), map), OBJECT, (OWN, slots(first)), wanted)
 }
@@ -170,7 +170,7 @@ fn a_newer_epoch_is_asked_in_anew_and_a_deadline_ends_it() {
         actions.extend(machine.on_reply(1, SlotIndex(slot), old()));
     }
     assert!(actions.contains(&Action::RefreshMap(Epoch(1))), "{actions:?}");
-    let again = machine.on_map(MapEpochs { epoch: Epoch(2), purge: Epoch(0) });
+    let again = machine.on_map(MapEpochs { epoch: Epoch(2), purge: Epoch(0), ..MapEpochs::default() });
     assert!(matches!(&again[0], Action::Send { epoch: Epoch(2), slots: SlotSet(0b0111), .. }), "{again:?}");
     assert_eq!(verdict(machine.give_up()), Some(Verdict::Unavailable(Trouble::GaveUp)));
     assert_eq!(machine.give_up(), [], "it has ended");

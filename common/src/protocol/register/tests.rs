@@ -206,17 +206,24 @@ fn the_floor_is_told_but_never_a_version() {
 
 #[test]
 fn a_tombstone_is_dropped_only_stable_alone_and_unfenced() {
-    let mut partition = VOTER;
-    let mut register = Register::default();
-    register.step(&VOTER, &commit(tombstone(1), tag(2, 3, 1)));
-    assert!(!register.drop_tombstone(&mut partition, tag(2, 3, 1)));
-    register.step(&VOTER, &stable(tombstone(1), tag(2, 3, 1)));
+    let (mut register, dropped) = (Register::default(), tag(2, 3, 1));
+    register.step(&VOTER, &commit(tombstone(1), dropped));
+    assert_eq!(register.floor_to_drop(dropped), None);
+    register.step(&VOTER, &stable(tombstone(1), dropped));
     register.step(&VOTER, &SlotRequest::Fence { fence: fence(6), op: op(2) });
-    assert!(!register.drop_tombstone(&mut partition, tag(2, 3, 1)));
+    assert_eq!(register.floor_to_drop(dropped), None);
     register.step(&VOTER, &SlotRequest::Release { fence: fence(6) });
-    assert!(register.drop_tombstone(&mut partition, tag(2, 3, 1)));
-    assert_eq!(partition.floor, tag(6, 3, 1));
-    assert!(register.is_vacant());
+    assert_eq!(
+        (register.floor_to_drop(dropped), register.floor_to_drop(tag(2, 4, 1))),
+        (Some(tag(6, 3, 1)), None)
+    );
+    let floor = |floor| PartitionState { floor, ..VOTER };
+    assert!(!register.drop_tombstone(&floor(dropped), dropped), "the floor does not cover its fence");
+    assert!(register.drop_tombstone(&floor(tag(6, 3, 1)), dropped) && register.is_vacant());
+
+    let mut marker = Register::default();
+    marker.step(&VOTER, &stable(Version { null_version: false, ..tombstone(1) }, dropped));
+    assert_eq!(marker.floor_to_drop(dropped), None, "a delete marker is a version that people see");
 }
 
 #[test]

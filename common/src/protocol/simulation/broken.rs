@@ -24,12 +24,8 @@ pub(super) enum Broken {
     StableInAnyEpoch,
     /// INSTALL is accepted whatever its epoch.
     InstallsInAnyEpoch,
-    /// Tombstones are dropped without an epoch.
-    PurgesWithoutEpoch,
-    /// One slot need not adopt the purge epoch.
-    PurgesPartlyAdopted,
-    /// Tombstones are dropped although one slot does not hold them.
-    PurgesOnTooFew,
+    /// A purge drops prepared ops that it did not see before its epoch was raised.
+    DropsUnseen,
     /// A drop does not raise the floor.
     NoFloor,
     /// A slot that is learning votes.
@@ -92,9 +88,14 @@ pub const CASES: &[Case] = &[
     case("no-epochs", Broken::NoEpochs, Scenario::MOVE),
     case("stable-in-any-epoch", Broken::StableInAnyEpoch, Scenario::SEEDED_PURGE),
     case("installs-in-any-epoch", Broken::InstallsInAnyEpoch, Scenario::SEEDED_PURGE),
-    case("purges-without-epoch", Broken::PurgesWithoutEpoch, Scenario::SEEDED_PURGE),
-    case("purges-partly-adopted", Broken::PurgesPartlyAdopted, Scenario::SEEDED_PURGE),
-    case("purges-on-too-few", Broken::PurgesOnTooFew, Scenario::COLLECT),
+    client("purges-without-epoch", Flaw::PurgesWithoutEpoch, Scenario::SEEDED_PURGE),
+    client("purges-partly-adopted", Flaw::PurgesPartlyAdopted, Scenario::SEEDED_PURGE),
+    client("purges-on-too-few", Flaw::PurgesOnTooFew, Scenario::COLLECT),
+    client("sweeps-without-epoch", Flaw::PurgesWithoutEpoch, Scenario::SWEEP),
+    client("sweeps-partly-adopted", Flaw::PurgesPartlyAdopted, Scenario::SWEEP),
+    client("sweeps-on-too-few", Flaw::PurgesOnTooFew, Scenario::SWEEP),
+    client("commits-over-sweep", Flaw::CommitsOverSweep, Scenario::SWEEP),
+    case("sweeps-unseen", Broken::DropsUnseen, Scenario::SWEEP),
     case("no-floor", Broken::NoFloor, Scenario::COLLECT),
     client("joins-from-one", Flaw::JoinsFromOne, Scenario::REJOIN),
     case("joining-votes", Broken::JoiningVotes, Scenario::REJOIN),

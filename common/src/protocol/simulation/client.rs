@@ -93,6 +93,8 @@ enum Driven {
 pub(super) struct Client {
     pub(super) call: Call,
     pub(super) op: OpId,
+    /// Whether PREPARE brings shards.
+    pub(super) has_shards: bool,
     /// The bucket's record as its gateway knows it.
     pub(super) record: Record,
     driven: Driven,
@@ -138,6 +140,7 @@ impl Client {
         Self {
             call,
             op,
+            has_shards: k > 0,
             record: choices.record,
             driven,
             timers: Vec::new(),

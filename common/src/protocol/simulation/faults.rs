@@ -4,8 +4,10 @@
 
 use bytes::Bytes;
 
-use super::super::join::{Action, Cause, Event, Join};
-use super::super::message::{SlotRequest, VersionKind, VersionState};
+use super::super::flaw::Flaw;
+use super::super::join::{self, Cause, Event, Join};
+use super::super::message::{SlotRequest, VersionState};
+use super::super::purge::{self, Action, Candidate, Evidence, Purge};
 use super::super::register::Role;
 use super::broken::Broken;
 use super::scenario::{Scenario, Start};
@@ -15,13 +17,12 @@ use crate::types::{Epoch, Fence, OpId, SlotIndex, SlotSet, Tag};
 /// How often a slot is lost, moved or retired in one schedule.
 const LOSSES: u32 = 4;
 
-/// The drop of a tombstone: seen STABLE everywhere, epoch adopted everywhere, dropped one by one.
-#[derive(Clone, Copy, Debug)]
-enum Purge {
-    Idle,
-    Scanning { tag: Tag, seen: u32, missing: u32 },
-    Adopting { tag: Tag, epoch: Epoch, adopted: u32 },
-    Dropping { tag: Tag, tried: u32 },
+/// A purge of one register. The real machine decides; its steps are carried out at one slot at a time.
+#[derive(Clone, Debug)]
+struct Purging {
+    machine: Purge<()>,
+    /// Slots that have dropped it, or were asked in vain.
+    tried: u32,
 }
 
 /// A slot that is to get its vote.
@@ -31,14 +32,14 @@ struct Joining {
     cause: Cause,
     machine: Join,
     /// What its machine waits for.
-    action: Action,
+    action: join::Action,
 }
 
 /// Everything that is going on, and how fast.
 #[derive(Debug)]
 pub(super) struct Faults {
     scenario: Scenario,
-    purge: Purge,
+    purge: Option<Purging>,
     joining: Vec<Joining>,
     losses: u32,
     /// Slots that answer rarely.
@@ -49,8 +50,9 @@ pub(super) struct Faults {
     purge_rate: u32,
     loss_rate: u32,
     join_rate: u32,
-    /// Tombstones dropped, slots rejoined or moved.
+    /// Tombstones dropped, orphans dropped, slots rejoined or moved.
     pub(super) drops: u64,
+    pub(super) sweeps: u64,
     pub(super) joins: u64,
 }
 
@@ -62,7 +64,7 @@ impl Faults {
         let seeded = scenario.start != Start::Fresh;
         Self {
             scenario,
-            purge: Purge::Idle,
+            purge: None,
             joining: Vec::new(),
             losses: 0,
             slow: [false; 16],
@@ -72,6 +74,7 @@ impl Faults {
             loss_rate: random.pick(if seeded { &[10, 30, 60] } else { &[4, 10, 25] }),
             join_rate: random.pick(&[10, 30, 100]),
             drops: 0,
+            sweeps: 0,
             joins: 0,
         }
     }
@@ -127,77 +130,80 @@ impl Faults {
         }
     }
 
-    fn purge_step(&mut self, world: &mut World) {
-        let n = world.n();
-        let at = world.random.below(n);
-        let bit = 1 << at;
-        self.purge = match self.purge {
-            Purge::Idle => match world.slots[at].register.current() {
-                Some(v) if v.version.kind == VersionKind::Tombstone => {
-                    Purge::Scanning { tag: v.tag, seen: 0, missing: 0 }
-                }
-                Some(_) | None => Purge::Idle,
-            },
-            Purge::Scanning { tag, seen, missing } if seen.count_ones() as usize == n => {
-                let allowed = u32::from(world.is_broken(Broken::PurgesOnTooFew));
-                if missing > allowed {
-                    Purge::Idle
-                } else if world.is_broken(Broken::PurgesWithoutEpoch) {
-                    Purge::Dropping { tag, tried: 0 }
-                } else {
-                    Purge::Adopting { tag, epoch: world.raise_epoch(true), adopted: 0 }
-                }
-            }
-            Purge::Scanning { tag, seen, missing } => {
-                if seen & bit != 0 || !self.reaches(world, at) {
-                    return;
-                }
-                let slot = &world.slots[at];
-                let holds = |v: &&_| holds_stable(v, tag);
-                let held = slot.is_voter() && slot.register.current().filter(holds).is_some();
-                if !held && !world.is_broken(Broken::PurgesOnTooFew) {
-                    Purge::Idle
-                } else {
-                    Purge::Scanning { tag, seen: seen | bit, missing: missing + u32::from(!held) }
-                }
-            }
-            Purge::Adopting { tag, epoch, adopted } => {
-                let spared = usize::from(world.is_broken(Broken::PurgesPartlyAdopted));
-                if adopted.count_ones() as usize >= n - spared {
-                    Purge::Dropping { tag, tried: 0 }
-                } else if !world.slots[at].is_voter() {
-                    Purge::Idle
-                } else if self.reaches(world, at) {
-                    world.slots[at].partition.adopt_purge(epoch);
-                    Purge::Adopting { tag, epoch, adopted: adopted | bit }
-                } else {
-                    return;
-                }
-            }
-            Purge::Dropping { tag, tried } => {
-                if tried.count_ones() as usize == n || world.random.chance(20) {
-                    Purge::Idle
-                } else if tried & bit == 0 && self.reaches(world, at) {
-                    self.drop_at(world, at, tag);
-                    Purge::Dropping { tag, tried: tried | bit }
-                } else {
-                    return;
-                }
-            }
-        };
+    /// What might be purged at this slot.
+    fn candidate(&self, world: &mut World, at: usize) -> Option<Candidate> {
+        let register = &world.slots[at].register;
+        let tombstone = purge::tombstone(register).map(Candidate::Tombstone);
+        let prepared: Vec<OpId> = register.prepared.clone();
+        if !self.scenario.sweeps || prepared.is_empty() || (tombstone.is_some() && world.random.chance(500)) {
+            return tombstone;
+        }
+        Some(Candidate::Orphan(world.random.pick(&prepared)))
     }
 
-    fn drop_at(&mut self, world: &mut World, at: usize, tag: Tag) {
-        let unfloored = world.is_broken(Broken::NoFloor);
-        let Slot { partition, register, .. } = &mut world.slots[at];
-        let floor = partition.floor;
-        if register.drop_tombstone(partition, tag) {
-            self.drops += 1;
-            if unfloored {
-                partition.floor = floor;
+    fn purge_step(&mut self, world: &mut World) {
+        let at = world.random.below(world.n());
+        let Some(mut purging) = self.purge.take() else {
+            let candidate = self.candidate(world, at);
+            let machine = |candidate| Purge::new(world.geometry, vec![((), candidate)]);
+            self.purge = candidate.map(|candidate| Purging { machine: machine(candidate), tried: 0 });
+            return;
+        };
+        let Some((_, candidate)) = purging.machine.candidates().first().copied() else { return };
+        match purging.machine.action() {
+            Action::Look | Action::Adopt(_) if !self.reaches(world, at) => {}
+            Action::Look => tell(world, at, candidate, &mut purging),
+            Action::Adopt(epoch) => {
+                world.slots[at].partition.adopt_purge(epoch);
+                tell(world, at, candidate, &mut purging);
             }
+            Action::Publish { tombstones, orphans } => {
+                purging.machine.published(world.raise_for_purge(tombstones, orphans));
+            }
+            Action::Drop(epoch) => {
+                if purging.tried.count_ones() as usize == world.n() || world.random.chance(20) {
+                    return;
+                }
+                if purging.tried >> at & 1 == 0 && self.reaches(world, at) {
+                    self.drop_at(world, at, (epoch, candidate));
+                    purging.tried |= 1 << at;
+                }
+            }
+            Action::Done => return,
+        }
+        self.purge = Some(purging);
+    }
+
+    fn drop_at(&mut self, world: &mut World, at: usize, (epoch, candidate): (Epoch, Candidate)) {
+        let (unfloored, unseen) = (world.is_broken(Broken::NoFloor), world.is_broken(Broken::DropsUnseen));
+        let flaws = [Flaw::PurgesWithoutEpoch, Flaw::PurgesPartlyAdopted];
+        let without_epoch = flaws.into_iter().any(|flaw| world.is_broken(Broken::Client(flaw)));
+        let Slot { partition, register, .. } = &mut world.slots[at];
+        let mut state = *partition;
+        if let Some(floor) = purge::floor_to_drop(register, candidate) {
+            state.floor = state.floor.max(floor);
+        }
+        if !unfloored && state.role == Role::Voter {
+            partition.floor = state.floor;
+        }
+        if without_epoch {
+            (state.epoch, state.purge_epoch) = (epoch, epoch);
+        }
+        let mut dropped = vec![candidate];
+        if unseen {
+            dropped.extend(register.prepared.iter().copied().map(Candidate::Orphan));
+        }
+        dropped.retain(|candidate| purge::drop_at(&state, register, epoch, *candidate));
+        for candidate in dropped {
             if world.trace {
-                println!("  {} slot{at} drops {tag:?}", world.now);
+                println!("  {} slot{at} drops {candidate:?}", world.now);
+            }
+            match candidate {
+                Candidate::Tombstone(_) => self.drops += 1,
+                Candidate::Orphan(op) => {
+                    self.sweeps += 1;
+                    world.purged(op);
+                }
             }
         }
     }
@@ -225,7 +231,7 @@ impl Faults {
         }
         self.losses += 1;
         if cause == Cause::Lost {
-            let epoch = world.raise_epoch(false);
+            let epoch = world.raise_epoch();
             drop(fresh_slot(world, slot, epoch));
         }
         if world.trace {
@@ -251,33 +257,33 @@ impl Faults {
                 && world.slots[peer].is_voter()
         };
         let event = match action {
-            Action::Learn(slots) if reached(self, world, slots) => {
+            join::Action::Learn(slots) if reached(self, world, slots) => {
                 // A copy in bulk that was not durable when the slot restarted is as good as none.
                 if world.random.chance(300) {
                     hand_over(world, peer, slot);
                 }
                 Event::Learned
             }
-            Action::CutOver(epoch, slots) if reached(self, world, slots) => {
+            join::Action::CutOver(epoch, slots) if reached(self, world, slots) => {
                 // One that knows a newer epoch refuses older ones already.
                 let _ = world.slots[peer].partition.admit(epoch);
                 hand_over(world, peer, slot);
                 Event::HandedOver(SlotIndex(peer as u8), world.slots[peer].partition.epoch)
             }
-            Action::Learn(_) | Action::CutOver(..) => return,
-            Action::Retire => {
+            join::Action::Learn(_) | join::Action::CutOver(..) => return,
+            join::Action::Retire => {
                 world.slots[slot].partition.role = Role::Out;
                 Event::Retired
             }
-            Action::Publish => {
-                let epoch = world.raise_epoch(false);
+            join::Action::Publish => {
+                let epoch = world.raise_epoch();
                 if cause == Cause::Moved {
                     let old = fresh_slot(world, slot, epoch);
                     world.left[slot] = Some((epoch, Box::new(old)));
                 }
                 Event::Published(epoch)
             }
-            Action::Vote(epoch) => {
+            join::Action::Vote(epoch) => {
                 self.vote(world, which, epoch);
                 return;
             }
@@ -285,7 +291,7 @@ impl Faults {
         let joining = &mut self.joining[which];
         if let Some(next) = joining.machine.step(event) {
             joining.action = next;
-            if let Action::Vote(epoch) = next
+            if let join::Action::Vote(epoch) = next
                 && cause != Cause::Retired
             {
                 self.vote(world, which, epoch);
@@ -334,8 +340,11 @@ fn hand_over(world: &mut World, voter: usize, slot: usize) {
     }
 }
 
-fn holds_stable(version: &super::super::message::SlotVersion, tag: Tag) -> bool {
-    version.tag == tag && version.state == VersionState::Stable
+/// A slot tells what it holds; however long an op has been prepared, it is told to be long enough.
+fn tell(world: &World, at: usize, candidate: Candidate, purging: &mut Purging) {
+    let Slot { partition, register, .. } = &world.slots[at];
+    let evidence = Evidence::of(partition, register, candidate, true);
+    purging.machine.answered(SlotIndex(at as u8), vec![evidence]);
 }
 
 /// Other keys' tombstones were dropped: floors rise here and there.

@@ -18,6 +18,8 @@ pub struct Report {
     pub first: Option<(u64, &'static str)>,
     /// Tombstones dropped, slot by slot.
     pub drops: u64,
+    /// Orphaned shards purged, slot by slot.
+    pub sweeps: u64,
     /// Slots that rejoined or moved.
     pub joins: u64,
     /// Schedules that ended with everything STABLE everywhere.
@@ -56,6 +58,7 @@ impl Report {
         self.violations += other.violations;
         self.first = self.first.into_iter().chain(other.first).min();
         self.drops += other.drops;
+        self.sweeps += other.sweeps;
         self.joins += other.joins;
         self.at_rest += other.at_rest;
         for (name, count) in other.outcomes {
@@ -70,7 +73,8 @@ impl fmt::Display for Report {
         if let Some((seed, why)) = self.first {
             write!(f, " (first: seed {seed}, {why})")?;
         }
-        write!(f, " drops {} joins {} at-rest {}", self.drops, self.joins, self.at_rest)?;
+        let Self { drops, sweeps, joins, at_rest, .. } = self;
+        write!(f, " drops {drops} sweeps {sweeps} joins {joins} at-rest {at_rest}")?;
         for (name, count) in &self.outcomes {
             write!(f, " {name} {count}")?;
         }

@@ -22,6 +22,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// Tombstones are dropped, and other keys of the partition raise floors (§7).
     pub collects: bool,
+    /// Orphaned shards are purged, however young (§7).
+    pub sweeps: bool,
     /// Slots lose their state and rejoin (§8).
     pub wipes: bool,
     /// Slots move while their old drive still serves callers of an old map (§8).
@@ -43,6 +45,7 @@ impl Scenario {
         Self {
             name,
             collects: false,
+            sweeps: false,
             wipes: false,
             moves: false,
             retires: false,
@@ -57,6 +60,14 @@ impl Scenario {
     pub const BASE: Self = Self::named("base");
     /// Tombstones are dropped.
     pub const COLLECT: Self = Self { collects: true, ..Self::named("collect") };
+    /// Orphaned shards are purged, and tombstones dropped.
+    pub const SWEEP: Self = Self { sweeps: true, collects: true, ..Self::named("sweep") };
+    /// The same, while slots lose their state and catch up.
+    pub const SWEEP_REJOIN: Self =
+        Self { sweeps: true, collects: true, wipes: true, installs: true, ..Self::named("sweep-rejoin") };
+    /// The same, while slots move.
+    pub const SWEEP_MOVE: Self =
+        Self { sweeps: true, collects: true, moves: true, installs: true, ..Self::named("sweep-move") };
     /// Slots lose their state.
     pub const REJOIN: Self = Self { wipes: true, collects: true, ..Self::named("rejoin") };
     /// Slots move, the old drive alive somewhere.
@@ -104,6 +115,9 @@ impl Scenario {
     pub const ALL: &'static [Self] = &[
         Self::BASE,
         Self::COLLECT,
+        Self::SWEEP,
+        Self::SWEEP_REJOIN,
+        Self::SWEEP_MOVE,
         Self::REJOIN,
         Self::MOVE,
         Self::RETIRE,

@@ -91,6 +91,7 @@ impl Schedule {
             broken: setting.broken,
             stable_per_mille: if scenario.collects && stable == 0 { 1000 } else { stable },
             trace: setting.trace,
+            swept: Vec::new(),
             breach: None,
         };
         let faults = Faults::new(scenario, &mut world);
@@ -386,6 +387,7 @@ impl Schedule {
         }
         report.schedules += 1;
         report.drops += self.faults.drops;
+        report.sweeps += self.faults.sweeps;
         report.joins += self.faults.joins;
         report.at_rest += u64::from(rests.is_some());
         for client in &self.world.clients {

@@ -13,7 +13,7 @@ use super::super::slot::{self, BucketState, Caller};
 use super::broken::Broken;
 use super::client::{Client, Ended};
 use super::random::Random;
-use crate::types::{Epoch, Fence, RegisterKind, SlotIndex};
+use crate::types::{Epoch, Fence, OpId, RegisterKind, SlotIndex};
 
 /// A slot: one partition, one register.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +93,8 @@ pub(super) struct World {
     /// How often, in 1,000, STABLE is sent at all.
     pub(super) stable_per_mille: u32,
     pub(super) trace: bool,
+    /// Ops of which a shard was purged.
+    pub(super) swept: Vec<OpId>,
     /// An invariant that did not hold.
     pub(super) breach: Option<&'static str>,
 }
@@ -107,11 +109,17 @@ impl World {
     }
 
     /// Publishes a map with a higher epoch.
-    pub(super) fn raise_epoch(&mut self, purge: bool) -> Epoch {
+    pub(super) fn raise_epoch(&mut self) -> Epoch {
+        self.raise_for_purge(false, false)
+    }
+
+    /// Publishes a map with a higher epoch, for a purge of these kinds.
+    pub(super) fn raise_for_purge(&mut self, tombstones: bool, orphans: bool) -> Epoch {
         let map = self.map();
         let epoch = Epoch(map.epoch.0 + 1);
-        let purge = if purge { epoch } else { map.purge };
-        self.maps.push(MapEpochs { epoch, purge });
+        let purge = if tombstones { epoch } else { map.purge };
+        let sweep = if orphans { epoch } else { map.sweep };
+        self.maps.push(MapEpochs { epoch, purge, sweep });
         epoch
     }
 
@@ -126,8 +134,9 @@ impl World {
             }
             match action {
                 Action::Prepare { round, epoch, slots } => {
-                    let op = self.clients[client].op;
-                    let request = SlotRequest::Prepare { op, shard: Bytes::from_static(b"s") };
+                    let Client { op, has_shards, .. } = self.clients[client];
+                    let shard = if has_shards { Bytes::from_static(b"s") } else { Bytes::new() };
+                    let request = SlotRequest::Prepare { op, shard };
                     self.send(client, Some(round), epoch, slots.iter(), &request);
                 }
                 Action::Send { round, epoch, slots, request } => {
@@ -273,7 +282,20 @@ impl World {
         if slot.promised() < promised {
             self.breach = Some("a fence went back");
         }
+        let here = &self.slots[at].register;
+        if here.versions.iter().any(|held| self.swept.contains(&held.version.op)) {
+            self.breach = Some("an op whose shard was purged is a version");
+        }
         served.reply
+    }
+
+    /// A shard of an op that nobody may have committed is gone.
+    pub(super) fn purged(&mut self, op: OpId) {
+        self.swept.push(op);
+        let committed = |slot: &Slot| slot.register.versions.iter().any(|held| held.version.op == op);
+        if self.slots.iter().any(committed) {
+            self.breach = Some("a shard of a version was purged");
+        }
     }
 
     /// The bucket is created anew, with another id: its registers are others.

@@ -29,6 +29,11 @@ impl Authority {
             epochs: std::mem::take(&mut page.epochs),
         }
     }
+
+    /// Whether the node knows of newer epochs than the map has.
+    pub(super) fn is_ahead_of(&self, map: &ClusterMap) -> bool {
+        self.epochs.iter().any(|(_, partition, epoch)| *epoch > map.epochs(*partition).epoch)
+    }
 }
 
 /// The last authorities that were found to speak for every partition of a map, so that the next page of the same nodes

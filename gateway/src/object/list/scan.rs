@@ -30,6 +30,8 @@ use crate::object::error::Unavailable;
 
 /// How long a node may take for a page.
 const PAGE_LIMIT: Duration = Duration::from_secs(20);
+/// How often the map is read again because nodes know a newer one.
+const REFRESHES: usize = 3;
 /// Most items asked for in one page.
 const PAGE_ITEMS: u32 = 1_001;
 
@@ -173,18 +175,36 @@ impl Scan {
             },
         );
         join_all(pages).await;
+        self.check().await.map_err(|error| {
+            match self.cursors.iter().filter_map(|cursor| cursor.newer_bucket).max() {
+                Some(revision) => self.core.undecided(Trouble::BucketChanged(revision)),
+                None => error,
+            }
+        })
+    }
+
+    /// Whether the nodes that answered may speak for every partition, by a map that knows what they know.
+    async fn check(&mut self) -> Result<(), Unavailable> {
         let answered: Vec<&Authority> =
             self.cursors.iter().filter_map(|cursor| cursor.authority.as_ref()).collect();
-        let map = self.core.cluster.map();
-        let checked = match (self.request.only, self.request.among.as_deref()) {
-            (None, None) => self.core.coverage.check(&map, &answered),
-            (only, among) => coverage::check(&map, &answered, only, among),
-        };
-        self.map = map;
-        checked.map_err(|error| match self.cursors.iter().filter_map(|cursor| cursor.newer_bucket).max() {
-            Some(revision) => self.core.undecided(Trouble::BucketChanged(revision)),
-            None => error,
-        })
+        let mut refreshed = 0;
+        loop {
+            let map = self.core.cluster.map();
+            let checked = match (self.request.only, self.request.among.as_deref()) {
+                (None, None) => self.core.coverage.check(&map, &answered),
+                (only, among) => coverage::check(&map, &answered, only, among),
+            };
+            match checked {
+                Err(_) if refreshed < REFRESHES && answered.iter().any(|node| node.is_ahead_of(&map)) => {
+                    self.core.cluster.refresh().await;
+                    refreshed += 1;
+                }
+                checked => {
+                    self.map = map;
+                    return checked;
+                }
+            }
+        }
     }
 }
 

@@ -5,12 +5,16 @@
 mod debug;
 mod distributed;
 mod gateway;
+mod layout;
 mod listen;
+mod node;
 mod plan;
+mod reach;
 mod server;
 mod standalone;
 mod status;
 mod storage_node;
+mod table;
 mod units;
 
 use std::process::ExitCode;
@@ -48,6 +52,12 @@ enum Command {
     StorageNode(storage_node::StorageNodeArgs),
     /// Show on one screen how the cluster is.
     Status(status::StatusArgs),
+    /// Change which drives hold the cluster's data, while it serves.
+    #[command(subcommand)]
+    Layout(layout::LayoutCommand),
+    /// List the storage nodes, and take one out of service.
+    #[command(subcommand)]
+    Node(node::NodeCommand),
     /// Show what a shape of nodes and drives gives, before it is built.
     Plan(plan::PlanArgs),
     /// Look closely at what is stored.
@@ -70,6 +80,8 @@ async fn main() -> ExitCode {
         Command::Gateway(args) => gateway::run(args).await,
         Command::StorageNode(args) => storage_node::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Layout(command) => layout::run(command).await,
+        Command::Node(command) => node::run(command).await,
         Command::Plan(args) => plan::run(&args),
         Command::Debug(command) => debug::run(command).await,
         Command::Version => {

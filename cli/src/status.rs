@@ -13,6 +13,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
+use crate::table::table;
 use crate::units::bytes;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -134,7 +135,7 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(DEGRADED) })
 }
 
-async fn get(url: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+pub(crate) async fn get(url: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     let uri: Uri = url.parse().with_context(|| format!("`{url}` is no URL"))?;
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let asked = async {
@@ -232,15 +233,7 @@ fn nodes_table(nodes: &[Node]) -> String {
             node.address.clone(),
         ]);
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..7).map(width).collect();
-    let mut out = String::new();
-    for row in &rows {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
-    }
-    out
+    table(&rows)
 }
 
 fn serves(drive: &Drive) -> bool {

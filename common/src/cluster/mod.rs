@@ -21,6 +21,7 @@ mod probe;
 mod raise;
 mod record;
 mod snapshot;
+pub mod staged;
 #[cfg(test)]
 mod tests;
 

@@ -89,7 +89,8 @@ impl NodeClient for Node {
 }
 
 /// A coordinator's drive that never fails.
-struct OneCopy(Mutex<Option<Snapshot>>);
+#[derive(Default)]
+pub(super) struct OneCopy(Mutex<Option<Snapshot>>);
 
 #[async_trait]
 impl SnapshotStore for OneCopy {

@@ -139,6 +139,11 @@ impl Layout {
         Ok(Self { version, n, drives, slots })
     }
 
+    /// The same slots under another version.
+    pub fn at_version(self, version: u64) -> Self {
+        Self { version, ..self }
+    }
+
     /// Counts the changes: the first layout of a cluster is 1.
     pub fn version(&self) -> u64 {
         self.version

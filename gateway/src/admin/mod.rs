@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use crate::object::ObjectStore;
-use quorum::Quorum;
+use quorum::{Obstacle, Quorum};
 pub use status::{Health, NodeView, Status};
 
 /// What the admin port tells about.
@@ -67,6 +67,8 @@ struct ClusterHealth {
     quorum: Quorum,
     /// The node that is asked about, if one is.
     maintenance: Option<String>,
+    /// What keeps partitions from being written without that node.
+    obstacles: Vec<Obstacle>,
 }
 
 /// Serves until the stop is told.
@@ -113,8 +115,9 @@ async fn cluster_health(State(admin): State<Arc<Admin>>, Query(query): Query<Clu
         (false, Some(_)) => StatusCode::PRECONDITION_FAILED,
         (false, None) => StatusCode::SERVICE_UNAVAILABLE,
     };
+    let obstacles = node.iter().flat_map(|node| quorum::obstacles(&admin.cluster, node)).collect();
     let maintenance = node.map(|node| node.0);
-    (status, Json(ClusterHealth { healthy, quorum, maintenance })).into_response()
+    (status, Json(ClusterHealth { healthy, quorum, maintenance, obstacles })).into_response()
 }
 
 async fn render(State(admin): State<Arc<Admin>>) -> impl IntoResponse {

@@ -1,9 +1,11 @@
-//! How many partitions can be written and read with the slots that answer now.
+//! How many partitions can be written and read with the slots that answer now, and what is in the way.
 
-use coffer_common::cluster::Cluster;
+use std::collections::{BTreeMap, BTreeSet};
+
+use coffer_common::cluster::{Cluster, SlotTarget};
 use coffer_common::limits::PARTITION_COUNT;
 use coffer_common::protocol::quorum::Geometry;
-use coffer_common::types::{NodeId, PartitionId};
+use coffer_common::types::{DriveId, NodeId, PartitionId};
 use serde::Serialize;
 
 /// Counts over all partitions.
@@ -24,13 +26,16 @@ pub struct Quorum {
 }
 
 impl Quorum {
-    /// As of now; `without` is taken as down.
+    /// As of now; `without` is taken as down. Whether a node may be taken down is not decided on the word of a drive that has
+    /// lost its state: the map may not know yet in which partitions it has to join again.
     pub(super) fn of(cluster: &Cluster, without: Option<&NodeId>) -> Self {
         let map = cluster.map();
         let n = map.layout.n();
+        let rejoining = if without.is_some() { rejoining(cluster) } else { BTreeSet::new() };
         let slots = (0..PARTITION_COUNT).map(PartitionId).map(|partition| {
             let targets = map.targets(partition);
-            let voters = || targets.iter().filter(|t| t.voter && Some(&t.node) != without);
+            let votes = |t: &SlotTarget| t.voter && !rejoining.contains(&t.address.drive);
+            let voters = || targets.iter().filter(|t| votes(t) && Some(&t.node) != without);
             (
                 voters().filter(|t| cluster.alive(&t.node, &t.address.drive)).count(),
                 voters().filter(|t| cluster.has_room(&t.node, &t.address.drive)).count(),
@@ -60,6 +65,73 @@ impl Quorum {
     pub(super) fn all_writable(&self) -> bool {
         self.writable == self.partitions
     }
+}
+
+/// A drive whose slots do not take writes, and which partitions need.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Obstacle {
+    /// The node that has the drive.
+    pub node: NodeId,
+    /// The drive.
+    pub drive: DriveId,
+    /// Where it is mounted; empty if no node has registered it.
+    pub path: String,
+    /// For people: why its slots do not count.
+    pub reason: &'static str,
+    /// How many partitions have a slot there and too few others.
+    pub partitions: usize,
+}
+
+/// Drives that have lost their state and do not vote everywhere yet.
+fn rejoining(cluster: &Cluster) -> BTreeSet<DriveId> {
+    let drives = cluster.nodes().into_iter().filter_map(|node| node.info).flat_map(|info| info.drives);
+    drives.filter(|drive| drive.incarnation.0 > 0 && drive.join.waiting > 0).map(|drive| drive.id).collect()
+}
+
+/// Why a slot does not count for writes; `None` if it does.
+fn why_not(cluster: &Cluster, rejoining: &BTreeSet<DriveId>, target: &SlotTarget) -> Option<&'static str> {
+    let drive = &target.address.drive;
+    if !target.voter || rejoining.contains(drive) {
+        Some("does not vote yet")
+    } else if !cluster.alive(&target.node, drive) {
+        Some("does not answer")
+    } else if !cluster.has_room(&target.node, drive) {
+        Some("is full")
+    } else {
+        None
+    }
+}
+
+/// What keeps partitions from being written while the node is down.
+pub(super) fn obstacles(cluster: &Cluster, without: &NodeId) -> Vec<Obstacle> {
+    let map = cluster.map();
+    let (needed, rejoining) = (Geometry::new(map.layout.n()).m(), rejoining(cluster));
+    let mut found: BTreeMap<(NodeId, DriveId, &'static str), usize> = BTreeMap::new();
+    for partition in (0..PARTITION_COUNT).map(PartitionId) {
+        let others: Vec<SlotTarget> =
+            map.targets(partition).into_iter().filter(|target| target.node != *without).collect();
+        let reasons: Vec<_> = others.iter().map(|target| why_not(cluster, &rejoining, target)).collect();
+        if reasons.iter().filter(|reason| reason.is_none()).count() >= needed {
+            continue;
+        }
+        for (target, reason) in others.iter().zip(reasons) {
+            if let Some(reason) = reason {
+                *found.entry((target.node.clone(), target.address.drive, reason)).or_default() += 1;
+            }
+        }
+    }
+    let path = |node: &NodeId, id: DriveId| {
+        let drive = map.nodes.get(node).and_then(|node| node.drives.iter().find(|drive| drive.id == id));
+        drive.map(|drive| drive.path.clone()).unwrap_or_default()
+    };
+    let obstacle = |((node, drive, reason), partitions): ((NodeId, DriveId, _), _)| Obstacle {
+        path: path(&node, drive),
+        node,
+        drive,
+        reason,
+        partitions,
+    };
+    found.into_iter().map(obstacle).collect()
 }
 
 #[cfg(test)]

@@ -223,18 +223,26 @@ fn refuse_emptied(
     Ok(())
 }
 
-/// Before there is a cluster all lists must be the same; afterwards those of running nodes.
+/// Before there is a cluster all lists must be the same; afterwards those of running nodes, but for nodes that were added:
+/// lists grow one restart after the other.
 fn refuse_other_endpoints(
     settings: &MemberSettings,
     view: &View,
     node: &NodeRecord,
 ) -> Result<(), MemberRefusal> {
     let comparable = !settings.endpoints.is_empty() && !node.endpoints.is_empty();
-    if comparable && view.is_live(&node.id) && node.endpoints != settings.endpoints {
+    let agree = lists_agree(&settings.endpoints, &node.endpoints, view.cluster.is_some());
+    if comparable && view.is_live(&node.id) && !agree {
         let (ours, theirs) = (settings.endpoints.join(" "), node.endpoints.join(" "));
         return Err(MemberRefusal::EndpointsDiffer { ours, node: node.id.clone(), theirs });
     }
     Ok(())
+}
+
+/// Whether two endpoint lists can be of one cluster, which `founded` says is there already.
+fn lists_agree(ours: &[String], theirs: &[String], founded: bool) -> bool {
+    let within = |some: &[String], all: &[String]| some.iter().all(|endpoint| all.contains(endpoint));
+    ours == theirs || founded && (within(ours, theirs) || within(theirs, ours))
 }
 
 async fn refuse_wrong_clock(settings: &MemberSettings, view: &View) -> Result<(), MemberRefusal> {
@@ -271,4 +279,22 @@ async fn refuse_wrong_clock(settings: &MemberSettings, view: &View) -> Result<()
 pub(super) async fn layout(coordinator: &dyn Coordinator) -> Option<Layout> {
     let entry = read(coordinator.get(LAYOUT_KEY)).await??;
     Layout::decode(&entry.value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_list_may_grow_once_there_is_a_cluster() {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (three, four, other) =
+            (list(&["a", "b", "c"]), list(&["a", "b", "c", "d"]), list(&["a", "b", "e"]));
+        for founded in [false, true] {
+            assert!(lists_agree(&three, &three, founded));
+            assert_eq!(lists_agree(&three, &four, founded), founded);
+            assert_eq!(lists_agree(&four, &three, founded), founded);
+            assert!(!lists_agree(&three, &other, founded));
+        }
+    }
 }

@@ -116,6 +116,14 @@ fn launch(name: &str, folder: &Path, arguments: &[String]) -> Result<Process> {
     Process::start(name, folder, &mut command)
 }
 
+/// The name of a storage node, and how it is started on its own folders.
+fn node_arguments(folder: &TempDir, index: usize, drives: usize) -> (String, Vec<String>) {
+    let name = format!("node-{index}");
+    let folders = folder.path().join(&name).join(format!("drive{{1...{drives}}}"));
+    let arguments = ["storage-node", &folders.display().to_string(), "--node-id", &name].map(str::to_owned);
+    (name, arguments.to_vec())
+}
+
 /// Storage nodes and gateways of one cluster.
 #[derive(Debug)]
 pub struct Daemons {
@@ -163,11 +171,8 @@ impl Daemons {
         let folder = TempDir::new()?;
         let (mut proxies, mut started) = (Vec::new(), Vec::new());
         for index in 0..nodes {
-            let name = format!("node-{index}");
-            let folders = folder.path().join(&name).join(format!("drive{{1...{drives}}}"));
-            let mut arguments = vec!["storage-node".to_owned(), folders.display().to_string()];
-            arguments
-                .extend(["--node-id", &name, "--bootstrap-expect", &nodes.to_string()].map(str::to_owned));
+            let (name, mut arguments) = node_arguments(&folder, index, drives);
+            arguments.extend(["--bootstrap-expect", &nodes.to_string()].map(str::to_owned));
             let port = free_port();
             if proxied {
                 let proxy = Proxy::start(port).await?;
@@ -188,6 +193,19 @@ impl Daemons {
             daemon.wait_ready().await?;
         }
         Ok(cluster)
+    }
+
+    /// Starts one more storage node with fresh drives, which joins the running cluster, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn add_node(&mut self, drives: usize) -> Result<()> {
+        let (name, arguments) = node_arguments(&self.folder, self.nodes.len(), drives);
+        let options = ("--node-address", "--node-admin-address");
+        let node = Daemon::start(name, free_port(), arguments, options, (&self.etcd, &self.folder))?;
+        node.wait_ready().await?;
+        self.nodes.push(node);
+        Ok(())
     }
 
     /// Empties a drive while its node is down, as a replaced disk would be.

@@ -1,0 +1,114 @@
+//! What people call drives.
+
+use std::collections::BTreeMap;
+
+use super::{EditError, Placement, drive_table};
+use crate::cluster::ClusterMap;
+use crate::types::{DriveId, NodeId};
+
+/// A drive that a node has registered, or that is part of the layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownDrive {
+    /// Its id.
+    pub id: DriveId,
+    /// Where it is mounted; empty if no node has registered it.
+    pub path: String,
+    /// Where its node says that it is; as the layout has it if no node has registered it.
+    pub registered: Placement,
+    /// How it is part of the layout, or of the one that moves lead to.
+    pub placed: Option<Placement>,
+    /// Whether it waits for its cluster's first layout.
+    pub fresh: bool,
+}
+
+impl KnownDrive {
+    /// `NODE:PATH`.
+    pub fn place(&self) -> String {
+        let Placement { node, .. } = &self.registered;
+        if self.path.is_empty() { format!("{node}:?") } else { format!("{node}:{}", self.path) }
+    }
+}
+
+/// All drives of the nodes and of the layout, by node and path.
+pub fn known_drives(map: &ClusterMap) -> Vec<KnownDrive> {
+    let mut placed: BTreeMap<DriveId, Placement> =
+        drive_table(map).iter().map(|drive| (drive.id, Placement::from(drive))).collect();
+    let mut known = Vec::new();
+    for node in map.nodes.values() {
+        for drive in &node.drives {
+            // One that has gone to another node is that one's.
+            if map.locate(drive.id) != Some((&node.id, drive.incarnation)) {
+                continue;
+            }
+            known.push(KnownDrive {
+                id: drive.id,
+                path: drive.path.clone(),
+                registered: Placement {
+                    node: node.id.clone(),
+                    zone: node.zone.clone(),
+                    capacity_bytes: drive.capacity_bytes,
+                },
+                placed: placed.remove(&drive.id),
+                fresh: drive.fresh,
+            });
+        }
+    }
+    let unregistered = |id, placement: Placement, placed| KnownDrive {
+        id,
+        path: String::new(),
+        registered: placement,
+        placed,
+        fresh: false,
+    };
+    known.extend(
+        placed.into_iter().map(|(id, placement)| unregistered(id, placement.clone(), Some(placement))),
+    );
+    // Neither registered nor planned with, and a slot is on it all the same.
+    let now = map.present_layout();
+    for (drive, slots) in now.drives().iter().zip(now.loads()) {
+        if slots > 0 && !known.iter().any(|other: &KnownDrive| other.id == drive.id) {
+            known.push(unregistered(drive.id, Placement::from(drive), None));
+        }
+    }
+    known.sort_by(|a, b| (&a.registered.node, &a.path, a.id).cmp(&(&b.registered.node, &b.path, b.id)));
+    known
+}
+
+/// The drives of all these names, each once.
+pub(super) fn find_all<'a>(
+    known: &'a [KnownDrive],
+    names: &[String],
+) -> Result<Vec<&'a KnownDrive>, EditError> {
+    let mut found: Vec<&KnownDrive> = Vec::new();
+    for name in names {
+        for drive in find(known, name)? {
+            if !found.iter().any(|other| other.id == drive.id) {
+                found.push(drive);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn find<'a>(known: &'a [KnownDrive], name: &str) -> Result<Vec<&'a KnownDrive>, EditError> {
+    let all = |wanted: &dyn Fn(&KnownDrive) -> bool| -> Vec<&KnownDrive> {
+        known.iter().filter(|drive| wanted(drive)).collect()
+    };
+    let id = name.parse::<DriveId>().ok();
+    let node = NodeId(name.to_owned());
+    for exact in [
+        all(&|drive| Some(drive.id) == id),
+        all(&|drive| drive.registered.node == node),
+        all(&|drive| !drive.path.is_empty() && drive.place() == name),
+    ] {
+        if !exact.is_empty() {
+            return Ok(exact);
+        }
+    }
+    let by_path = all(&|drive| !drive.path.is_empty() && drive.path == name);
+    match by_path.as_slice() {
+        [] => Err(EditError::NotFound(name.to_owned())),
+        [_] => Ok(by_path),
+        [first, ..] => Err(EditError::Ambiguous { name: name.to_owned(), example: first.place() }),
+    }
+}

@@ -26,7 +26,8 @@ pub struct MapEpochs {
     pub epoch: Epoch,
     /// The epoch of the last purge of tombstones; never above `epoch`.
     pub purge: Epoch,
-    /// The epoch of the last purge of orphaned shards; never above `epoch`.
+    /// Writes that prepared their shards before this epoch do not go on: orphaned shards were purged, or slots moved one after
+    /// the other; never above `epoch`.
     pub sweep: Epoch,
 }
 

@@ -7,13 +7,17 @@
 //!
 //! ```text
 //! LOST     Learn (registers, in bulk) -> Publish -> CutOver: R0 voters adopt the epoch and hand over -> Vote
-//! MOVED    Publish -> CutOver: M of the other voters, because the old drive may still serve old callers -> Vote
+//! MOVED    Publish -> CutOver: M of the slots as they were, because the old drive may still serve old callers -> Vote
 //! RETIRED  Retire (the old drive refuses everything for good, its exact state is here) -> Publish -> Vote
 //! ```
 //!
+//! The slots as they were are the other voters and the old drive: if that one adopts the epoch and tells what it has, it counts
+//! like any other (as the slot's own index), and if it is gone M others do. Any quorum that an old caller may have met has
+//! met one of them before it adopted.
+//!
 //! Crash consistency: nothing here is kept. A slot that restarts before `Vote` is durable begins anew; what it has
 //! recorded is never more than some voter has told, and does no harm. Of one partition several slots may be LOST at a
-//! time, as long as R0 vote; MOVED and RETIRED only one.
+//! time, as long as R0 vote; MOVED and RETIRED only one, which begins while no other is under way. Others may be LOST then.
 
 use crate::types::{Epoch, SlotIndex, SlotSet};
 
@@ -24,9 +28,9 @@ use super::quorum::Geometry;
 pub enum Cause {
     /// Its drive has lost its state: emptied, replaced, rolled back. The map marks it JOINING.
     Lost,
-    /// It moves from a drive that cannot be reached and may still be alive.
+    /// It moves from a drive that may still be alive, whether or not it can be reached.
     Moved,
-    /// It moves from a drive that can be reached.
+    /// It moves from a drive that can be reached, and gives its exact state.
     Retired,
 }
 
@@ -39,7 +43,8 @@ pub enum Action {
     Retire,
     /// Raise the partition's epoch in the map.
     Publish,
-    /// Have each of these adopt the epoch, and then tell floor, bucket revisions and registers.
+    /// Have each of these adopt the epoch, and then tell floor, bucket revisions and registers. A moved slot itself stands
+    /// for its old drive.
     CutOver(Epoch, SlotSet),
     /// Vote, under this epoch; durable before anything is answered.
     Vote(Epoch),
@@ -54,7 +59,7 @@ pub enum Event {
     Retired,
     /// The map has this epoch.
     Published(Epoch),
-    /// A voter has adopted this epoch, and all that it told after that is recorded here.
+    /// A voter (the slot itself: the old drive) has adopted this epoch, and all that it told after that is recorded here.
     HandedOver(SlotIndex, Epoch),
     /// The slot did not answer, or is no voter.
     Silent(SlotIndex),
@@ -96,6 +101,11 @@ impl Join {
         SlotSet(self.geometry.all().0 & !(1 << self.slot.0))
     }
 
+    /// Who may hand over. The slot itself stands for the drive that it moves away from.
+    fn givers(self) -> SlotSet {
+        if self.cause == Cause::Moved { self.geometry.all() } else { self.others() }
+    }
+
     /// Voters that must hand over.
     fn need(self) -> usize {
         match self.cause {
@@ -120,10 +130,10 @@ impl Join {
             }
             (Stage::Publishing, Event::Published(epoch)) => {
                 self.stage = Stage::CuttingOver { epoch, from: SlotSet::default() };
-                Some(Action::CutOver(epoch, self.others()))
+                Some(Action::CutOver(epoch, self.givers()))
             }
             (Stage::CuttingOver { epoch, mut from }, Event::HandedOver(voter, adopted)) => {
-                if adopted < epoch || voter == self.slot {
+                if adopted < epoch || !self.givers().contains(voter) {
                     return None;
                 }
                 from.insert(voter);
@@ -178,12 +188,16 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_slot_needs_a_majority_of_the_others() {
-        let (mut join, first) = start(Cause::Moved);
-        assert_eq!(first, Action::Publish);
-        join.step(Event::Published(Epoch(1)));
-        assert_eq!([1, 2].map(|voter| handed_over(&mut join, voter, 1)), [None; 2]);
-        assert_eq!(handed_over(&mut join, 3, 1), Some(Action::Vote(Epoch(1))));
+    fn a_moved_slot_needs_a_majority_of_the_slots_as_they_were() {
+        for last in [0, 3] {
+            let (mut join, first) = start(Cause::Moved);
+            assert_eq!(first, Action::Publish);
+            let all = Action::CutOver(Epoch(1), SlotSet(0b1111));
+            assert_eq!(join.step(Event::Published(Epoch(1))), Some(all));
+            assert_eq!([1, 2, 1].map(|voter| handed_over(&mut join, voter, 1)), [None; 3]);
+            assert_eq!(handed_over(&mut join, last, 0), None, "it has not adopted the epoch");
+            assert_eq!(handed_over(&mut join, last, 1), Some(Action::Vote(Epoch(1))), "slot {last}");
+        }
     }
 
     #[test]

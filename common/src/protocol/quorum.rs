@@ -84,7 +84,7 @@ impl Geometry {
         if self.breaks(Flaw::JoinsFromOne) { 1 } else { self.r0() }
     }
 
-    /// Other voters that must hand over to a moved slot, whose old drive may still serve old callers: M.
+    /// Slots, the old drive among them, that must hand over to a moved slot, whose old drive may still serve old callers: M.
     pub(super) fn move_quorum(self) -> usize {
         if self.breaks(Flaw::MovesWithoutAdopters) { 1 } else { self.m() }
     }

@@ -11,7 +11,7 @@ use super::super::purge::{self, Action, Candidate, Evidence, Purge};
 use super::super::register::Role;
 use super::broken::Broken;
 use super::scenario::{Scenario, Start};
-use super::world::{Envelope, Record, Slot, World, count_learned};
+use super::world::{Envelope, Left, Record, Slot, World, count_learned};
 use crate::types::{Epoch, Fence, OpId, SlotIndex, SlotSet, Tag};
 
 /// How often a slot is lost, moved or retired in one schedule.
@@ -219,15 +219,16 @@ impl Faults {
         };
         let voters = world.slots.iter().filter(|slot| slot.is_voter()).count();
         let alone = self.joining.is_empty();
-        let second = cause == Cause::Lost
-            && self.joining.iter().all(|joining| joining.cause == Cause::Lost)
-            && voters > world.geometry.r0()
-            && world.random.chance(300);
-        if !(alone || second && self.joining.len() < 2)
-            || !world.slots[slot].is_voter()
-            || cause == Cause::Moved && world.left[slot].is_some()
-        {
-            return;
+        let second = cause == Cause::Lost && voters > world.geometry.r0() && world.random.chance(300);
+        // A slot on its way may be taken back before it votes.
+        let back = self.joining.iter().position(|joining| {
+            (joining.slot, joining.cause, cause) == (slot, Cause::Moved, Cause::Moved)
+                && world.left[slot].is_some()
+        });
+        match back {
+            Some(under_way) if world.random.chance(300) => drop(self.joining.swap_remove(under_way)),
+            _ if (alone || second && self.joining.len() < 2) && world.slots[slot].is_voter() => {}
+            _ => return,
         }
         self.losses += 1;
         if cause == Cause::Lost {
@@ -252,9 +253,8 @@ impl Faults {
         let Joining { slot, cause, action, .. } = self.joining[which];
         let peer = world.random.below(world.n());
         let reached = |faults: &Self, world: &mut World, slots: SlotSet| {
-            slots.contains(SlotIndex(peer as u8))
-                && faults.reaches(world, peer)
-                && world.slots[peer].is_voter()
+            let voter = giver(world, peer, slot).is_some_and(|giver| giver.is_voter());
+            slots.contains(SlotIndex(peer as u8)) && faults.reaches(world, peer) && voter
         };
         let event = match action {
             join::Action::Learn(slots) if reached(self, world, slots) => {
@@ -265,10 +265,12 @@ impl Faults {
                 Event::Learned
             }
             join::Action::CutOver(epoch, slots) if reached(self, world, slots) => {
+                let Some(voter) = giver(world, peer, slot) else { return };
                 // One that knows a newer epoch refuses older ones already.
-                let _ = world.slots[peer].partition.admit(epoch);
+                let _ = voter.partition.admit(epoch);
+                let adopted = voter.partition.epoch;
                 hand_over(world, peer, slot);
-                Event::HandedOver(SlotIndex(peer as u8), world.slots[peer].partition.epoch)
+                Event::HandedOver(SlotIndex(peer as u8), adopted)
             }
             join::Action::Learn(_) | join::Action::CutOver(..) => return,
             join::Action::Retire => {
@@ -278,8 +280,7 @@ impl Faults {
             join::Action::Publish => {
                 let epoch = world.raise_epoch();
                 if cause == Cause::Moved {
-                    let old = fresh_slot(world, slot, epoch);
-                    world.left[slot] = Some((epoch, Box::new(old)));
+                    move_slot(world, slot, epoch);
                 }
                 Event::Published(epoch)
             }
@@ -322,9 +323,35 @@ fn fresh_slot(world: &mut World, slot: usize, epoch: Epoch) -> Slot {
     std::mem::replace(&mut world.slots[slot], fresh)
 }
 
+/// Another drive takes the slot. The second time it is the first drive again: of its old state it has kept the shards
+/// only, as if they had been prepared.
+fn move_slot(world: &mut World, slot: usize, epoch: Epoch) {
+    let before = world.left[slot].take();
+    let from = before.as_ref().map_or(Epoch(0), |left| left.epochs.end);
+    let old = fresh_slot(world, slot, epoch);
+    if let Some(Left { slot: kept, .. }) = before {
+        let register = kept.register;
+        let shards = register.versions.iter().filter(|held| held.shard_present && held.version.has_shards());
+        let ops = shards.map(|held| held.version.op);
+        world.slots[slot].register.prepared = register.prepared.iter().copied().chain(ops).collect();
+    }
+    let reachable = world.random.chance(600);
+    world.left[slot] = Some(Left { epochs: from..epoch, slot: Box::new(old), reachable });
+}
+
+/// Who hands over as this slot: a voter, or, as the one that joins, the drive that it has left.
+fn giver(world: &mut World, peer: usize, joiner: usize) -> Option<&mut Slot> {
+    if peer != joiner {
+        return world.slots.get_mut(peer);
+    }
+    let left = world.left[joiner].as_mut()?;
+    left.reachable.then_some(left.slot.as_mut())
+}
+
 /// What a voter knows is taken over by a slot that is joining.
 fn hand_over(world: &mut World, voter: usize, slot: usize) {
-    let Slot { partition, bucket, register, former } = world.slots[voter].clone();
+    let Some(giver) = giver(world, voter, slot) else { return };
+    let Slot { partition, bucket, register, former } = giver.clone();
     let keeps_bucket = world.is_broken(Broken::HandsOverNoBucket);
     let joiner = &mut world.slots[slot];
     joiner.partition.floor = joiner.partition.floor.max(partition.floor);

@@ -72,6 +72,17 @@ impl Scenario {
     pub const REJOIN: Self = Self { wipes: true, collects: true, ..Self::named("rejoin") };
     /// Slots move, the old drive alive somewhere.
     pub const MOVE: Self = Self { moves: true, collects: true, ..Self::named("move") };
+    /// Slots move, and back, while others lose their state and catch up.
+    pub const MOVE_REJOIN: Self =
+        Self { moves: true, wipes: true, collects: true, installs: true, ..Self::named("move-rejoin") };
+    /// The start after a delete, and slots that move, and back, while the tombstone is dropped.
+    pub const SEEDED_PURGE_MOVE: Self = Self {
+        start: Start::Deleted,
+        collects: true,
+        moves: true,
+        installs: true,
+        ..Self::named("seeded-purge-move")
+    };
     /// Slots move, the old drive retired.
     pub const RETIRE: Self = Self { retires: true, collects: true, ..Self::named("retire") };
     /// The seeded start alone.
@@ -120,6 +131,7 @@ impl Scenario {
         Self::SWEEP_MOVE,
         Self::REJOIN,
         Self::MOVE,
+        Self::MOVE_REJOIN,
         Self::RETIRE,
         Self::SEEDED,
         Self::SEEDED_REJOIN,
@@ -127,6 +139,7 @@ impl Scenario {
         Self::SEEDED_INSTALL,
         Self::SEEDED_PURGE,
         Self::SEEDED_PURGE_REJOIN,
+        Self::SEEDED_PURGE_MOVE,
         Self::SEEDED_EPOCH,
         Self::INSTALL,
         Self::INSTALL_MOVE,

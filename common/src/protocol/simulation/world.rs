@@ -3,6 +3,8 @@
 //! Everything random comes from the schedule's own generator. The world delivers, duplicates and loses messages; what
 //! happens to slots besides is in [`super::faults`].
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::super::action::{Action, Actions, Lost, MapEpochs, RoundNumber};
@@ -70,6 +72,16 @@ impl Envelope {
     }
 }
 
+/// A drive that a slot has left.
+#[derive(Clone, Debug)]
+pub(super) struct Left {
+    /// The epochs in which callers address it.
+    pub(super) epochs: Range<Epoch>,
+    pub(super) slot: Box<Slot>,
+    /// Whether it can be reached for the cut-over.
+    pub(super) reachable: bool,
+}
+
 /// All of it.
 #[derive(Debug)]
 pub(super) struct World {
@@ -77,8 +89,8 @@ pub(super) struct World {
     /// Which of the buckets of the name is the present one.
     pub(super) bucket: u8,
     pub(super) slots: Vec<Slot>,
-    /// The old drive of a moved slot, and the epoch from which callers no longer address it.
-    pub(super) left: Vec<Option<(Epoch, Box<Slot>)>>,
+    /// The old drive of a moved slot.
+    pub(super) left: Vec<Option<Left>>,
     pub(super) clients: Vec<Client>,
     pub(super) network: Vec<Envelope>,
     /// Messages of slow senders, which set out at some later time.
@@ -227,7 +239,7 @@ impl World {
     ) -> SlotReply {
         let (broken, present) = (self.broken, self.bucket);
         let slot = match &mut self.left[at] {
-            Some((moved, old)) if epoch < *moved => old.as_mut(),
+            Some(left) if left.epochs.contains(&epoch) => left.slot.as_mut(),
             _ => &mut self.slots[at],
         };
         let ignores_bucket = match request {
@@ -301,7 +313,8 @@ impl World {
     /// The bucket is created anew, with another id: its registers are others.
     pub(super) fn recreate_bucket(&mut self) {
         self.bucket += 1;
-        let drives = self.slots.iter_mut().chain(self.left.iter_mut().flatten().map(|(_, old)| old.as_mut()));
+        let drives =
+            self.slots.iter_mut().chain(self.left.iter_mut().flatten().map(|left| left.slot.as_mut()));
         for slot in drives.filter(|_| self.broken != Some(Broken::ReusesBucketId)) {
             slot.former = (std::mem::take(&mut slot.bucket), std::mem::take(&mut slot.register));
         }

@@ -46,6 +46,8 @@ struct Status {
     capacity_bytes: u64,
     free_bytes: u64,
     heal: Heal,
+    layout: u64,
+    moves: Option<Moves>,
     unstable_versions: u64,
     nodes: Vec<Node>,
     version: String,
@@ -78,6 +80,16 @@ struct Heal {
     complete: bool,
     shards_per_minute: u64,
     eta_seconds: Option<u64>,
+}
+
+/// Slots on their way to another layout.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Moves {
+    version: u64,
+    total: u64,
+    moved: u64,
+    under_way: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -170,7 +182,8 @@ fn screen(status: &Status) -> String {
         bytes(status.capacity_bytes),
         bytes(status.free_bytes)
     );
-    let _ = writeln!(out, "repair     {}\n", repair(status));
+    let _ = writeln!(out, "repair     {}", repair(status));
+    let _ = writeln!(out, "layout     {}\n", layout(status));
     out.push_str(&nodes_table(&status.nodes));
     let next = next_steps(status);
     if !next.is_empty() {
@@ -213,6 +226,17 @@ fn repair(status: &Status) -> String {
         line.push_str("; still looking for more");
     }
     line
+}
+
+/// The layout in force, and how far its slots are on their way to another one.
+fn layout(status: &Status) -> String {
+    match &status.moves {
+        None => format!("version {}", status.layout),
+        Some(moves) => format!(
+            "version {}, on the way to {}: {} of {} slots have moved, {} are under way",
+            status.layout, moves.version, moves.moved, moves.total, moves.under_way
+        ),
+    }
 }
 
 fn nodes_table(nodes: &[Node]) -> String {
@@ -301,6 +325,8 @@ mod tests {
             health: "degraded".to_owned(),
             quorum: Quorum { partitions: 4096, complete: 96, ..Quorum::default() },
             nodes: vec![node("a", true, "failed"), node("bb", false, "online")],
+            layout: 2,
+            moves: Some(Moves { version: 3, total: 900, moved: 100, under_way: 16 }),
             ..Status::default()
         };
         let screen = screen(&status);
@@ -311,6 +337,7 @@ mod tests {
             "node bb does not answer",
             "drive /data1 is failed",
             "votes in 4000 of 4096",
+            "version 2, on the way to 3: 100 of 900 slots have moved, 16 are under way",
         ] {
             assert!(screen.contains(wanted), "{wanted} is not in\n{screen}");
         }

@@ -17,6 +17,7 @@ mod index;
 pub mod join;
 mod journal;
 pub mod member;
+pub mod moves;
 mod node;
 pub mod rpc;
 pub mod settle;

@@ -1,56 +1,12 @@
 //! `coffer layout` and `coffer node` as an operator types them, on real nodes and a real etcd.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use coffer_tests::harness::cli::{coffer, expect, slots_of};
 use coffer_tests::harness::daemons::Daemons;
-use coffer_tests::harness::{CLUSTER_SECRET, binary, wait_for};
+use coffer_tests::harness::wait_for;
 use serde_json::Value;
-
-/// What a command printed.
-#[derive(Debug)]
-struct Printed {
-    out: String,
-    err: String,
-    code: Option<i32>,
-}
-
-impl Printed {
-    fn json(&self) -> Result<Value> {
-        serde_json::from_str(&self.out).with_context(|| format!("{self:?}"))
-    }
-}
-
-/// Runs `coffer` with these words and `answer` on its standard input.
-fn coffer(etcd: &str, words: &str, answer: &str) -> Result<Printed> {
-    let mut command = Command::new(binary());
-    command.args(words.split_whitespace()).env("COFFER_CLUSTER_SECRET", CLUSTER_SECRET);
-    if !etcd.is_empty() {
-        command.env("COFFER_ETCD", etcd);
-    }
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    child.stdin.take().context("a pipe")?.write_all(answer.as_bytes())?;
-    let output = child.wait_with_output()?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Printed { out: text(&output.stdout), err: text(&output.stderr), code: output.status.code() })
-}
-
-/// Runs it, and shows what it printed if the exit code is another one.
-fn expect(etcd: &str, words: &str, code: i32) -> Result<Printed> {
-    let printed = coffer(etcd, words, "")?;
-    assert_eq!(printed.code, Some(code), "{words}: {printed:?}");
-    Ok(printed)
-}
-
-/// The slots that each node holds now.
-fn slots_of(etcd: &str, node: &str) -> Result<Option<u64>> {
-    let nodes = expect(etcd, "node list --json", 0)?.json()?;
-    let row = nodes.as_array().into_iter().flatten().find(|row| row["id"] == node);
-    Ok(row.filter(|row| row["alive"] == true).and_then(|row| row["slots"].as_u64()))
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_staged_planned_and_applied_as_it_was_planned() -> Result<()> {
@@ -108,6 +64,9 @@ async fn a_change_is_staged_planned_and_applied_as_it_was_planned() -> Result<()
     let shown = expect(etcd, "layout show --json", 0)?.json()?;
     assert_eq!(shown["moves"]["version"], 5, "{shown}");
     assert_eq!(shown["moves"]["total"], moving, "{shown}");
+    let count = |name: &str| shown["moves"][name].as_u64();
+    let sum = ["moved", "under_way", "waiting"].iter().filter_map(|name| count(name)).sum::<u64>();
+    assert_eq!(sum, moving, "{shown}");
     Ok(())
 }
 

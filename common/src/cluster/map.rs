@@ -139,8 +139,21 @@ impl ClusterMap {
     /// # Panics
     /// If there is no such partition or slot.
     pub fn drive_of(&self, partition: PartitionId, slot: SlotIndex) -> DriveId {
+        self.slot_record(partition, slot).drive.unwrap_or_else(|| self.table_drive(partition, slot))
+    }
+
+    fn table_drive(&self, partition: PartitionId, slot: SlotIndex) -> DriveId {
         let place = usize::from(self.layout.slots_of(partition)[usize::from(slot.0)]);
-        self.slot_record(partition, slot).drive.unwrap_or(self.layout.drives()[place].id)
+        self.layout.drives()[place].id
+    }
+
+    /// The drive that holds a slot by a record of its partition that is newer than the map's.
+    ///
+    /// # Panics
+    /// If there is no such partition or slot.
+    pub fn holder(&self, record: &PartitionRecord, partition: PartitionId, slot: SlotIndex) -> DriveId {
+        let drive = record.slots.get(usize::from(slot.0)).and_then(|slot| slot.drive);
+        drive.unwrap_or_else(|| self.table_drive(partition, slot))
     }
 
     /// The slot that a drive holds in a partition now, if any.

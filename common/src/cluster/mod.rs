@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use bootstrap::{BootstrapError, FirstLayout, first_layout};
 pub use map::{ClusterMap, MapError, SlotSource, SlotTarget};
-pub use raise::{RAISES_AT_ONCE, change_partitions, partition_records, raise_epochs};
+pub use raise::{Changed, RAISES_AT_ONCE, change_partitions, partition_records, raise_epochs};
 pub use record::{
     ClusterRecord, DriveRecord, LAYOUT_KEY, LAYOUT_TARGET_KEY, LiveRecord, NodeRecord, PROTOCOL_VERSION,
     live_key, node_key, partition_key, protocol_compatible,

@@ -17,6 +17,15 @@ pub const RAISES_AT_ONCE: usize = 100;
 /// How often a change is tried again because another came in between.
 const TRIES: usize = 10;
 
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Its epoch: the new one, if it was changed.
+    pub epoch: Epoch,
+    /// Whether it was changed.
+    pub changed: bool,
+}
+
 /// Raises the epoch of each of these partitions by one, and gives the slot this role. Returns the new epochs, in order.
 ///
 /// # Errors
@@ -35,14 +44,17 @@ pub async fn raise_epochs(
         record.slots[usize::from(slots[at].1.0)].role = role;
         true
     };
-    Ok(change_partitions(coordinator, n, &partitions, &raise).await?.into_iter().flatten().collect())
+    let changed = change_partitions(coordinator, n, &partitions, None, &raise).await?;
+    Ok(changed.into_iter().map(|changed| changed.epoch).collect())
 }
 
 /// Lets `change` have its way with the present record of each of these partitions, named by its place among them; what it
-/// says to have changed gets a new epoch and is written, all at once. Returns these epochs, in order.
+/// says to have changed gets a new epoch and is written, all at once, and only if `guard` holds too. Returns what became of
+/// each, in order.
 ///
 /// # Errors
-/// [`CoordinatorError`]; what was changed is unknown then. `Refused` if a record is not readable.
+/// [`CoordinatorError`]; what was changed is unknown then. `Refused` if a record is not readable, `Conflict` if the guard does
+/// not hold.
 ///
 /// # Panics
 /// If there are more than [`RAISES_AT_ONCE`].
@@ -50,8 +62,9 @@ pub async fn change_partitions(
     coordinator: &dyn Coordinator,
     n: u8,
     partitions: &[PartitionId],
+    guard: Option<&Write>,
     change: &(dyn Fn(usize, &mut PartitionRecord) -> bool + Send + Sync),
-) -> Result<Vec<Option<Epoch>>, CoordinatorError> {
+) -> Result<Vec<Changed>, CoordinatorError> {
     assert!(partitions.len() <= RAISES_AT_ONCE, "{} records do not fit into a transaction", partitions.len());
     if partitions.is_empty() {
         return Ok(Vec::new());
@@ -59,27 +72,27 @@ pub async fn change_partitions(
     let mut tries = 0;
     loop {
         let known = partition_records(coordinator).await?;
-        let (mut writes, mut epochs) = (Vec::new(), Vec::new());
+        let (mut writes, mut results) = (Vec::new(), Vec::new());
         for (at, partition) in partitions.iter().enumerate() {
             let (mut record, expected) = match known.get(partition) {
                 Some((record, revision)) => (record.clone(), Expected::Revision(*revision)),
                 None => (PartitionRecord::new(n), Expected::Absent),
             };
-            if !change(at, &mut record) {
-                epochs.push(None);
-                continue;
+            let changed = change(at, &mut record);
+            record.epoch.0 += u64::from(changed);
+            results.push(Changed { epoch: record.epoch, changed });
+            if changed {
+                let change = Change::Put { value: Bytes::from(record.encode()), leased: false };
+                writes.push(Write { key: partition_key(*partition), expected, change });
             }
-            record.epoch.0 += 1;
-            epochs.push(Some(record.epoch));
-            let change = Change::Put { value: Bytes::from(record.encode()), leased: false };
-            writes.push(Write { key: partition_key(*partition), expected, change });
         }
         if writes.is_empty() {
-            return Ok(epochs);
+            return Ok(results);
         }
+        writes.extend(guard.cloned());
         tries += 1;
         match coordinator.transaction(writes).await {
-            Ok(_) => return Ok(epochs),
+            Ok(_) => return Ok(results),
             Err(CoordinatorError::Conflict { .. }) if tries < TRIES => {}
             Err(error) => return Err(error),
         }

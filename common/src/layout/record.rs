@@ -11,8 +11,9 @@
 //!                (16 each, only if it has them)
 //! ```
 //! Version 1 is what versions of Coffer read that knew of no moves; it is written while no slot has a drive of its own.
-//! Version 3 is written once orphaned shards were purged. Who cannot read it does not know either that its own prepared shards
-//! may have been taken for orphans: slots refuse what it sends under an older epoch.
+//! Version 3 is written once orphaned shards were purged, or slots moved one after the other. Who cannot read it does not know
+//! either that its own prepared shards may have been taken for orphans, or left behind: slots refuse what it sends under an
+//! older epoch.
 
 use crate::limits::MAX_SLOTS;
 use crate::types::{DriveId, Epoch};
@@ -67,7 +68,8 @@ pub struct PartitionRecord {
     pub epoch: Epoch,
     /// Raised before tombstones are dropped (PROTOCOL §7).
     pub purge_epoch: u64,
-    /// Raised before orphaned shards are dropped; 0 if none ever were.
+    /// A write that prepared its shards in an earlier epoch does not go on in a later one. Raised before orphaned shards are
+    /// dropped, and when a slot moves, to the epoch before that; 0 if neither ever was.
     pub sweep_epoch: u64,
     /// By slot index.
     pub slots: Vec<SlotRecord>,

@@ -1,5 +1,6 @@
 //! The state of the cluster as one document.
 
+use coffer_common::cluster::staged::MoveProgress;
 use coffer_common::cluster::{Cluster, NodeStatus};
 use coffer_common::layout::Tolerance;
 use coffer_common::node::{DriveInfo, DriveState};
@@ -47,6 +48,10 @@ pub struct Status {
     pub unstable_versions: u64,
     /// What is known to be missing, and how it comes back.
     pub heal: Heal,
+    /// The version of the layout.
+    pub layout: u64,
+    /// How far slots are on their way to another one; `None` if none are.
+    pub moves: Option<MoveProgress>,
     /// The nodes.
     pub nodes: Vec<NodeView>,
     /// The version of this gateway.
@@ -126,6 +131,8 @@ impl Status {
             free_bytes: drives().map(|drive| drive.free_bytes).sum(),
             missing_shards: drives().map(|drive| drive.missing_shards).sum(),
             heal: Heal::of(drives(), map.layout.n()),
+            layout: map.layout.version(),
+            moves: MoveProgress::of(&map),
             unstable_versions: drives().map(|drive| drive.unstable).sum(),
             quorum,
             nodes,

@@ -14,7 +14,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
+use coffer_common::cluster::ClusterMap;
 use coffer_common::coordination::{CoordinatorError, Expected};
 use coffer_common::driver;
 use coffer_common::limits::PARTITION_COUNT;
@@ -31,6 +33,11 @@ use super::{list, multipart, reclaim};
 
 /// A deletion that nobody has gone on with for so long is abandoned, in milliseconds: clients wait for a minute or so.
 const ABANDONED_MS: u64 = 10 * 60 * 1000;
+
+/// How often the nodes are asked to adopt a bucket's revision while slots move.
+const ADOPT_ROUNDS: usize = 20;
+/// Between two of these rounds.
+const ADOPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The deletions under way: the revision of the closed record, and when it was seen first.
 #[derive(Default)]
@@ -134,27 +141,62 @@ async fn change_state(
     }
 }
 
-/// Has M voters of every partition adopt the bucket's revision; says which drives have.
+/// Has M voters of every partition adopt the bucket's revision, each within one epoch of its partition; says which drives
+/// have, each time they were asked. Partitions whose slots move meanwhile are looked at again.
 async fn adopt(core: &Core, bucket: &Bucket) -> Result<Arc<BTreeSet<DriveId>>, Unavailable> {
-    let before = core.cluster.map();
+    let mut left: Vec<PartitionId> = (0..PARTITION_COUNT).map(PartitionId).collect();
+    let mut adopted: Option<BTreeSet<DriveId>> = None;
+    for round in 1.. {
+        let before = core.cluster.map();
+        let round_adopted = ask_to_adopt(core, bucket).await;
+        // One that does not answer this time may have lost its state since the last.
+        let always = match adopted.take() {
+            Some(mut always) => {
+                always.retain(|drive| round_adopted.contains(drive));
+                always
+            }
+            None => round_adopted,
+        };
+        let map = core.cluster.map();
+        let need = Geometry::new(map.layout.n()).adopt_quorum();
+        let mut reason = None;
+        left.retain(|partition| {
+            let problem = lacks_adopters(&before, &map, *partition, (need, &always));
+            let lacks = problem.is_some();
+            reason = problem.or(reason.take());
+            lacks
+        });
+        match reason {
+            None => return Ok(Arc::new(always)),
+            Some(reason) if round == ADOPT_ROUNDS => return Err(Unavailable::new(reason)),
+            Some(_) => tokio::time::sleep(ADOPT_PAUSE).await,
+        }
+        adopted = Some(always);
+    }
+    Err(Unavailable::new("the bucket's record was not adopted"))
+}
+
+/// Asks all nodes; says which drives have adopted the bucket's revision.
+async fn ask_to_adopt(core: &Core, bucket: &Bucket) -> BTreeSet<DriveId> {
     let calls = driver::nodes(&core.cluster, None).into_iter().map(async |(_, client)| match client {
         Some(client) => client.adopt_bucket(bucket.id(), bucket.revision).await.unwrap_or_default(),
         None => Vec::new(),
     });
-    let adopted: BTreeSet<DriveId> = join_all(calls).await.into_iter().flatten().collect();
-    let map = core.cluster.map();
-    let need = Geometry::new(map.layout.n()).adopt_quorum();
-    for partition in (0..PARTITION_COUNT).map(PartitionId) {
-        // A slot that has lost its state since has forgotten the revision.
-        if map.epochs(partition) != before.epochs(partition) {
-            return Err(Unavailable::new("the cluster map is changing"));
-        }
-        let targets = map.targets(partition);
-        let votes = targets.iter().filter(|t| t.voter && adopted.contains(&t.address.drive)).count();
-        if votes < need {
-            let reason = format!("{votes} of {} drives of partition {} know", targets.len(), partition.0);
-            return Err(Unavailable::new(reason));
-        }
+    join_all(calls).await.into_iter().flatten().collect()
+}
+
+/// Why a partition has too few adopters, if it has.
+fn lacks_adopters(
+    before: &ClusterMap,
+    after: &ClusterMap,
+    partition: PartitionId,
+    (need, adopted): (usize, &BTreeSet<DriveId>),
+) -> Option<String> {
+    // A slot that has lost its state since has forgotten the revision.
+    if after.epochs(partition) != before.epochs(partition) {
+        return Some("the cluster map is changing".to_owned());
     }
-    Ok(Arc::new(adopted))
+    let targets = after.targets(partition);
+    let votes = targets.iter().filter(|t| t.voter && adopted.contains(&t.address.drive)).count();
+    (votes < need).then(|| format!("{votes} of {} drives of partition {} know", targets.len(), partition.0))
 }

@@ -357,6 +357,23 @@ impl Index {
         })
     }
 
+    /// The partitions that have registers; blocks. Those of the layers are only included once they are applied.
+    pub(crate) fn recorded_partitions(&self) -> Result<Vec<PartitionId>, IndexError> {
+        self.guarded(|| {
+            let txn = self.database.begin_read().map_err(IndexError::engine)?;
+            let table = txn.open_table(PARTITIONS).map_err(IndexError::engine)?;
+            let (mut found, mut next) = (Vec::new(), Some(0));
+            while let Some(from) = next {
+                let mut rows = table.range((from, 0_u64)..).map_err(IndexError::engine)?;
+                let first = rows.next().transpose().map_err(IndexError::engine)?;
+                let partition = first.map(|(at, _)| at.value().0);
+                found.extend(partition.map(PartitionId));
+                next = partition.and_then(|partition| partition.checked_add(1));
+            }
+            Ok(found)
+        })
+    }
+
     /// Live bytes of each journal segment, as of the last batch; blocks.
     pub(crate) fn live_bytes(&self) -> Result<BTreeMap<u64, u64>, IndexError> {
         self.guarded(|| {

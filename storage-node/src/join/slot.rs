@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use coffer_common::cluster::SlotTarget;
+use coffer_common::cluster::{SlotSource, SlotTarget};
 use coffer_common::node::{HandOverRequest, NodeError, SlotAddress};
 use coffer_common::protocol::join::{Action, Cause, Event, Join};
 use coffer_common::protocol::quorum::Geometry;
@@ -23,10 +23,11 @@ type Source = (DriveId, Incarnation);
 pub(super) struct Sources(Mutex<HashMap<Source, u64>>);
 
 /// The slot.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct JoiningSlot {
     partition: PartitionId,
     slot: SlotIndex,
+    cause: Cause,
     machine: Join,
     /// What the machine waits for.
     action: Action,
@@ -34,14 +35,20 @@ pub(super) struct JoiningSlot {
     handed_over: SlotSet,
     /// How far each voter's registers have been taken over.
     positions: HashMap<Source, u64>,
-    votes: bool,
+    /// It votes, or is not the drive's any more.
+    over: bool,
 }
 
 impl JoiningSlot {
-    pub(super) fn new(geometry: Geometry, partition: PartitionId, slot: SlotIndex) -> Self {
-        let (machine, action) = Join::start(geometry, slot, Cause::Lost);
+    pub(super) fn new(geometry: Geometry, (partition, slot): (PartitionId, SlotIndex), cause: Cause) -> Self {
+        let (machine, action) = Join::start(geometry, slot, cause);
         let (handed_over, positions) = (SlotSet::default(), HashMap::new());
-        Self { partition, slot, machine, action, handed_over, positions, votes: false }
+        Self { partition, slot, cause, machine, action, handed_over, positions, over: false }
+    }
+
+    /// Whether another drive had the slot before.
+    pub(super) fn is_moved(&self) -> bool {
+        self.cause == Cause::Moved
     }
 
     pub(super) fn place(&self) -> (PartitionId, SlotIndex) {
@@ -52,8 +59,13 @@ impl JoiningSlot {
         self.action == Action::Publish
     }
 
-    pub(super) fn votes(&self) -> bool {
-        self.votes
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The slot is another drive's.
+    pub(super) fn give_up(&mut self) {
+        self.over = true;
     }
 
     pub(super) fn published(&mut self, epoch: Epoch) {
@@ -101,15 +113,15 @@ impl JoiningSlot {
 
     async fn vote(&mut self, epoch: Epoch, drive: &JoiningDrive) {
         match drive.store.vote(self.partition, epoch).await {
-            Ok(()) => self.votes = true,
+            Ok(()) => self.over = true,
             Err(error) => tracing::debug!(partition = self.partition.0, %error, "the vote was not recorded"),
         }
     }
 
-    /// Those that have not handed over yet.
+    /// Those that have not handed over yet; the slot itself stands for the drive that it has left.
     fn others(&self, drive: &JoiningDrive) -> SlotSet {
-        let without = self.handed_over.0 | 1 << self.slot.0;
-        SlotSet(drive.geometry().all().0 & !without)
+        let own = if self.is_moved() { 0 } else { 1 << self.slot.0 };
+        SlotSet(drive.geometry().all().0 & !(self.handed_over.0 | own))
     }
 
     fn silent(&mut self, voter: SlotIndex, error: &NodeError) {
@@ -120,7 +132,7 @@ impl JoiningSlot {
     /// The voters among these slots that are expected to answer, another one first for each partition. The others have
     /// their turn when they are back: with thousands of partitions nobody waits for what is known to be away.
     fn in_turn(&self, slots: SlotSet, drive: &JoiningDrive) -> Vec<SlotTarget> {
-        let mut targets = drive.cluster.map().targets(self.partition);
+        let mut targets = self.givers(drive);
         targets.retain(|target| {
             let alive = drive.cluster.alive(&target.node, &target.address.drive);
             alive && target.voter && slots.contains(target.slot)
@@ -128,6 +140,17 @@ impl JoiningSlot {
         if !targets.is_empty() {
             let first = usize::from(self.partition.0) % targets.len();
             targets.rotate_left(first);
+        }
+        targets
+    }
+
+    /// The partition's slots, with the drive that this one has left in its place.
+    fn givers(&self, drive: &JoiningDrive) -> Vec<SlotTarget> {
+        let mut targets = drive.cluster.map().targets(self.partition);
+        if let Some(own) = targets.iter_mut().find(|target| target.slot == self.slot)
+            && let Some(SlotSource { drive, incarnation, node }) = own.source.take()
+        {
+            (own.address.drive, own.address.incarnation, own.node) = (drive, incarnation, node);
         }
         targets
     }
@@ -140,7 +163,7 @@ impl JoiningSlot {
         drive: &JoiningDrive,
     ) -> Result<Epoch, NodeError> {
         let gone = || NodeError::Invalid("it votes no more".to_owned());
-        let mut targets = drive.cluster.map().targets(self.partition).into_iter();
+        let mut targets = self.givers(drive).into_iter();
         let target = targets.find(|target| target.slot == voter && target.voter).ok_or_else(gone)?;
         let node = target.node.to_string();
         let client = drive.cluster.client(&target.node);

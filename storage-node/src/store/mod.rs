@@ -20,6 +20,7 @@ mod call;
 mod compact;
 mod hand_over;
 mod install;
+mod leave;
 mod list;
 mod mutate;
 mod owed;

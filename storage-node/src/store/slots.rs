@@ -107,6 +107,13 @@ impl Slots {
             .collect()
     }
 
+    /// The partitions in which the slot takes part by a record of its own.
+    pub(super) fn taking_part(&self) -> Vec<PartitionId> {
+        let inner = self.inner.read();
+        let recorded = inner.partitions.iter().filter(|(_, at)| at.state.role != Role::Out);
+        recorded.map(|(partition, _)| *partition).collect()
+    }
+
     /// Adopted revisions of buckets, deleted ones too, that were recorded after this sequence; and the sequence of the
     /// last one.
     pub(super) fn buckets_after(&self, after: u64) -> (Vec<(BucketId, u64)>, u64) {
@@ -244,6 +251,11 @@ impl DriveStore {
     /// A partition's state on this drive.
     pub fn partition(&self, partition: PartitionId) -> PartitionState {
         self.slots.read().partition(partition).0
+    }
+
+    /// Whether the drive's slot in a partition votes.
+    pub(crate) fn votes(&self, partition: PartitionId) -> bool {
+        self.partition(partition).role == Role::Voter
     }
 
     /// Changes a partition's state (role, epochs, floor) and waits until the change is durable. `change` must only raise

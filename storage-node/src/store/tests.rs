@@ -28,6 +28,7 @@ mod crashes;
 mod damage;
 mod hand_over;
 mod heal;
+mod leave;
 mod model;
 mod restarts;
 mod view;

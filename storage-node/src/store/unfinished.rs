@@ -11,7 +11,7 @@
 //! 4. After a start, and once there is room again after an overflow, [`DriveStore::find_unfinished`] walks over the
 //!    registers that the index has marked as unfinished.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use coffer_common::limits::SETTLE_AFTER;
 use coffer_common::node::{NodeError, SlotAddress};
 use coffer_common::protocol::catch_up;
 use coffer_common::protocol::message::VersionState;
-use coffer_common::types::{OpId, RegisterKey, SlotIndex};
+use coffer_common::types::{OpId, PartitionId, RegisterKey, SlotIndex};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -86,6 +86,7 @@ pub(crate) struct Unfinished {
 #[derive(Clone, Copy, Debug)]
 struct Wait {
     op: OpId,
+    partition: PartitionId,
     slot: SlotIndex,
     due: Instant,
     tries: u32,
@@ -94,8 +95,10 @@ struct Wait {
 #[derive(Debug, Default)]
 struct List {
     registers: BTreeMap<Bytes, Wait>,
-    /// Whether every unfinished register of the drive is among them.
+    /// Whether every unfinished register of the drive is among them, or will be when the walk that runs has ended.
     complete: bool,
+    /// Whether they are all, and no walk runs that is to find them.
+    known: bool,
 }
 
 /// See the module.
@@ -116,7 +119,7 @@ impl UnfinishedSet {
             let mut list = self.list(task).lock();
             list.registers.remove(&after.key);
             if let Some(op) = op {
-                list.add(task, after.key.clone(), op, after.slot);
+                list.add(task, after.key.clone(), op, after);
             }
         }
     }
@@ -136,13 +139,14 @@ impl UnfinishedSet {
 }
 
 impl List {
-    fn add(&mut self, task: Task, key: Bytes, op: OpId, slot: SlotIndex) {
+    fn add(&mut self, task: Task, key: Bytes, op: OpId, entry: &Entry) {
         if self.registers.len() >= LIMIT {
-            self.complete = false;
+            (self.complete, self.known) = (false, false);
             return;
         }
+        let (partition, slot) = (entry.partition, entry.slot);
         let due = Instant::now() + SETTLE_AFTER + task.step(slot);
-        self.registers.entry(key).or_insert(Wait { op, slot, due, tries: 0 });
+        self.registers.entry(key).or_insert(Wait { op, partition, slot, due, tries: 0 });
     }
 
     /// Registers that are due, at most `limit`; each is due again only after some time.
@@ -179,10 +183,17 @@ impl DriveStore {
         // An overflow from now on takes it back.
         self.unfinished.list(task).lock().complete = true;
         let found = self.walk_unfinished(task).await;
-        if found.is_err() {
-            self.unfinished.list(task).lock().complete = false;
-        }
+        let mut list = self.unfinished.list(task).lock();
+        list.complete &= found.is_ok();
+        list.known = list.complete;
+        drop(list);
         found
+    }
+
+    /// The partitions that have a version whose shard should be here and is not; `None` while that is not known of all.
+    pub(crate) fn lacking_partitions(&self) -> Option<HashSet<PartitionId>> {
+        let list = self.unfinished.list(Task::Heal).lock();
+        list.known.then(|| list.registers.values().map(|wait| wait.partition).collect())
     }
 
     async fn walk_unfinished(self: &Arc<Self>, task: Task) -> Result<(), NodeError> {
@@ -194,7 +205,7 @@ impl DriveStore {
             let walked = self.run(move |store| {
                 store.for_attention(after, PIECE, |key, entry| {
                     if let Some(op) = task.of(entry) {
-                        store.unfinished.list(task).lock().add(task, key, op, entry.slot);
+                        store.unfinished.list(task).lock().add(task, key, op, entry);
                     }
                     Ok(())
                 })

@@ -28,6 +28,8 @@ pub struct Recorder {
     bucket: String,
     start: Instant,
     values: AtomicU32,
+    /// Reads and beginnings of uploads without an answer.
+    unanswered: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -46,7 +48,19 @@ impl Recorder {
     /// An empty one for a bucket.
     pub fn new(bucket: &str) -> Self {
         let (start, values) = (Instant::now(), AtomicU32::new(1));
-        Self { bucket: bucket.to_owned(), start, values, state: Mutex::default() }
+        let (bucket, unanswered, state) = (bucket.to_owned(), AtomicU32::new(0), Mutex::default());
+        Self { bucket, start, values, unanswered, state }
+    }
+
+    /// How many reads, listings and uploads got no answer; mutations without one are in the histories.
+    pub fn unanswered(&self) -> u32 {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that got no answer.
+    fn without_answer<T>(&self) -> Option<T> {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        None
     }
 
     /// The bucket.
@@ -261,7 +275,7 @@ impl Recorder {
                 }
             }
             (Some(404), _) => 0,
-            (None | Some(500..), _) => return None,
+            (None | Some(500..), _) => return self.without_answer(),
             (Some(status), _) => {
                 self.violation(format!("GET of `{key}` got {status}"));
                 return None;
@@ -282,7 +296,7 @@ impl Recorder {
                 value
             }
             (Some(404), _) => 0,
-            (_, _) => return None,
+            (_, _) => return self.without_answer(),
         };
         self.record(key, Call::Read, Return::Value(value), begun);
         Some(value)
@@ -294,7 +308,8 @@ impl Recorder {
         let mut pages = list.into_paginator().send();
         let mut keys = Vec::new();
         while let Some(page) = pages.next().await {
-            keys.extend(page.ok()?.contents().iter().filter_map(|object| object.key().map(str::to_owned)));
+            let Ok(page) = page else { return self.without_answer() };
+            keys.extend(page.contents().iter().filter_map(|object| object.key().map(str::to_owned)));
         }
         Some(keys)
     }

@@ -4,9 +4,11 @@
 //! 1. [`binary`] builds `coffer` once and names it.
 //! 2. [`process::Process`] is one child: kill, pause, resume, stop, its log.
 //! 3. [`standalone::Standalone`], [`distributed::Distributed`] and [`daemons::Daemons`] are clusters of them.
-//! 4. [`image::ImageDrive`] is a drive that breaks, [`strace::Injection`] makes the system calls of a process fail.
+//! 4. [`cli`] types commands at them.
+//! 5. [`image::ImageDrive`] is a drive that breaks, [`strace::Injection`] makes the system calls of a process fail.
 
 pub mod certificates;
+pub mod cli;
 pub mod daemons;
 pub mod distributed;
 pub mod etcd;

@@ -21,7 +21,9 @@ use coffer_common::limits::PARTITION_COUNT;
 use coffer_common::node::{ListEntry, ListItem, ListRequest, NodeClient, NodeError};
 use coffer_common::protocol::fenced::Trouble;
 use coffer_common::protocol::message::{SlotVersion, Version, VersionState};
-use coffer_common::types::{BucketId, DriveId, NodeId, PartitionId, RegisterKey, RegisterKind, SlotIndex};
+use coffer_common::types::{
+    BucketId, DriveId, NodeId, PartitionId, RegisterKey, RegisterKind, SlotIndex, SlotSet,
+};
 use futures_util::future::join_all;
 
 use super::coverage::{self, Authority};
@@ -279,9 +281,14 @@ impl Listed {
     /// The version with the highest tag, and whether it is decided by rules 5.1 and 5.2.
     pub(super) fn top(&self, m: usize) -> Option<(&Version, bool)> {
         let top = self.slots.iter().map(|(_, held)| held).max_by_key(|held| held.tag)?;
-        let same = self.slots.iter().map(|(_, held)| held).filter(|held| held.tag == top.tag);
-        let stable = same.clone().any(|held| held.state == VersionState::Stable);
-        let agreeing = same.filter(|held| held.state >= VersionState::Committed).count();
-        Some((&top.version, stable || agreeing >= m))
+        let mut same = self.slots.iter().map(|(_, held)| held).filter(|held| held.tag == top.tag);
+        let stable = same.any(|held| held.state == VersionState::Stable);
+        // A slot that has moved between two drives of a node may have been told twice.
+        let mut agreeing = SlotSet::default();
+        let votes = |(_, held): &&(SlotIndex, SlotVersion)| {
+            held.tag == top.tag && held.state >= VersionState::Committed
+        };
+        self.slots.iter().filter(votes).for_each(|(slot, _)| agreeing.insert(*slot));
+        Some((&top.version, stable || agreeing.len() >= m))
     }
 }

@@ -1,0 +1,165 @@
+//! What a drive does with a partition that it leaves, or takes a slot of again (PROTOCOL §8).
+//!
+//! Owns the way out at the drive: the role OUT, and what is dropped behind it. Never decides that a drive has left, nor that
+//! anything may be dropped: `crate::moves` does, by the coordinator's records.
+//!
+//! **Consistency.** A partition's registers are only dropped while the slot is OUT, which lets no request in, so that nothing
+//! comes that the walk does not meet.
+//! **Crash consistency.** OUT is durable before anything is dropped; each register goes by a record of its own, its files
+//! after that. Whoever is interrupted begins anew.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coffer_common::node::NodeError;
+use coffer_common::protocol::register::{PartitionState, Register, Role};
+use coffer_common::types::{Epoch, OpId, PartitionId, SlotIndex};
+
+use super::DriveStore;
+use super::mutate::{Change, Changed};
+use crate::image::Entry;
+use crate::journal::AppendError;
+
+/// Registers that are looked at in one go.
+const PIECE: usize = 256;
+
+impl DriveStore {
+    /// The slot takes part in nothing from now on. Durable before it returns.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the drive is full or failed.
+    pub(crate) async fn leave(&self, partition: PartitionId) -> Result<(), NodeError> {
+        let out = |state| PartitionState { role: Role::Out, ..state };
+        self.set_partition(partition, out).await.map(drop)
+    }
+
+    /// The drive is about to take this slot, in this epoch: what it has promised as the slot, if it was its drive before, does
+    /// not count any more, and it records what it is sent from that epoch on. Shards that it still has are kept, as if they
+    /// had been prepared: a version that is handed over finds its own.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the drive is full or failed.
+    pub(crate) async fn begin_to_take(
+        self: &Arc<Self>,
+        (partition, slot): (PartitionId, SlotIndex),
+        epoch: Epoch,
+    ) -> Result<(), NodeError> {
+        self.leave(partition).await?;
+        self.drop_registers(partition, Some(slot)).await?;
+        let begin = |state: PartitionState| PartitionState {
+            role: Role::Joining,
+            epoch: state.epoch.max(epoch),
+            ..state
+        };
+        self.set_partition(partition, begin).await.map(drop)
+    }
+
+    /// The partitions of which the drive has registers, or in which it takes part by a record of its own.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the drive cannot be read.
+    pub(crate) async fn used_partitions(self: &Arc<Self>) -> Result<Vec<PartitionId>, NodeError> {
+        self.check_health()?;
+        let read = self.run(|store| {
+            store.apply(false);
+            store.index.recorded_partitions().map_err(|error| error.to_string())
+        });
+        let mut used = read.await?.map_err(|error| self.unavailable(error))?;
+        used.extend(self.slots.taking_part());
+        used.sort_unstable();
+        used.dedup();
+        Ok(used)
+    }
+
+    /// Drops all registers of a partition that the drive has left, and their shards; those of `kept` stay, as prepared.
+    /// Returns how many registers there were.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the drive has not left the partition, or fails.
+    pub(crate) async fn drop_registers(
+        self: &Arc<Self>,
+        partition: PartitionId,
+        kept: Option<SlotIndex>,
+    ) -> Result<u64, NodeError> {
+        let (mut after, mut dropped) = (0, 0);
+        loop {
+            if self.partition(partition).role != Role::Out {
+                return Err(NodeError::Invalid("the drive takes part in the partition".to_owned()));
+            }
+            let piece = self.piece(partition, after).await?;
+            let Some((last, _)) = piece.last() else { return Ok(dropped) };
+            after = *last;
+            for (_, entry) in &piece {
+                let shards = if kept == Some(entry.slot) { shards_of(entry) } else { Vec::new() };
+                self.drop_register(entry, shards).await?;
+                dropped += 1;
+            }
+        }
+    }
+
+    /// The next registers of a partition by the sequence of their records.
+    async fn piece(
+        self: &Arc<Self>,
+        partition: PartitionId,
+        after: u64,
+    ) -> Result<Vec<(u64, Arc<Entry>)>, NodeError> {
+        self.check_health()?;
+        let read = self.run(move |store| {
+            // What was recorded before is in the table then, unless that fails.
+            store.apply(false);
+            if let Some(reason) = store.health.poisoned() {
+                return Err(reason);
+            }
+            let recorded = store.index.recorded(partition, after, PIECE);
+            let mut piece = Vec::new();
+            for (sequence, key) in recorded.map_err(|error| error.to_string())? {
+                if let Some(entry) = store.index.get(&key).map_err(|error| error.to_string())? {
+                    piece.push((sequence, entry));
+                }
+            }
+            Ok(piece)
+        });
+        read.await?.map_err(|error| self.unavailable(error))
+    }
+
+    async fn drop_register(self: &Arc<Self>, seen: &Entry, shards: Vec<OpId>) -> Result<(), NodeError> {
+        let (key, address): (&Bytes, _) = (&seen.key, self.own_address(seen));
+        let change = Change { key, address: &address, bucket: None, shard: None };
+        self.index.admit().await;
+        loop {
+            let loaded = self.load(key).await?;
+            if loaded.entry().is_none() {
+                return Ok(());
+            }
+            let changed = self.mutate_in(loaded, &change, |entry, partition| {
+                if partition.role != Role::Out {
+                    return (false, false);
+                }
+                let kept = Register { prepared: shards.clone(), ..Register::default() };
+                let changed = entry.register != kept;
+                entry.register = kept;
+                (true, changed)
+            });
+            match changed {
+                Ok(Changed::Done { result: true, sequence, dropped_files, entry }) => {
+                    self.journal.durable(sequence).await.map_err(|error| self.unavailable(error))?;
+                    let slot = entry.slot;
+                    return self.run(move |store| store.remove_files(&dropped_files, slot)).await;
+                }
+                Ok(Changed::Done { .. } | Changed::WrongSlot(_)) => {
+                    return Err(NodeError::Invalid("the drive takes part in the partition".to_owned()));
+                }
+                Ok(Changed::Stale) => {}
+                Err(AppendError::NotReady) => {
+                    self.journal.room().await.map_err(|error| self.unavailable(error))?;
+                }
+                Err(error) => return Err(self.unavailable(error)),
+            }
+        }
+    }
+}
+
+/// The ops whose whole shard is here.
+fn shards_of(entry: &Entry) -> Vec<OpId> {
+    entry.shards.iter().map(|shard| shard.op).filter(|op| entry.holds_shard(*op)).collect()
+}

@@ -1,0 +1,60 @@
+use coffer_common::protocol::message::VersionState;
+use coffer_common::protocol::register::Role;
+
+use super::*;
+
+async fn read(bench: &Bench, key: &RegisterKey, counter: u64) -> Result<(), NodeError> {
+    let (address, register) = (bench.address(key), key.clone());
+    let request = ReadShard { address, register, op: op(counter), first_block: 0, block_count: 1 };
+    bench.store().read_shard(request).await.map(drop)
+}
+
+#[tokio::test]
+async fn what_a_drive_has_left_is_refused_still_read_and_dropped_when_it_is_told() {
+    let (key, other, mut bench) = (object("key"), object("other"), Bench::new());
+    let partition = bench.address(&key).partition;
+    assert_ne!(partition, bench.address(&other).partition);
+    bench.put(&key, 1, b"data").await.unwrap();
+    bench.put(&other, 2, b"data").await.unwrap();
+    assert!(bench.store().used_partitions().await.unwrap().contains(&partition));
+    let early = bench.store().drop_registers(partition, None).await;
+    assert!(matches!(early, Err(NodeError::Invalid(_))), "it takes part: {early:?}");
+
+    bench.store().leave(partition).await.unwrap();
+    bench.reopen();
+    let query = bench.call(&key, SlotRequest::Query { inline_data: false }).await;
+    assert_eq!(query, Ok(SlotReply::Refused(Refusal::NotVoter)));
+    read(&bench, &key, 1).await.unwrap();
+    assert_eq!(bench.store().drop_registers(partition, None).await, Ok(1));
+    bench.reopen();
+    assert!(read(&bench, &key, 1).await.is_err());
+    assert!(!bench.store().used_partitions().await.unwrap().contains(&partition));
+    assert_eq!(bench.store().info().registers, 1);
+    assert_eq!(bench.store().partition(partition).role, Role::Out);
+    read(&bench, &other, 2).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_slot_that_comes_back_has_its_shards_and_none_of_its_promises() {
+    let (key, gone, mut bench) = (object("key"), object("key"), Bench::new());
+    let address = bench.address(&key);
+    bench.put(&key, 1, b"data").await.unwrap();
+    let fence = Fence { generation: 1, revision: 9 };
+    bench.call(&gone, SlotRequest::Fence { fence, op: op(7) }).await.unwrap();
+    bench.store().begin_to_take((address.partition, address.slot), Epoch(5)).await.unwrap();
+    bench.reopen();
+    let state = bench.store().partition(address.partition);
+    assert_eq!((state.role, state.epoch), (Role::Joining, Epoch(5)));
+    let entry = bench.store().index.get(&key.encode()).unwrap().unwrap();
+    assert_eq!(entry.register, Register { prepared: vec![op(1)], ..Register::default() });
+
+    // The version that is told anew finds the shard; as another slot nothing would be left.
+    let stable = SlotRequest::Stable { version: version(1, 4), tag: tag(1), acknowledged: SlotSet(1) };
+    bench.call(&key, stable).await.unwrap();
+    let entry = bench.store().index.get(&key.encode()).unwrap().unwrap();
+    let held = entry.register.current().unwrap();
+    assert_eq!((held.state, held.shard_present), (VersionState::Stable, true));
+    read(&bench, &key, 1).await.unwrap();
+    bench.store().begin_to_take((address.partition, SlotIndex(3)), Epoch(6)).await.unwrap();
+    assert!(bench.store().index.get(&key.encode()).unwrap().is_none());
+}

@@ -1,0 +1,35 @@
+//! Processes that die while slots move.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use coffer_tests::harness::cli::{expect, slots_of};
+
+use super::data::Data;
+use super::{Arena, ONE_AT_A_TIME};
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn nodes_killed_while_slots_move_lose_nothing() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut arena = Arena::start(4).await?;
+    let client = arena.gateways[1].clone();
+    let mut data = Data::write(&client).await?;
+    let load = arena.load(8).await?;
+    let node = arena.add_node().await?;
+    expect(&arena.etcd, &format!("layout add {node}"), 0)?;
+    let moving = arena.apply()?;
+    for (share, victim) in [(1, 4), (2, 0), (4, 4), (5, 2)] {
+        arena.wait_for_moved(moving * share / 8).await?;
+        println!("node-{victim} is killed");
+        arena.cluster.nodes[victim].process().kill();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        arena.cluster.nodes[victim].restart().await?;
+        data.part(&client).await?;
+    }
+    arena.wait_until_moved().await?;
+    data.check(&client).await?;
+    ensure!(slots_of(&arena.etcd, &node)? == Some(moving));
+    arena.judge(load).await?;
+    Ok(())
+}

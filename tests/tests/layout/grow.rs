@@ -1,0 +1,44 @@
+//! A node more.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use coffer_tests::harness::cli::{expect, slots_of};
+use coffer_tests::harness::status;
+
+use super::data::{Data, read_large};
+use super::{Arena, ONE_AT_A_TIME};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fifth_node_takes_its_share_and_no_request_is_refused() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut arena = Arena::start(4).await?;
+    let client = arena.gateways[1].clone();
+    let mut data = Data::write(&client).await?;
+    data.part(&client).await?;
+    let load = arena.load(5).await?;
+    let node = arena.add_node().await?;
+    expect(&arena.etcd, &format!("layout add {node}"), 0)?;
+    let moving = arena.apply()?;
+    for share in 1..=4 {
+        arena.wait_for_moved(moving * share / 5).await?;
+        data.part(&client).await?;
+        read_large(&client).await?;
+        let (screen, _) = status(&arena.cluster.gateways[0].admin_url(""))?;
+        ensure!(screen.contains("layout     version 1, on the way to 2"), "{screen}");
+        let bucket = format!("made-and-deleted-{share}");
+        client.create_bucket().bucket(&bucket).send().await?;
+        client.delete_bucket().bucket(&bucket).send().await?;
+    }
+    let took = arena.wait_until_moved().await?;
+    println!("the last of {moving} slots came after {took:.1?}");
+    data.check(&client).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let unanswered = arena.recorder.unanswered();
+    let summary = arena.judge(load).await?;
+    ensure!((summary.unknown, unanswered) == (0, 0), "refused: {summary:?}, {unanswered} reads");
+    let shown = expect(&arena.etcd, "layout show --json", 0)?.json()?;
+    ensure!(shown["version"] == 2, "{shown}");
+    ensure!(slots_of(&arena.etcd, &node)? == Some(moving), "{shown}");
+    Ok(())
+}

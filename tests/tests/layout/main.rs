@@ -95,6 +95,24 @@ impl Arena {
         Ok(begun.elapsed())
     }
 
+    /// Mutations that the gateways refused: those that met another one of their key, which any load brings about, and
+    /// the reasons of all others.
+    fn refused(&self) -> Result<(usize, Vec<String>)> {
+        let drive = self.cluster.drive(0, 1);
+        let folder = drive.ancestors().nth(2).context("the cluster's folder")?;
+        let (mut met, mut others) = (0, Vec::new());
+        for gateway in &self.cluster.gateways {
+            let log = std::fs::read_to_string(folder.join(format!("{}.log", gateway.name)))?;
+            for line in log.lines().filter(|line| line.contains("no quorum for a request")) {
+                match line.contains("another operation holds the key") {
+                    true => met += 1,
+                    false => others.push(line.to_owned()),
+                }
+            }
+        }
+        Ok((met, others))
+    }
+
     /// After quiet: histories are linearizable, listings and log complete, every shard is there.
     async fn judge(&self, load: Load) -> Result<Summary> {
         let acknowledged = load.stop().await?;

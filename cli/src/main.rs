@@ -10,6 +10,7 @@ mod listen;
 mod node;
 mod plan;
 mod reach;
+mod recover;
 mod server;
 mod standalone;
 mod status;
@@ -60,6 +61,9 @@ enum Command {
     Node(node::NodeCommand),
     /// Show what a shape of nodes and drives gives, before it is built.
     Plan(plan::PlanArgs),
+    /// Bring back what etcd knew of a cluster, when etcd has lost its data.
+    #[command(subcommand)]
+    Recover(recover::RecoverCommand),
     /// Look closely at what is stored.
     #[command(subcommand)]
     Debug(debug::DebugCommand),
@@ -83,6 +87,7 @@ async fn main() -> ExitCode {
         Command::Layout(command) => layout::run(command).await,
         Command::Node(command) => node::run(command).await,
         Command::Plan(args) => plan::run(&args),
+        Command::Recover(command) => recover::run(command).await,
         Command::Debug(command) => debug::run(command).await,
         Command::Version => {
             let protocol = coffer_common::cluster::PROTOCOL_VERSION;

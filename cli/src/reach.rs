@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use coffer_common::cluster::ClusterMap;
 use coffer_common::cluster::staged::{EditError, LayoutState, LayoutStateError};
 use coffer_common::config::{EtcdArgs, SecurityArgs};
 use coffer_common::coordination::{Coordinator, CoordinatorError, EtcdCoordinator};
+use coffer_common::endpoints::Endpoints;
 use coffer_common::node::{NodeClient, NodeInfo};
 use coffer_common::rpc::{Caller, RemoteNode};
 use coffer_common::types::NodeId;
@@ -47,13 +49,7 @@ impl ClusterArgs {
                  to change: it keeps the drives that it began with, and one of them can be replaced (`--replace PATH`)"
             );
         }
-        let options = self.etcd.options()?;
-        let endpoints = options.endpoints.join(", ");
-        let coordinator = EtcdCoordinator::connect(options)?;
-        if let Err(error) = coordinator.ready(ETCD_PATIENCE).await {
-            bail!("etcd at {endpoints} does not answer: {error}; is it running, and is `--etcd` right?");
-        }
-        Ok(coordinator)
+        connect(&self.etcd).await
     }
 
     /// What each node says of itself; those that do not answer are left out.
@@ -70,6 +66,27 @@ impl ClusterArgs {
             }
         });
         Ok(join_all(answers).await.into_iter().flatten().collect())
+    }
+}
+
+/// An etcd that answers.
+pub(crate) async fn connect(etcd: &EtcdArgs) -> anyhow::Result<Arc<EtcdCoordinator>> {
+    let options = etcd.options()?;
+    let endpoints = options.endpoints.join(", ");
+    let coordinator = EtcdCoordinator::connect(options)?;
+    if let Err(error) = coordinator.ready(ETCD_PATIENCE).await {
+        bail!("etcd at {endpoints} does not answer: {error}; is it running, and is `--etcd` right?");
+    }
+    Ok(coordinator)
+}
+
+/// Folders of this machine, `{1...n}` expanded.
+pub(crate) fn folders(arguments: &[String]) -> anyhow::Result<Vec<PathBuf>> {
+    match Endpoints::parse(arguments)? {
+        Endpoints::Standalone(drives) => Ok(drives),
+        Endpoints::Distributed(_) => {
+            bail!("these are URLs of nodes: name folders of this machine, or a cluster by `--etcd`")
+        }
     }
 }
 

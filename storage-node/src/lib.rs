@@ -14,6 +14,7 @@ mod drive;
 pub mod heal;
 mod image;
 mod index;
+pub mod inspect;
 pub mod join;
 mod journal;
 pub mod member;

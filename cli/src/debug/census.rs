@@ -1,28 +1,16 @@
 //! `coffer debug census`: every shard read and verified, object by object.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::bail;
 use clap::Args;
-use coffer_common::config::{EtcdArgs, SecurityArgs};
-use coffer_common::coordination::Coordinator;
-use coffer_common::endpoints::Endpoints;
-use coffer_common::layout::ParitySettings;
-use coffer_common::shutdown::Shutdown;
-use coffer_gateway::object::{Holding, ObjectStore, SlotFinding};
-use coffer_gateway::process;
+use coffer_gateway::object::{Holding, SlotFinding};
 use serde_json::json;
 
-use crate::standalone;
+use super::store::StoreArgs;
 
 /// Some object can lose fewer drives than it should.
 const DEGRADED: u8 = 4;
-/// How long the end may take.
-const DRAIN: Duration = Duration::from_secs(10);
 
 /// Read every shard of every object and of every part of an open upload, and show which slots hold one that verifies.
 ///
@@ -49,14 +37,8 @@ pub(crate) struct CensusArgs {
     #[arg(long)]
     json: bool,
 
-    /// Storage nodes to ask for the cluster's map when etcd is away, separated by commas.
-    #[arg(long, env = "COFFER_NODES", value_name = "HOST:PORT,…", value_delimiter = ',')]
-    node: Vec<String>,
-
     #[command(flatten)]
-    etcd: EtcdArgs,
-    #[command(flatten)]
-    security: SecurityArgs,
+    store: StoreArgs,
 }
 
 /// The sum of a census.
@@ -96,24 +78,10 @@ impl Sum {
 }
 
 pub(crate) async fn run(args: CensusArgs) -> anyhow::Result<ExitCode> {
-    let shutdown = Shutdown::new();
-    let (coordinator, cluster): (Arc<dyn Coordinator>, _) = match (&args.folders[..], &args.etcd.etcd[..]) {
-        ([], []) => {
-            bail!("census of what? Give `--etcd http://HOST:2379`, or the folders of a standalone store")
-        }
-        ([], _) => {
-            let (etcd, security) = (args.etcd.options()?, args.security.security()?);
-            process::join(etcd, (security, args.node.clone()), &shutdown).await?
-        }
-        (folders, []) => {
-            let (coordinator, cluster) = standalone::open_existing(&local(folders)?).await?;
-            (coordinator, cluster)
-        }
-        _ => bail!("a standalone store has no etcd: give either folders or `--etcd`"),
-    };
-    let store = ObjectStore::start(cluster, ParitySettings::default(), shutdown.clone()).await;
+    let opened = args.store.open(&args.folders).await?;
     let mut sum = Sum::default();
-    let walked = store
+    let walked = opened
+        .store
         .census(&mut |holding| {
             sum.add(&holding);
             if !(args.incomplete && holding.is_complete()) {
@@ -122,22 +90,9 @@ pub(crate) async fn run(args: CensusArgs) -> anyhow::Result<ExitCode> {
         })
         .await;
     println!("{}", if args.json { sum_as_json(&sum, walked.is_ok()) } else { sum_as_text(&sum) });
-    shutdown.tell();
-    drop(store);
-    // A census has nothing to finish.
-    let _ = shutdown.wait(DRAIN).await;
-    coordinator.close().await;
+    opened.close().await;
     walked.map_err(|error| anyhow::anyhow!("not everything could be looked at: {error}"))?;
     Ok(sum.exit_code())
-}
-
-fn local(folders: &[String]) -> anyhow::Result<Vec<PathBuf>> {
-    match Endpoints::parse(folders)? {
-        Endpoints::Standalone(drives) => Ok(drives),
-        Endpoints::Distributed(_) => {
-            bail!("a cluster is reached through `--etcd`, not through its nodes' URLs")
-        }
-    }
 }
 
 /// `++-+  needs 2, 1 to spare  bucket/key part 3  op 1f…; slot 2: its shard is not here`.
@@ -159,7 +114,7 @@ fn as_line(holding: &Holding) -> String {
     line
 }
 
-fn mark(finding: &SlotFinding) -> char {
+pub(super) fn mark(finding: &SlotFinding) -> char {
     match finding {
         SlotFinding::Verified => '+',
         SlotFinding::Lacking(_) => '-',

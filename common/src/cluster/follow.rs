@@ -77,6 +77,7 @@ pub(super) async fn first_map(
             Err(unavailable) => match map_from_nodes(seeds.to_vec(), clients).await {
                 Ok(map) => {
                     tracing::warn!(error = %unavailable, "starting with the map that the nodes keep");
+                    coordinator.vouch(map.generation);
                     return Ok(map);
                 }
                 Err(error) => format!("{unavailable}; {error}"),

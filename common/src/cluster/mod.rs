@@ -20,6 +20,7 @@ mod map;
 mod probe;
 mod raise;
 mod record;
+pub mod recovery;
 mod snapshot;
 pub mod staged;
 #[cfg(test)]

@@ -21,6 +21,7 @@ use super::record::{LAYOUT_KEY, NODES_PREFIX, PARTITIONS_PREFIX};
 use super::{ClientFactory, Cluster, Inner};
 use crate::coordination::{CLUSTER_KEY, Entry, WatchEvent};
 use crate::node::{NodeClient, Snapshot, SnapshotKind};
+use crate::time::UnixMillis;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Changes that come together are stored together.
@@ -56,6 +57,9 @@ pub enum SnapshotDisagreement {
 #[derive(Serialize, Deserialize)]
 struct StoredEntries {
     format: u32,
+    /// When the copy was made, in milliseconds since the Unix epoch: for people.
+    #[serde(default)]
+    taken_ms: u64,
     entries: Vec<StoredEntry>,
 }
 
@@ -69,7 +73,7 @@ struct StoredEntry {
 }
 
 /// The stored form of entries: JSON, so that it can be read with common tools when everything else is lost.
-pub fn encode_entries<'a>(entries: impl Iterator<Item = &'a Entry>) -> Bytes {
+pub fn encode_entries<'a>(entries: impl Iterator<Item = &'a Entry>, taken: UnixMillis) -> Bytes {
     let entries = entries
         .map(|entry| StoredEntry {
             key: entry.key.clone(),
@@ -78,7 +82,14 @@ pub fn encode_entries<'a>(entries: impl Iterator<Item = &'a Entry>) -> Bytes {
             create_revision: entry.create_revision,
         })
         .collect();
-    serde_json::to_vec(&StoredEntries { format: 1, entries }).expect("plain data is always JSON").into()
+    let stored = StoredEntries { format: 1, taken_ms: taken.0, entries };
+    serde_json::to_vec(&stored).expect("plain data is always JSON").into()
+}
+
+/// When a copy was made; `None` if it does not tell, as those of early versions.
+pub(super) fn taken_at(data: &[u8]) -> Option<UnixMillis> {
+    let stored: StoredEntries = serde_json::from_slice(data).ok()?;
+    (stored.taken_ms > 0).then_some(UnixMillis(stored.taken_ms))
 }
 
 /// The inverse of [`encode_entries`].
@@ -180,14 +191,15 @@ async fn mirror(
         if !table.complete(prefixes) {
             continue;
         }
-        let data = encode_entries(table.entries());
-        if stored.as_ref() == Some(&data) {
+        // Without a time, so that it is the same while nothing changes.
+        let content = encode_entries(table.entries(), UnixMillis(0));
+        if stored.as_ref() == Some(&content) {
             continue;
         }
         let generation = inner.map.load().generation;
-        let copy = Snapshot { kind, generation, revision: table.revision, data: data.clone() };
-        match local.store_snapshot(copy).await {
-            Ok(()) => stored = Some(data),
+        let data = encode_entries(table.entries(), UnixMillis::now());
+        match local.store_snapshot(Snapshot { kind, generation, revision: table.revision, data }).await {
+            Ok(()) => stored = Some(content),
             Err(error) => {
                 tracing::warn!(%error, ?kind, "cluster state was not copied to this node's drives");
                 tokio::time::sleep(RETRY).await;

@@ -12,6 +12,7 @@ use crate::node::{
     SnapshotKind,
 };
 use crate::protocol::message::SlotReply;
+use crate::time::UnixMillis;
 use crate::types::{BucketId, ClusterId, Epoch, Incarnation, PartitionId, SlotIndex};
 
 /// A node that says who it is and keeps snapshots.
@@ -332,7 +333,7 @@ fn a_record_says_where_a_moved_slot_is_whatever_the_table_says() {
 fn entries_survive_their_stored_form() {
     let value = Bytes::from_static(&[0, 255]);
     let entry = Entry { key: CLUSTER_KEY.to_owned(), value, revision: 3, create_revision: 2 };
-    let decoded = decode_entries(&encode_entries([&entry].into_iter())).unwrap();
+    let decoded = decode_entries(&encode_entries([&entry].into_iter(), UnixMillis(7))).unwrap();
     assert_eq!(decoded, [entry]);
     assert!(decode_entries(br#"{"format":2,"entries":[]}"#).is_err());
 }

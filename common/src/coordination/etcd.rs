@@ -14,17 +14,18 @@
 //! etcd's own view. A lock whose creation was not answered is removed in the background by its token; a key of this
 //! session that nobody here holds is such a leftover and is removed by the next local contender.
 //!
-//! Every read looks for the cluster's record, and every change demands it, once it has been seen: an etcd without it has
-//! lost its data, and answers nothing that could be believed. To the caller it is unavailable.
+//! Every read looks for the cluster's record, and every change demands it, once it has been seen ([`founded`]): an etcd
+//! without it has lost its data, and answers nothing that could be believed. To the caller it is unavailable. One that was
+//! rebuilt with a higher generation is gone on with; its revisions are told as higher than all before.
 //!
 //! ## Retries
 //! Only the background tasks retry. Calls answer their error; outcome unknown after a timeout.
 
 mod calls;
+mod founded;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -35,6 +36,7 @@ use etcd_client::{
     Client, Compare, CompareOp, DeleteOptions, EventType, GetOptions, GetResponse, KeyValue, PutOptions, Txn,
     TxnOp, WatchOptions,
 };
+use founded::{Founded, raw, stamped};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -43,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 use super::guard::{NameLocks, Turn};
 use super::{
     CLUSTER_KEY, Change, Coordinator, CoordinatorError, Entry, EtcdOptions, Expected, Listing, LockGuard,
-    RELIST, Revision, WatchEvent, Write,
+    RELIST, Revision, WatchEvent, Write, generation_of,
 };
 use crate::limits::SESSION_TTL;
 use crate::types::Fence;
@@ -70,8 +72,8 @@ struct Inner {
     /// What must be written again under a new session.
     leased: Mutex<BTreeMap<String, Bytes>>,
     locks: NameLocks,
-    /// Whether the cluster's record has been seen.
-    founded: AtomicBool,
+    /// The cluster's record.
+    founded: Founded,
     stop: CancellationToken,
 }
 
@@ -101,7 +103,7 @@ impl EtcdCoordinator {
             session: watch::Sender::new(None),
             leased: Mutex::default(),
             locks: NameLocks::default(),
-            founded: AtomicBool::new(false),
+            founded: Founded::default(),
             stop: CancellationToken::new(),
         });
         let (supervised, stop) = (inner.clone(), inner.stop.clone());
@@ -140,19 +142,20 @@ impl Inner {
         format!("{}{key}", self.prefix)
     }
 
-    fn entry(&self, kv: &KeyValue) -> Entry {
+    fn entry(&self, kv: &KeyValue, generation: u32) -> Entry {
         let key = String::from_utf8_lossy(kv.key());
         Entry {
             key: key.strip_prefix(&self.prefix).unwrap_or(&key).to_owned(),
             value: Bytes::copy_from_slice(kv.value()),
-            revision: revision(kv.mod_revision()),
-            create_revision: revision(kv.create_revision()),
+            revision: stamped(generation, kv.mod_revision()),
+            create_revision: stamped(generation, kv.create_revision()),
         }
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, CoordinatorError> {
         let (found, revision) = self.read(prefix, Some(GetOptions::new().with_prefix())).await?;
-        Ok(Listing { entries: found.kvs().iter().map(|kv| self.entry(kv)).collect(), revision })
+        let generation = generation_of(revision);
+        Ok(Listing { entries: found.kvs().iter().map(|kv| self.entry(kv, generation)).collect(), revision })
     }
 
     /// Reads, and looks for the cluster's record at the same revision: an etcd that had it once and has it no more has
@@ -169,30 +172,37 @@ impl Inner {
         let (Some(answer), Some(record)) = (found.next(), found.next()) else {
             return Err(unavailable("etcd answered two reads with less"));
         };
-        if !record.kvs().is_empty() {
-            self.founded.store(true, Ordering::Release);
-        } else if self.is_founded() {
-            return Err(unavailable(
-                "etcd does not know this cluster any more: its data is lost, or another etcd's",
-            ));
-        }
-        Ok((answer, revision(reply.header().map_or(0, |header| header.revision()))))
+        let generation = self.founded.see(record.kvs().first())?;
+        Ok((answer, stamped(generation, reply.header().map_or(0, |header| header.revision()))))
     }
 
-    fn is_founded(&self) -> bool {
-        self.founded.load(Ordering::Acquire)
+    /// The generation, and what every change demands besides its own conditions.
+    fn still_founded(&self) -> (u32, Option<Compare>) {
+        self.founded.demand(self.key(CLUSTER_KEY))
     }
 
-    /// What every change demands besides its own conditions.
-    fn still_founded(&self) -> Option<Compare> {
-        let record = self.key(CLUSTER_KEY);
-        self.is_founded().then(|| Compare::create_revision(record, CompareOp::Greater, 0))
+    /// What is known after a change was refused: the record is looked for, and the conflict told.
+    async fn conflict(&self, writes: &[Write]) -> CoordinatorError {
+        let key = writes.first().map(|write| write.key.clone()).unwrap_or_default();
+        self.read(CLUSTER_KEY, None).await.err().unwrap_or(CoordinatorError::Conflict { key })
     }
 
+    /// A refused change is tried again if it turns out that the cluster's record has become another one.
     async fn transaction(&self, writes: &[Write]) -> Result<Revision, CoordinatorError> {
+        loop {
+            let life = self.founded.record();
+            match self.try_transaction(writes).await {
+                Err(CoordinatorError::Conflict { .. }) if self.founded.record() != life => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn try_transaction(&self, writes: &[Write]) -> Result<Revision, CoordinatorError> {
         let mut client = self.client()?;
         let lease = self.live_session().map(|session| session.lease);
-        let mut compares = Vec::from_iter(self.still_founded());
+        let (generation, still_founded) = self.still_founded();
+        let mut compares = Vec::from_iter(still_founded);
         let mut operations = Vec::new();
         for write in writes {
             let key = self.key(&write.key);
@@ -201,9 +211,11 @@ impl Inner {
                 Expected::Absent => {
                     compares.push(Compare::create_revision(key.as_str(), CompareOp::Equal, 0))
                 }
+                Expected::Revision(revision) if generation_of(revision) != generation => {
+                    return Err(self.conflict(writes).await);
+                }
                 Expected::Revision(revision) => {
-                    let revision = i64::try_from(revision).unwrap_or(i64::MAX);
-                    compares.push(Compare::mod_revision(key.as_str(), CompareOp::Equal, revision));
+                    compares.push(Compare::mod_revision(key.as_str(), CompareOp::Equal, raw(revision)));
                 }
             }
             match &write.change {
@@ -220,9 +232,7 @@ impl Inner {
         }
         let reply = call(client.txn(Txn::new().when(compares).and_then(operations))).await?;
         if !reply.succeeded() {
-            self.read(CLUSTER_KEY, None).await?;
-            let key = writes.first().map(|write| write.key.clone()).unwrap_or_default();
-            return Err(CoordinatorError::Conflict { key });
+            return Err(self.conflict(writes).await);
         }
         let mut table = self.leased.lock();
         for write in writes {
@@ -236,7 +246,7 @@ impl Inner {
                 Change::Check => {}
             }
         }
-        Ok(revision(reply.header().map_or(0, |header| header.revision())))
+        Ok(stamped(generation, reply.header().map_or(0, |header| header.revision())))
     }
 }
 
@@ -359,7 +369,8 @@ impl Inner {
         sender: &mpsc::Sender<WatchEvent>,
     ) -> Result<(), CoordinatorError> {
         let listing = self.list(prefix).await?;
-        let from = i64::try_from(listing.revision).unwrap_or(i64::MAX).saturating_add(1);
+        let generation = generation_of(listing.revision);
+        let from = raw(listing.revision).saturating_add(1);
         if sender.send(WatchEvent::Reset(listing)).await.is_err() {
             return Ok(());
         }
@@ -379,9 +390,12 @@ impl Inner {
                 // Compacted below our revision, or the member is going away: the listing catches up.
                 return Err(unavailable(&format!("watch cancelled: {}", reply.cancel_reason())));
             }
+            if self.founded.generation() != generation {
+                return Err(unavailable("the cluster was recovered with another generation"));
+            }
             for event in reply.events() {
                 let Some(kv) = event.kv() else { continue };
-                let entry = self.entry(kv);
+                let entry = self.entry(kv, generation);
                 let told = match event.event_type() {
                     EventType::Put => WatchEvent::Put(entry),
                     EventType::Delete => WatchEvent::Delete { key: entry.key, revision: entry.revision },
@@ -444,7 +458,7 @@ impl Inner {
         let record = TxnOp::get(self.key(CLUSTER_KEY), None::<GetOptions>);
         let free = Compare::create_revision(key, CompareOp::Equal, 0);
         let txn = Txn::new()
-            .when(Vec::from_iter(self.still_founded().into_iter().chain([free])))
+            .when(Vec::from_iter(self.still_founded().1.into_iter().chain([free])))
             .and_then([put, record])
             .or_else([TxnOp::get(key, None::<GetOptions>)]);
         let reply = call(client.txn(txn)).await?;
@@ -535,8 +549,8 @@ impl Drop for Leftover {
 #[async_trait]
 impl Coordinator for EtcdCoordinator {
     async fn get(&self, key: &str) -> Result<Option<Entry>, CoordinatorError> {
-        let (found, _) = self.inner.read(key, None).await?;
-        Ok(found.kvs().first().map(|kv| self.inner.entry(kv)))
+        let (found, revision) = self.inner.read(key, None).await?;
+        Ok(found.kvs().first().map(|kv| self.inner.entry(kv, generation_of(revision))))
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, CoordinatorError> {
@@ -560,6 +574,10 @@ impl Coordinator for EtcdCoordinator {
 
     fn session_alive(&self) -> bool {
         self.inner.live_session().is_some()
+    }
+
+    fn vouch(&self, generation: u32) {
+        self.inner.founded.vouch(generation);
     }
 
     async fn close(&self) {

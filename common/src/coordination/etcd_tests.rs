@@ -154,9 +154,13 @@ async fn an_etcd_that_has_lost_the_cluster_is_not_believed() {
     etcd.kill();
     etcd.folder = tempfile::tempdir().unwrap();
     etcd.run();
-    // Somebody who has never seen the cluster finds an etcd that works.
+    // Somebody who has never seen the cluster finds an etcd that works, unless he knows of it from elsewhere.
     let stranger = etcd.connect().await;
     assert_eq!(stranger.get("buckets/b").await.unwrap(), None);
+    let told = etcd.connect().await;
+    told.vouch(1);
+    assert!(told.get("buckets/b").await.is_err_and(|error| error.retryable()));
+    assert!(told.put("buckets/b", Bytes::new(), Expected::Absent, false).await.is_err());
     let deadline = Instant::now() + Duration::from_secs(15);
     while Instant::now() < deadline {
         assert!(one.get("buckets/b").await.is_err(), "absence is not known");
@@ -172,4 +176,64 @@ async fn an_etcd_that_has_lost_the_cluster_is_not_believed() {
     stranger.put(CLUSTER_KEY, record, Expected::Absent, false).await.unwrap();
     one.ready(Duration::from_secs(30)).await.unwrap();
     assert_eq!(one.get("buckets/b").await.unwrap(), None, "who puts the record back vouches for the rest");
+    told.put("buckets/b", Bytes::new(), Expected::Absent, false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revisions_and_fences_of_a_recovered_cluster_are_above_all_before() {
+    let Some(mut etcd) = Etcd::start() else { return };
+    let one = etcd.connect().await;
+    let record = |generation: u32| Bytes::from(format!(r#"{{"generation":{generation}}}"#));
+    one.put(CLUSTER_KEY, record(1), Expected::Absent, false).await.unwrap();
+    for round in 0..20 {
+        one.put("buckets/b", Bytes::from(format!("{round}")), Expected::Any, false).await.unwrap();
+    }
+    let old = one.get("buckets/b").await.unwrap().unwrap();
+    let lock = one.lock("k", Duration::from_secs(10)).await.unwrap();
+    let mut events = one.watch("buckets/");
+    let Some(WatchEvent::Reset(before)) = events.recv().await else { panic!("a watch begins with a reset") };
+
+    etcd.kill();
+    etcd.folder = tempfile::tempdir().unwrap();
+    etcd.run();
+    let recovery = etcd.connect().await;
+    // The same revision of etcd's own as the old record has.
+    let mut own = 0;
+    while own < old.revision {
+        own = recovery.put("buckets/b", Bytes::from_static(b"new"), Expected::Any, false).await.unwrap();
+    }
+    recovery.put(CLUSTER_KEY, record(2), Expected::Absent, false).await.unwrap();
+    one.ready(Duration::from_secs(30)).await.unwrap();
+
+    let stale = Expected::Revision(old.revision);
+    let refused = one.put("buckets/b", Bytes::from_static(b"stale"), stale, false).await;
+    assert!(matches!(refused, Err(CoordinatorError::Conflict { .. })), "{refused:?}");
+    let new = one.get("buckets/b").await.unwrap().unwrap();
+    assert_eq!(new.value.as_ref(), b"new");
+    assert!(new.revision > old.revision && new.create_revision > old.revision, "{new:?}");
+    // For a while the session of before is believed in; no lock is given under it.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let later = loop {
+        match one.lock("k2", Duration::from_secs(1)).await {
+            Ok(later) => break later,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(later.fence() > lock.fence() && !lock.held());
+    let reset = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            if let Some(WatchEvent::Reset(listing)) = events.recv().await {
+                return listing;
+            }
+        }
+    });
+    assert!(reset.await.unwrap().revision > before.revision);
+    let set = one.put("buckets/b", Bytes::new(), Expected::Revision(new.revision), false).await.unwrap();
+    assert!(set > new.revision);
+    assert!(matches!(events.recv().await, Some(WatchEvent::Put(entry)) if entry.revision == set));
+    // An etcd that is set back to the earlier life is not believed either.
+    let intruder = etcd.connect().await;
+    intruder.put(CLUSTER_KEY, record(1), Expected::Any, false).await.unwrap();
+    assert!(one.get("buckets/b").await.is_err_and(|error| error.retryable()));
 }

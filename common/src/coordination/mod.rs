@@ -5,7 +5,7 @@
 //! answers [`CoordinatorError::Unavailable`].
 //!
 //! 1. Keys are text, relative to the cluster's prefix; values are opaque bytes.
-//! 2. Every change has a revision that rises and is never used twice within a cluster generation.
+//! 2. Every change has a revision that rises and is never used twice, in all generations of the cluster.
 //! 3. A change may be conditional ([`Expected`]); several changes are one [`Coordinator::transaction`].
 //! 4. A leased key lives as long as this process's session; after a lost session it is written again.
 //! 5. A watch begins with [`WatchEvent::Reset`] and repeats it after every gap and every 30 s, so that a receiver
@@ -39,8 +39,16 @@ pub use guard::LockGuard;
 pub use local::{LocalCoordinator, SnapshotStore};
 pub use options::{EtcdOptions, EtcdTls};
 
-/// The number of a change; rises, never repeats within a cluster generation.
+/// The number of a change; rises and never repeats, in all generations of the cluster.
 pub type Revision = u64;
+
+/// Bits that etcd's own revision takes: 2^48 changes, which are 300 years at 30,000 a second. Above them is the generation.
+const REVISION_BITS: u32 = 48;
+
+/// The cluster generation that a revision belongs to.
+pub fn generation_of(revision: Revision) -> u32 {
+    (revision >> REVISION_BITS) as u32 + 1
+}
 
 /// The key of the cluster record (see `cluster::ClusterRecord`): its generation is part of every fence.
 pub const CLUSTER_KEY: &str = "cluster";
@@ -157,6 +165,10 @@ pub trait Coordinator: Send + Sync + 'static {
 
     /// Whether this process's session is alive: its leased keys and locks are held.
     fn session_alive(&self) -> bool;
+
+    /// Tells that the cluster exists, in this generation or a later one: a coordinator that does not know it has lost its data,
+    /// and what it does not know may well be there.
+    fn vouch(&self, _generation: u32) {}
 
     /// Ends the session: leased keys and locks are given back at once. For a graceful stop.
     async fn close(&self);

@@ -240,7 +240,8 @@ pub struct OwedPage {
 }
 
 /// The kinds of cluster state that drives keep a copy of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum SnapshotKind {
     /// The layout and the partition records.

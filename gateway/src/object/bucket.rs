@@ -60,6 +60,18 @@ pub(super) struct BucketRecord {
     pub(super) more: serde_json::Map<String, serde_json::Value>,
 }
 
+impl BucketRecord {
+    fn new(id: BucketId, owner: Owner, region: String) -> Self {
+        let (created_ms, more) = (UnixMillis::now().0, serde_json::Map::new());
+        Self { id, created_ms, owner, region, state: BucketState::Active, more }
+    }
+}
+
+/// The record of a bucket in use that begins now, with an id that it has already: as its key at the coordinator holds it.
+pub fn bucket_record(id: BucketId, owner: Owner, region: String) -> Bytes {
+    encode(&BucketRecord::new(id, owner, region))
+}
+
 /// A bucket as this gateway knows it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Bucket {
@@ -265,14 +277,7 @@ impl Buckets {
         owner: Owner,
         region: String,
     ) -> Result<BucketInfo, CreateBucketError> {
-        let record = BucketRecord {
-            id: BucketId::random(),
-            created_ms: UnixMillis::now().0,
-            owner,
-            region,
-            state: BucketState::Active,
-            more: serde_json::Map::new(),
-        };
+        let record = BucketRecord::new(BucketId::random(), owner, region);
         match coordinator.put(&key(&name), encode(&record), Expected::Absent, false).await {
             Ok(revision) => {
                 let bucket = Arc::new(Bucket { name, record, revision });

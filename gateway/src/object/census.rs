@@ -82,7 +82,7 @@ impl Holding {
 }
 
 /// An op whose shards are to be read.
-struct Subject {
+pub(super) struct Subject {
     target: Target,
     part: Option<u16>,
     op: OpId,
@@ -133,7 +133,7 @@ async fn walk_kind(
 }
 
 /// An object's own op, or those of its parts.
-fn of_object(
+pub(super) fn of_object(
     core: &Core,
     bucket: &Bucket,
     register: RegisterKey,
@@ -180,7 +180,8 @@ async fn of_upload(
     parts.into_iter().map(of_part).collect()
 }
 
-async fn examine(core: &Core, bucket: &Bucket, subject: Subject) -> Result<Holding, Unavailable> {
+/// Reads what every slot holds of an op.
+pub(super) async fn examine(core: &Core, bucket: &Bucket, subject: Subject) -> Result<Holding, Unavailable> {
     let peers = core.peers(&subject.target);
     let stripes = if subject.size == 0 {
         None
@@ -258,17 +259,17 @@ async fn holds_record(peers: &Peers, peer: &Peer, subject: &Subject) -> Result<(
     }
 }
 
-async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, SlotFinding> {
+pub(super) async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, SlotFinding> {
     let late = |_| SlotFinding::Silent("it does not answer in time".to_owned());
     tokio::time::timeout(SLOT_LIMIT, answer).await.map_err(late)
 }
 
-fn no_client() -> SlotFinding {
+pub(super) fn no_client() -> SlotFinding {
     SlotFinding::Silent("its node has no known address".to_owned())
 }
 
 /// What a node's error says of the shard.
-fn finding(error: NodeError) -> SlotFinding {
+pub(super) fn finding(error: NodeError) -> SlotFinding {
     match error {
         NodeError::ShardUnavailable { reason, .. } => SlotFinding::Lacking(reason),
         other => SlotFinding::Silent(other.to_string()),

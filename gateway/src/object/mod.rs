@@ -25,6 +25,7 @@ mod get;
 mod info;
 mod latency;
 mod list;
+mod look;
 mod multipart;
 mod pump;
 mod put;
@@ -34,11 +35,13 @@ mod store;
 mod types;
 mod write;
 
+pub use bucket::bucket_record;
 pub use census::{Holding, SlotFinding};
 pub use error::{
     BodyError, CompleteError, CopyError, CreateBucketError, DeleteBucketError, DeleteError, GetError,
     HeadBucketError, ListError, PartError, PutError, ReadBroken, Unavailable, UploadError,
 };
+pub use look::{KeyLook, SlotLook};
 pub use reclaim::Reclaimed;
 pub use store::ObjectStore;
 pub use types::*;

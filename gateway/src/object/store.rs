@@ -13,9 +13,10 @@ use super::bucket::PREFIX;
 use super::census::Holding;
 use super::core::Core;
 use super::error::*;
+use super::look::KeyLook;
 use super::reclaim::Reclaimed;
 use super::types::*;
-use super::{bucket_delete, census, copy, delete, get, list, multipart, put, reclaim};
+use super::{bucket_delete, census, copy, delete, get, list, look, multipart, put, reclaim};
 
 /// How long a start waits for the bucket records.
 const RECORDS_WAIT: Duration = Duration::from_secs(5);
@@ -214,6 +215,14 @@ impl ObjectStore {
     /// [`Unavailable`] if it could not look at everything; what it has told stands.
     pub async fn census(&self, tell: &mut (dyn FnMut(Holding) + Send)) -> Result<(), Unavailable> {
         census::walk(&self.core, tell).await
+    }
+
+    /// What each slot says of a key, and which hold shards of it that verify. Settles nothing.
+    ///
+    /// # Errors
+    /// [`HeadBucketError`]; slots that do not answer are told in the result.
+    pub async fn look(&self, bucket: &BucketName, key: ObjectKey) -> Result<KeyLook, HeadBucketError> {
+        look::at(&self.core, bucket, key).await
     }
 
     /// Frees the parts that no object is made of any more, finishes what a Complete has left, and ends the records of

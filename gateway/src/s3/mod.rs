@@ -33,4 +33,5 @@ pub(crate) mod server;
 mod service;
 mod xml;
 
+pub use bucket::create::record_of as bucket_record_of;
 pub(crate) use service::{S3Service, S3Settings};

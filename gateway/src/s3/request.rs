@@ -14,6 +14,11 @@ use crate::object::{self, CopySource, Owner};
 /// The canonical id of the root user: what the gateway's own key pair owns. Fixed, so that a changed key still owns it.
 const ROOT_OWNER_ID: &str = "3f1c0a5be7d24896a1c4d3f0987be25160fd4ab37c9e1d82f5a60b749c13e8d2";
 
+/// Who owns what the gateway's own key pair creates.
+pub(super) fn root_owner() -> Owner {
+    Owner { id: ROOT_OWNER_ID.to_owned(), display_name: "root".to_owned() }
+}
+
 /// A verified request. Without [`Verified`] there is none.
 pub(crate) struct S3Request {
     /// Headers, those of a presigned URL's query included.
@@ -40,7 +45,7 @@ impl S3Request {
 
     /// Who owns what this request creates.
     pub(crate) fn owner(&self) -> Owner {
-        Owner { id: ROOT_OWNER_ID.to_owned(), display_name: "root".to_owned() }
+        root_owner()
     }
 
     /// A header's text; `None` if it is absent or not ASCII.

@@ -286,6 +286,13 @@ pub(super) fn write(io: &dyn DriveIo, identity: &DriveIdentity) -> io::Result<()
     io.sync_dir(".")
 }
 
+/// Whether a process has the drive open. Nothing is held afterwards.
+pub(crate) fn is_in_use(path: &Path) -> bool {
+    let Ok(folder) = File::open(path) else { return false };
+    let taken = rustix::fs::flock(&folder, FlockOperation::NonBlockingLockShared);
+    taken == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 /// A drive whose root is open and locked for this process.
 #[derive(Debug)]
 pub(crate) struct OpenDrive {

@@ -85,11 +85,21 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 pub(crate) struct FileIo {
     root: PathBuf,
     folder: OnceLock<OwnedFd>,
+    writable: bool,
 }
 
 impl FileIo {
     pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), folder: OnceLock::new() }
+        Self { root: root.into(), folder: OnceLock::new(), writable: true }
+    }
+
+    /// The same, but nothing can be changed through it.
+    pub(crate) fn read_only(root: impl Into<PathBuf>) -> Self {
+        Self { writable: false, ..Self::new(root) }
+    }
+
+    fn may_write(&self) -> io::Result<()> {
+        if self.writable { Ok(()) } else { Err(io::ErrorKind::ReadOnlyFilesystem.into()) }
     }
 
     fn folder(&self) -> io::Result<&OwnedFd> {
@@ -110,15 +120,18 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLO
 
 impl DriveIo for FileIo {
     fn create(&self, path: &str) -> io::Result<Arc<dyn DriveFile>> {
+        self.may_write()?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
         Ok(Arc::new(File::from(self.open_with(path, flags)?)))
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn DriveFile>> {
-        Ok(Arc::new(File::from(self.open_with(path, OFlags::RDWR)?)))
+        let flags = if self.writable { OFlags::RDWR } else { OFlags::RDONLY };
+        Ok(Arc::new(File::from(self.open_with(path, flags)?)))
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
+        self.may_write()?;
         match rustix::fs::unlinkat(self.folder()?, path, AtFlags::empty()) {
             Err(Errno::NOENT) => Ok(()),
             result => Ok(result?),
@@ -126,11 +139,13 @@ impl DriveIo for FileIo {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.may_write()?;
         let folder = self.folder()?;
         Ok(rustix::fs::renameat(folder, from, folder, to)?)
     }
 
     fn create_dir(&self, path: &str) -> io::Result<bool> {
+        self.may_write()?;
         match rustix::fs::mkdirat(self.folder()?, path, Mode::from_raw_mode(0o777)) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),

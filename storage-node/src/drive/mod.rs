@@ -19,7 +19,7 @@ mod threads;
 
 pub(crate) use health::Health;
 pub use identity::{DriveIdentity, DriveProbe, DriveRefusal, KnownPath, format, format_again, probe, survey};
-pub(crate) use identity::{OpenDrive, remember_paths};
+pub(crate) use identity::{OpenDrive, is_in_use, remember_paths};
 pub(crate) use io::{DriveFile, DriveIo, FileIo, is_full};
 pub(crate) use pool::{IoPool, PoolError};
 #[cfg(any(test, feature = "simulation"))]

@@ -17,6 +17,7 @@
 //! before anything changed.
 
 mod frame;
+mod inspect;
 mod recovery;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use frame::{Owner, RecordKind};
+pub(crate) use inspect::{Inspection, inspect};
 pub(crate) use recovery::{OpenOptions, Replayed};
 pub(crate) use writer::Journal;
 

@@ -36,7 +36,7 @@ pub(crate) struct Replayed<'a> {
 }
 
 /// Called for each record, in order of sequence.
-type Visit<'a> = dyn FnMut(Replayed<'_>) -> Result<(), JournalError> + 'a;
+pub(super) type Visit<'a> = dyn FnMut(Replayed<'_>) -> Result<(), JournalError> + 'a;
 
 /// Where the journal ends.
 #[derive(Debug, Default)]
@@ -130,34 +130,21 @@ impl Journal {
     }
 }
 
-fn corrupt(segment: u64, offset: u64, reason: impl Into<String>) -> JournalError {
+pub(super) fn corrupt(segment: u64, offset: u64, reason: impl Into<String>) -> JournalError {
     JournalError::Corrupt { segment, offset, reason: reason.into() }
 }
 
 fn recover(segments: &Segments, applied: u64, visit: &mut Visit<'_>) -> Result<Recovered, JournalError> {
     segments.io.sync_dir(FOLDER)?;
-    let mut numbers: Vec<u64> = Vec::new();
-    for item in segments.io.list(FOLDER)? {
-        if let (16, Ok(number)) = (item.name.len(), u64::from_str_radix(&item.name, 16)) {
-            numbers.push(number);
-        }
-    }
-    numbers.sort_unstable();
+    let numbers = numbers(segments)?;
     let Some(&last) = numbers.last() else {
         return begin(segments);
     };
     let mut firsts = Vec::new();
     for &number in &numbers {
-        let file = segments.file(number)?;
-        if file.len()? != u64::from(segments.bytes) {
-            return Err(corrupt(number, 0, "it does not have the length of a segment"));
-        }
-        let mut bytes = [0; SEGMENT_HEADER_BYTES];
-        file.read_at(&mut bytes, 0)?;
-        let header = SegmentHeader::decode(&bytes, segments.owner, number)
-            .map_err(|reason| corrupt(number, 0, reason))?;
-        segments.first.lock().insert(number, header.first_sequence);
-        firsts.push(header.first_sequence);
+        let first = first_sequence(segments, number)?;
+        segments.first.lock().insert(number, first);
+        firsts.push(first);
     }
     check_view(&numbers, &firsts, applied)?;
     for (index, &number) in numbers.iter().enumerate() {
@@ -167,6 +154,31 @@ fn recover(segments: &Segments, applied: u64, visit: &mut Visit<'_>) -> Result<R
         }
     }
     recover_last(segments, last, applied, visit)
+}
+
+/// The segments on the drive, ascending.
+pub(super) fn numbers(segments: &Segments) -> io::Result<Vec<u64>> {
+    let mut numbers: Vec<u64> = Vec::new();
+    for item in segments.io.list(FOLDER)? {
+        if let (16, Ok(number)) = (item.name.len(), u64::from_str_radix(&item.name, 16)) {
+            numbers.push(number);
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The first sequence of a segment, by its header.
+pub(super) fn first_sequence(segments: &Segments, number: u64) -> Result<u64, JournalError> {
+    let file = segments.file(number)?;
+    if file.len()? != u64::from(segments.bytes) {
+        return Err(corrupt(number, 0, "it does not have the length of a segment"));
+    }
+    let mut bytes = [0; SEGMENT_HEADER_BYTES];
+    file.read_at(&mut bytes, 0)?;
+    let header =
+        SegmentHeader::decode(&bytes, segments.owner, number).map_err(|reason| corrupt(number, 0, reason))?;
+    Ok(header.first_sequence)
 }
 
 /// A segment is removed only once the view is durable beyond it. One that ends before a removed segment was put back from
@@ -201,7 +213,7 @@ fn begin(segments: &Segments) -> Result<Recovered, JournalError> {
 }
 
 /// Replays the metadata extents of a sealed segment, found through its trailer and footer.
-fn read_metadata(
+pub(super) fn read_metadata(
     segments: &Segments,
     number: u64,
     applied: u64,
@@ -226,7 +238,7 @@ fn read_metadata(
     Ok(())
 }
 
-fn read_footer(
+pub(super) fn read_footer(
     segments: &Segments,
     file: &Arc<dyn DriveFile>,
     number: u64,
@@ -246,7 +258,7 @@ fn read_footer(
         .ok_or_else(|| corrupt(number, u64::from(offset), "its footer does not verify"))
 }
 
-fn replayed<'a>(frame: &Frame<'a>, segment: u64, offset: u32) -> Replayed<'a> {
+pub(super) fn replayed<'a>(frame: &Frame<'a>, segment: u64, offset: u32) -> Replayed<'a> {
     let place =
         Place { segment, offset: offset + RECORD_HEADER_BYTES as u32, len: frame.payload.len() as u32 };
     Replayed { kind: frame.kind, sequence: frame.sequence, place, payload: frame.payload }
@@ -259,6 +271,21 @@ fn recover_last(
     applied: u64,
     visit: &mut Visit<'_>,
 ) -> Result<Recovered, JournalError> {
+    let file = segments.file(number)?;
+    let (bytes, recovered) = walk_last(segments, number, applied, visit)?;
+    file.write_at(&bytes[..recovered.offset as usize], 0)?;
+    clear_rest(&file, &bytes, recovered.offset as usize)?;
+    file.sync_data()?;
+    Ok(recovered)
+}
+
+/// Reads the last segment to its end: its bytes, and where they end.
+pub(super) fn walk_last(
+    segments: &Segments,
+    number: u64,
+    applied: u64,
+    visit: &mut Visit<'_>,
+) -> Result<(Vec<u8>, Recovered), JournalError> {
     let file = segments.file(number)?;
     let mut bytes = read_used(&file, segments.bytes as usize)?;
     let seed = segments.owner.seed(number);
@@ -301,10 +328,7 @@ fn recover_last(
         let reason = format!("a record does not verify, but a later batch lies at offset {offset}");
         return Err(corrupt(number, u64::from(recovered.offset), reason));
     }
-    file.write_at(&bytes[..recovered.offset as usize], 0)?;
-    clear_rest(&file, &bytes, recovered.offset as usize)?;
-    file.sync_data()?;
-    Ok(recovered)
+    Ok((bytes, recovered))
 }
 
 /// The segment up to its last piece that is not zero: most of a segment may not have been written yet.

@@ -38,7 +38,7 @@ pub enum MemberRefusal {
     /// The coordinator has lost the cluster, or it is the wrong one.
     #[error(
         "the drives of this node belong to cluster {ours}, but etcd at {etcd} knows no cluster here: \
-         check `--etcd` and `--cluster-name`; if etcd has lost its data, its backup must be restored first"
+         check `--etcd` and `--cluster-name`; if etcd has lost its data, `coffer recover` brings it back from the drives"
     )]
     UnknownCluster {
         /// The drives' cluster.

@@ -135,6 +135,8 @@ impl Member {
                     return Err(MemberError::NoCoordinator { endpoints, error });
                 };
                 tracing::warn!(%error, endpoints, "etcd does not answer; starting with what the drives know");
+                // Of whatever generation: an etcd without a cluster is not where to register.
+                coordinator.vouch(1);
                 ours
             }
         };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::etcd::Etcd;
@@ -215,6 +215,32 @@ impl Daemons {
     pub fn wipe(&self, node: usize, drive: usize) -> Result<()> {
         std::fs::remove_dir_all(self.drive(node, drive))?;
         Ok(std::fs::create_dir(self.drive(node, drive))?)
+    }
+
+    /// Has `coffer recover` bring back from all drives what etcd has lost, and gives what it said.
+    ///
+    /// # Errors
+    /// If it refuses.
+    pub fn recover(&self) -> Result<String> {
+        let mut files = Vec::new();
+        for node in 0..self.nodes.len() {
+            let folder = self.folder.path().join(format!("node-{node}"));
+            let drives = std::fs::read_dir(folder)?.map(|drive| Ok(drive?.path()));
+            let drives = drives.collect::<std::io::Result<Vec<_>>>()?;
+            let exported = Command::new(binary()).args(["recover", "export"]).args(drives).output()?;
+            let said = String::from_utf8_lossy(&exported.stderr).into_owned();
+            ensure!(exported.status.success(), "{said}");
+            let file = self.folder.path().join(format!("node-{node}.jsonl"));
+            std::fs::write(&file, exported.stdout)?;
+            files.push(file);
+        }
+        let mut apply = Command::new(binary());
+        apply.args(["recover", "apply", "--yes", "--etcd", &self.etcd.url()]).args(files);
+        let output = apply.output()?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        ensure!(output.status.success(), "{said}");
+        Ok(said)
     }
 
     /// A node's drive folder, drives counted from 1.

@@ -1,17 +1,23 @@
 //! CreateBucket.
 
-use coffer_common::types::BucketName;
+use bytes::Bytes;
+use coffer_common::types::{BucketId, BucketName};
 use http::{StatusCode, header};
 
 use super::super::attributes;
 use super::super::error::{Code, S3Error};
-use super::super::request::S3Request;
+use super::super::request::{S3Request, root_owner};
 use super::super::response::{self, S3Response};
 use super::super::xml::Element;
-use crate::object::{CreateBucketError, ObjectStore};
+use crate::object::{CreateBucketError, ObjectStore, bucket_record};
 
 /// The region that S3 writes as an empty location.
 pub(crate) const FIRST_REGION: &str = "us-east-1";
+
+/// The record of a bucket of which only the id is known: the root user's, in the first region.
+pub fn record_of(id: BucketId) -> Bytes {
+    bucket_record(id, root_owner(), FIRST_REGION.to_owned())
+}
 
 /// Creates a bucket. `region` is the gateway's; `fixed` says that no other is accepted.
 ///

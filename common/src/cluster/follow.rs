@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::map::ClusterMap;
 use super::record::{LIVE_PREFIX, PREFIXES};
-use super::snapshot::{Table, map_from_nodes};
+use super::snapshot::{Changes, Table, map_from_nodes};
 use super::{ClientFactory, ClusterError, Inner};
-use crate::coordination::{Coordinator, CoordinatorError, Entry, WatchEvent};
+use crate::coordination::{Coordinator, CoordinatorError, WatchEvent};
 use crate::node::NodeClient;
 use crate::types::NodeId;
 
@@ -93,7 +93,7 @@ pub(super) async fn first_map(
 /// Applies what the coordinator tells, until the handle is dropped.
 pub(super) async fn run(inner: Arc<Inner>) {
     let mut events = watch_all(&*inner.coordinator, &PREFIXES);
-    let mut table = Table::default();
+    let (mut table, mut made) = (Table::default(), None);
     let mut session = tokio::time::interval(SESSION_CHECK);
     loop {
         tokio::select! {
@@ -105,7 +105,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
                     table.apply(event);
                 }
                 if table.complete(&PREFIXES) {
-                    adopt(&inner, &table);
+                    made = adopt(&inner, &mut table, made);
                 }
             }
             _ = session.tick() => {
@@ -122,7 +122,7 @@ pub(super) async fn refresh(inner: &Inner) -> Result<(), ClusterError> {
         Ok(listings) => {
             let mut table = Table::default();
             listings.into_iter().for_each(|listing| table.apply(listing));
-            if let Some(map) = ClusterMap::from_entries(table.entries())? {
+            if let Some(map) = ClusterMap::decode(table.entries(), &mut inner.decoded.lock())? {
                 install(inner, map);
             }
             Ok(())
@@ -140,16 +140,28 @@ pub(super) async fn refresh(inner: &Inner) -> Result<(), ClusterError> {
     }
 }
 
-fn adopt(inner: &Inner, table: &Table) {
-    let leases = table.below(LIVE_PREFIX).filter_map(|Entry { key, .. }| key.strip_prefix(LIVE_PREFIX));
-    inner.liveness.lock().set_leases(leases.map(|id| NodeId(id.to_owned())).collect());
-    match ClusterMap::from_entries(table.entries()) {
-        Ok(Some(map)) => install(inner, map),
+/// Puts the table's map in place. `made` is the map of the table as it was; the one as it is now is returned.
+fn adopt(inner: &Inner, table: &mut Table, made: Option<ClusterMap>) -> Option<ClusterMap> {
+    let map = match (table.take_changes(), made) {
+        (Changes::None, made) => return made,
+        (Changes::Records(keys), Some(mut map)) => map.update(table.records(&keys)).map(|()| Some(map)),
+        _ => {
+            let leases = table.below(LIVE_PREFIX).filter_map(|entry| entry.key.strip_prefix(LIVE_PREFIX));
+            inner.liveness.lock().set_leases(leases.map(|id| NodeId(id.to_owned())).collect());
+            ClusterMap::decode(table.entries(), &mut inner.decoded.lock())
+        }
+    };
+    match map {
+        Ok(Some(map)) => {
+            install(inner, map.clone());
+            return Some(map);
+        }
         Ok(None) => {
             tracing::error!("the coordinator has no layout any more; the last known one stays in use")
         }
         Err(error) => tracing::error!(%error, "the last known cluster map stays in use"),
     }
+    None
 }
 
 /// Puts a map in place unless the present one is newer (maps move only forward), with a client for each of its nodes.

@@ -1,13 +1,16 @@
 //! The map: which slot of which partition is where. Pure; made from coordinator entries or from their copy on drives.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::record::{
     ClusterRecord, LAYOUT_KEY, LAYOUT_TARGET_KEY, NODES_PREFIX, NodeRecord, PARTITIONS_PREFIX,
     parse_partition_key,
 };
+use bytes::Bytes;
+
 use crate::coordination::{CLUSTER_KEY, Entry};
-use crate::layout::{Layout, LayoutDrive, PartitionRecord, SlotRecord, SlotRole};
+use crate::layout::{DecodeLayoutError, Layout, LayoutDrive, PartitionRecord, SlotRecord, SlotRole};
 use crate::limits::PARTITION_COUNT;
 use crate::node::SlotAddress;
 use crate::protocol::action::MapEpochs;
@@ -47,6 +50,45 @@ pub struct SlotSource {
     pub node: NodeId,
 }
 
+/// The records of the partitions that differ from new ones. A copy shares them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Records(Box<[Option<Arc<PartitionRecord>>]>);
+
+impl Default for Records {
+    fn default() -> Self {
+        Self(vec![None; usize::from(PARTITION_COUNT)].into())
+    }
+}
+
+impl Records {
+    /// A partition's record; none if it is as new.
+    pub fn get(&self, partition: PartitionId) -> Option<&Arc<PartitionRecord>> {
+        self.0.get(usize::from(partition.0))?.as_ref()
+    }
+
+    /// Puts a record in place.
+    ///
+    /// # Panics
+    /// If there is no such partition.
+    pub fn insert(&mut self, partition: PartitionId, record: Arc<PartitionRecord>) {
+        self.0[usize::from(partition.0)] = Some(record);
+    }
+
+    /// The records, in the order of their partitions.
+    pub fn iter(&self) -> impl Iterator<Item = (PartitionId, &Arc<PartitionRecord>)> {
+        let records = self.0.iter().zip(0_u16..);
+        records.filter_map(|(record, partition)| Some((PartitionId(partition), record.as_ref()?)))
+    }
+}
+
+impl FromIterator<(PartitionId, PartitionRecord)> for Records {
+    fn from_iter<T: IntoIterator<Item = (PartitionId, PartitionRecord)>>(records: T) -> Self {
+        let mut all = Self::default();
+        records.into_iter().for_each(|(partition, record)| all.insert(partition, Arc::new(record)));
+        all
+    }
+}
+
 /// One consistent view of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterMap {
@@ -64,7 +106,7 @@ pub struct ClusterMap {
     /// The nodes by id.
     pub nodes: BTreeMap<NodeId, NodeRecord>,
     /// Partitions that differ from new ones.
-    pub partitions: BTreeMap<PartitionId, PartitionRecord>,
+    pub partitions: Records,
     /// Where each drive is now and its incarnation, by the nodes' records: a drive may have moved to another node.
     drives: HashMap<DriveId, (NodeId, Incarnation)>,
 }
@@ -75,24 +117,30 @@ impl ClusterMap {
     /// # Errors
     /// [`MapError`] if an entry cannot be decoded.
     pub fn from_entries<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<Option<Self>, MapError> {
+        Self::decode(entries, &mut Decoded::default())
+    }
+
+    /// [`Self::from_entries`], by what was decoded before where an entry has not changed.
+    pub(super) fn decode<'a>(
+        entries: impl Iterator<Item = &'a Entry>,
+        decoded: &mut Decoded,
+    ) -> Result<Option<Self>, MapError> {
         let (mut record, mut table, mut target) = (None, None, None);
-        let (mut nodes, mut partitions) = (BTreeMap::new(), BTreeMap::new());
+        let (mut nodes, mut partitions) = (BTreeMap::new(), Records::default());
         for entry in entries {
-            let unreadable = |reason: String| MapError { key: entry.key.clone(), reason };
             if entry.key == CLUSTER_KEY {
                 record = Some(json::<ClusterRecord>(entry)?);
             } else if entry.key == LAYOUT_KEY {
-                table = Some(layout(entry)?);
+                table = Some(decoded.table.get(entry, layout)?);
             } else if entry.key == LAYOUT_TARGET_KEY {
-                target = Some(layout(entry)?);
+                target = Some(decoded.target.get(entry, layout)?);
             } else if entry.key.starts_with(NODES_PREFIX) {
                 let node = json::<NodeRecord>(entry)?;
                 nodes.insert(node.id.clone(), node);
             } else if entry.key.starts_with(PARTITIONS_PREFIX) {
-                let partition = parse_partition_key(&entry.key)
-                    .ok_or_else(|| unreadable("not a partition".to_owned()))?;
-                let record =
-                    PartitionRecord::decode(&entry.value).map_err(|error| unreadable(error.to_string()))?;
+                let partition = partition_of(entry)?;
+                let known = &mut decoded.partitions[usize::from(partition.0)];
+                let record = known.get(entry, partition_record)?;
                 partitions.insert(partition, record);
             }
         }
@@ -106,11 +154,22 @@ impl ClusterMap {
         Ok(Some(Self { cluster, generation, record, layout, target, nodes, partitions, drives }))
     }
 
+    /// Takes over records of partitions that have changed.
+    ///
+    /// # Errors
+    /// [`MapError`] if one cannot be decoded.
+    pub(super) fn update<'a>(&mut self, records: impl Iterator<Item = &'a Entry>) -> Result<(), MapError> {
+        for entry in records {
+            self.partitions.insert(partition_of(entry)?, partition_record(entry)?);
+        }
+        Ok(())
+    }
+
     /// The same map with these tables and records.
     pub(super) fn with_tables<'a>(
         &self,
         tables: impl Iterator<Item = &'a Entry>,
-        partitions: BTreeMap<PartitionId, PartitionRecord>,
+        partitions: Records,
     ) -> Result<Self, MapError> {
         let mut map = Self { target: None, partitions, ..self.clone() };
         for entry in tables {
@@ -125,12 +184,12 @@ impl ClusterMap {
 
     /// A partition's record.
     pub fn record(&self, partition: PartitionId) -> PartitionRecord {
-        let record = self.partitions.get(&partition).cloned();
-        record.unwrap_or_else(|| PartitionRecord::new(self.layout.n()))
+        let record = self.partitions.get(partition);
+        record.map_or_else(|| PartitionRecord::new(self.layout.n()), |record| PartitionRecord::clone(record))
     }
 
     fn slot_record(&self, partition: PartitionId, slot: SlotIndex) -> SlotRecord {
-        let record = self.partitions.get(&partition);
+        let record = self.partitions.get(partition);
         record.and_then(|record| record.slots.get(usize::from(slot.0))).copied().unwrap_or_default()
     }
 
@@ -158,20 +217,37 @@ impl ClusterMap {
 
     /// The slot that a drive holds in a partition now, if any.
     pub fn slot_on(&self, partition: PartitionId, drive: DriveId) -> Option<SlotIndex> {
-        (0..self.layout.n()).map(SlotIndex).find(|slot| self.drive_of(partition, *slot) == drive)
+        self.slot_at(partition, drive, self.place_of(drive))
     }
 
     /// All slots that a drive holds now, by partition.
     pub fn slots_on(&self, drive: DriveId) -> Vec<(PartitionId, SlotIndex)> {
+        let place = self.place_of(drive);
         let partitions = (0..PARTITION_COUNT).map(PartitionId);
-        partitions.filter_map(|p| self.slot_on(p, drive).map(|slot| (p, slot))).collect()
+        partitions.filter_map(|p| self.slot_at(p, drive, place).map(|slot| (p, slot))).collect()
+    }
+
+    /// A drive's place in the table.
+    fn place_of(&self, drive: DriveId) -> Option<usize> {
+        self.layout.drives().iter().position(|placed| placed.id == drive)
+    }
+
+    fn slot_at(&self, partition: PartitionId, drive: DriveId, place: Option<usize>) -> Option<SlotIndex> {
+        let record = self.partitions.get(partition);
+        let moved = |slot: usize| record.and_then(|record| record.slots.get(slot)?.drive);
+        let mut places = self.layout.slots_of(partition).iter().enumerate();
+        let held = places.position(|(slot, at)| match moved(slot) {
+            Some(moved) => moved == drive,
+            None => Some(usize::from(*at)) == place,
+        });
+        held.map(|slot| SlotIndex(slot as u8))
     }
 
     /// The table as it would be with every slot where it is now: what a new layout is made from, and judged by.
     pub fn present_layout(&self) -> Layout {
         let moved = self.partitions.iter().flat_map(|(partition, record)| {
             let slots = record.slots.iter().zip(0_u8..);
-            slots.filter_map(|(slot, index)| Some((*partition, SlotIndex(index), slot.drive?)))
+            slots.filter_map(move |(slot, index)| Some((partition, SlotIndex(index), slot.drive?)))
         });
         self.layout.with_slots(moved, |drive| self.layout_drive(drive))
     }
@@ -179,9 +255,9 @@ impl ClusterMap {
     /// How many slots are not yet where the target has them, and how many are on their way or wait for their shards.
     pub fn moves(&self) -> (usize, usize) {
         let under_way =
-            |record: &PartitionRecord| record.slots.iter().filter(|slot| slot.source.is_some()).count();
+            |record: &Arc<PartitionRecord>| record.slots.iter().filter(|slot| slot.source.is_some()).count();
         let left = self.target.as_ref().map_or(0, |target| target.moves_from(&self.present_layout()).len());
-        (left, self.partitions.values().map(under_way).sum())
+        (left, self.partitions.iter().map(|(_, record)| under_way(record)).sum())
     }
 
     /// A drive as a layout sees it, whether or not a table has it.
@@ -232,7 +308,7 @@ impl ClusterMap {
 
     /// The epochs that requests to a partition name.
     pub fn epochs(&self, partition: PartitionId) -> MapEpochs {
-        self.partitions.get(&partition).map_or_else(MapEpochs::default, |record| MapEpochs {
+        self.partitions.get(partition).map_or_else(MapEpochs::default, |record| MapEpochs {
             epoch: record.epoch,
             purge: Epoch(record.purge_epoch),
             sweep: Epoch(record.sweep_epoch),
@@ -241,9 +317,10 @@ impl ClusterMap {
 
     /// Keeps what an older map knew of partitions at higher epochs: the nodes' copies may lag behind it.
     pub(super) fn keep_higher_epochs(&mut self, older: &Self) {
-        for (partition, record) in &older.partitions {
-            if self.epochs(*partition).epoch < record.epoch {
-                self.partitions.insert(*partition, record.clone());
+        for (partition, record) in older.partitions.iter() {
+            let known = self.partitions.get(partition);
+            if !known.is_some_and(|known| Arc::ptr_eq(known, record) || known.epoch >= record.epoch) {
+                self.partitions.insert(partition, Arc::clone(record));
             }
         }
     }
@@ -251,6 +328,49 @@ impl ClusterMap {
     /// The node that has a drive now, and the drive's incarnation.
     pub fn locate(&self, drive: DriveId) -> Option<(&NodeId, Incarnation)> {
         self.drives.get(&drive).map(|(node, incarnation)| (node, *incarnation))
+    }
+}
+
+/// An entry's bytes and what they mean.
+#[derive(Debug)]
+struct Known<T>(Option<(Bytes, T)>);
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Clone> Known<T> {
+    fn get(
+        &mut self,
+        entry: &Entry,
+        decode: impl FnOnce(&Entry) -> Result<T, MapError>,
+    ) -> Result<T, MapError> {
+        if let Some((value, known)) = &self.0
+            && *value == entry.value
+        {
+            return Ok(known.clone());
+        }
+        let meaning = decode(entry)?;
+        self.0 = Some((entry.value.clone(), meaning.clone()));
+        Ok(meaning)
+    }
+}
+
+/// What entries meant when they were decoded last: from one map to the next few of thousands change. Kept by their bytes,
+/// not by their revisions, which repeat after the coordinator was restored.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    table: Known<Layout>,
+    target: Known<Layout>,
+    partitions: Vec<Known<Arc<PartitionRecord>>>,
+}
+
+impl Default for Decoded {
+    fn default() -> Self {
+        let partitions = (0..PARTITION_COUNT).map(|_| Known::default()).collect();
+        Self { table: Known::default(), target: Known::default(), partitions }
     }
 }
 
@@ -268,6 +388,17 @@ fn drives_of(nodes: &BTreeMap<NodeId, NodeRecord>) -> HashMap<DriveId, (NodeId, 
         }
     }
     latest.into_iter().map(|(drive, (incarnation, _, node))| (drive, (node.clone(), incarnation))).collect()
+}
+
+fn partition_of(entry: &Entry) -> Result<PartitionId, MapError> {
+    let partition = parse_partition_key(&entry.key).filter(|partition| partition.0 < PARTITION_COUNT);
+    partition.ok_or_else(|| MapError { key: entry.key.clone(), reason: "not a partition".to_owned() })
+}
+
+fn partition_record(entry: &Entry) -> Result<Arc<PartitionRecord>, MapError> {
+    let unreadable =
+        |error: DecodeLayoutError| MapError { key: entry.key.clone(), reason: error.to_string() };
+    PartitionRecord::decode(&entry.value).map(Arc::new).map_err(unreadable)
 }
 
 fn layout(entry: &Entry) -> Result<Layout, MapError> {

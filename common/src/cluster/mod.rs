@@ -36,7 +36,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use bootstrap::{BootstrapError, FirstLayout, first_layout};
-pub use map::{ClusterMap, MapError, SlotSource, SlotTarget};
+pub use map::{ClusterMap, MapError, Records, SlotSource, SlotTarget};
 pub use raise::{Changed, RAISES_AT_ONCE, change_partitions, partition_records, raise_epochs};
 pub use record::{
     ClusterRecord, DriveRecord, LAYOUT_KEY, LAYOUT_TARGET_KEY, LiveRecord, NodeRecord, PROTOCOL_VERSION,
@@ -103,6 +103,7 @@ struct Inner {
     coordinator: Arc<dyn Coordinator>,
     local: Option<Arc<dyn NodeClient>>,
     refresh: tokio::sync::Mutex<()>,
+    decoded: Mutex<map::Decoded>,
     stop: CancellationToken,
 }
 
@@ -138,6 +139,7 @@ impl Cluster {
             coordinator: options.coordinator,
             local: options.local,
             refresh: tokio::sync::Mutex::new(()),
+            decoded: Mutex::default(),
             stop: stop.clone(),
         });
         follow::install(&inner, map);

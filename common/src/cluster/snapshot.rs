@@ -7,14 +7,14 @@
 //! A copy may be a little old, and so may what R0 nodes say: slots refuse old epochs and old bucket revisions, so that
 //! an old map costs an error, never a wrong answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::map::{ClusterMap, MapError};
 use super::record::{LAYOUT_KEY, NODES_PREFIX, PARTITIONS_PREFIX};
@@ -26,6 +26,8 @@ use crate::time::UnixMillis;
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Changes that come together are stored together.
 const SETTLE: Duration = Duration::from_millis(200);
+/// Between two copies of the map: while slots move or join, much changes all the time.
+const MAP_PAUSE: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The groups of keys that drives keep.
@@ -77,7 +79,7 @@ pub fn encode_entries<'a>(entries: impl Iterator<Item = &'a Entry>, taken: UnixM
     let entries = entries
         .map(|entry| StoredEntry {
             key: entry.key.clone(),
-            value: hex::encode(&entry.value),
+            value: hexadecimal(&entry.value),
             revision: entry.revision,
             create_revision: entry.create_revision,
         })
@@ -90,6 +92,13 @@ pub fn encode_entries<'a>(entries: impl Iterator<Item = &'a Entry>, taken: UnixM
 pub(super) fn taken_at(data: &[u8]) -> Option<UnixMillis> {
     let stored: StoredEntries = serde_json::from_slice(data).ok()?;
     (stored.taken_ms > 0).then_some(UnixMillis(stored.taken_ms))
+}
+
+/// All at once, because a map has thousands.
+fn hexadecimal(bytes: &[u8]) -> String {
+    let mut digits = vec![0; bytes.len() * 2];
+    hex::encode_to_slice(bytes, &mut digits).expect("there are two digits for each byte");
+    String::from_utf8(digits).expect("digits are text")
 }
 
 /// The inverse of [`encode_entries`].
@@ -181,25 +190,26 @@ async fn mirror(
 ) {
     let mut events = super::follow::watch_all(&*inner.coordinator, prefixes);
     let mut table = Table::default();
-    let mut stored: Option<Bytes> = None;
+    let pause = if kind == SnapshotKind::Layout { MAP_PAUSE } else { Duration::ZERO };
+    let mut stored = false;
+    let mut last: Option<Instant> = None;
     while let Some(event) = events.recv().await {
         table.apply(event);
-        tokio::time::sleep(SETTLE).await;
+        let next = last.map_or(Duration::ZERO, |last| pause.saturating_sub(last.elapsed()));
+        tokio::time::sleep(next.max(SETTLE)).await;
         while let Ok(event) = events.try_recv() {
             table.apply(event);
         }
-        if !table.complete(prefixes) {
+        stored &= matches!(table.take_changes(), Changes::None);
+        if stored || !table.complete(prefixes) {
             continue;
         }
-        // Without a time, so that it is the same while nothing changes.
-        let content = encode_entries(table.entries(), UnixMillis(0));
-        if stored.as_ref() == Some(&content) {
-            continue;
-        }
-        let generation = inner.map.load().generation;
+        last = Some(Instant::now());
         let data = encode_entries(table.entries(), UnixMillis::now());
-        match local.store_snapshot(Snapshot { kind, generation, revision: table.revision, data }).await {
-            Ok(()) => stored = Some(content),
+        let generation = inner.map.load().generation;
+        let copy = Snapshot { kind, generation, revision: table.revision, data };
+        match local.store_snapshot(copy).await {
+            Ok(()) => stored = true,
             Err(error) => {
                 tracing::warn!(%error, ?kind, "cluster state was not copied to this node's drives");
                 tokio::time::sleep(RETRY).await;
@@ -213,28 +223,70 @@ async fn mirror(
 pub(super) struct Table {
     groups: BTreeMap<&'static str, BTreeMap<String, Entry>>,
     pub(super) revision: u64,
+    changes: Changes,
+}
+
+/// How a table differs from what it was before.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Changes {
+    /// In nothing.
+    #[default]
+    None,
+    /// Only in the records of partitions, by their keys, all of which are there.
+    Records(BTreeSet<String>),
+    /// In anything.
+    Any,
+}
+
+impl Changes {
+    fn add(&mut self, more: Self) {
+        match (&mut *self, more) {
+            (Self::Any, _) | (_, Self::None) => {}
+            (Self::Records(keys), Self::Records(more)) => keys.extend(more),
+            (_, more) => *self = more,
+        }
+    }
 }
 
 impl Table {
     /// Applies one event of the watch on a prefix.
     pub(super) fn apply(&mut self, (prefix, event): (&'static str, WatchEvent)) {
+        let known = self.groups.contains_key(prefix);
         let group = self.groups.entry(prefix).or_default();
-        let revision = match event {
+        let (revision, changed) = match event {
             WatchEvent::Reset(listing) => {
-                *group = listing.entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
-                listing.revision
+                let same = known && group.values().eq(&listing.entries);
+                if !same {
+                    *group = listing.entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
+                }
+                (listing.revision, if same { Changes::None } else { Changes::Any })
             }
             WatchEvent::Put(entry) => {
+                let changes = match prefix {
+                    PARTITIONS_PREFIX => Changes::Records(BTreeSet::from([entry.key.clone()])),
+                    _ => Changes::Any,
+                };
                 let revision = entry.revision;
                 group.insert(entry.key.clone(), entry);
-                revision
+                (revision, changes)
             }
             WatchEvent::Delete { key, revision } => {
-                group.remove(&key);
-                revision
+                let removed = group.remove(&key).is_some();
+                (revision, if removed { Changes::Any } else { Changes::None })
             }
         };
         self.revision = self.revision.max(revision);
+        self.changes.add(changed);
+    }
+
+    /// What has changed since this was asked last.
+    pub(super) fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// The entries of these partitions' records.
+    pub(super) fn records<'a>(&'a self, keys: &'a BTreeSet<String>) -> impl Iterator<Item = &'a Entry> {
+        keys.iter().filter_map(|key| self.groups.get(PARTITIONS_PREFIX)?.get(key))
     }
 
     /// Whether each prefix was listed once.

@@ -119,6 +119,13 @@ impl Layers {
         self.inner.read().active.bytes >= LAYER_BYTES
     }
 
+    /// Whether any register waits to be applied.
+    pub(super) fn hold_registers(&self) -> bool {
+        let inner = self.inner.read();
+        let frozen = inner.frozen.as_ref().is_some_and(|frozen| !frozen.registers.is_empty());
+        frozen || !inner.active.registers.is_empty()
+    }
+
     pub(super) async fn admit(&self) {
         let waits = || self.full.load(Ordering::Relaxed) && !self.released.load(Ordering::Relaxed);
         while waits() {

@@ -305,6 +305,11 @@ impl Index {
         self.layers.is_due()
     }
 
+    /// Whether all registers are in the tables: none waits to be applied.
+    pub(crate) fn is_complete(&self) -> bool {
+        !self.layers.hold_registers()
+    }
+
     /// The sequence up to which the index would survive a crash.
     pub(crate) fn synced_sequence(&self) -> u64 {
         self.applied.lock().synced

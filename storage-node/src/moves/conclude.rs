@@ -28,7 +28,7 @@ pub(super) async fn run(cluster: &Cluster) {
 /// Whether every slot is where the target has it, votes, and needs nothing of the drive before.
 fn is_reached(map: &ClusterMap) -> bool {
     let votes = |record: &PartitionRecord| record.slots.iter().all(|slot| slot.role == SlotRole::Voter);
-    map.target.is_some() && map.moves() == (0, 0) && map.partitions.values().all(votes)
+    map.target.is_some() && map.moves() == (0, 0) && map.partitions.iter().all(|(_, record)| votes(record))
 }
 
 /// The target becomes the layout, unless anybody has changed either since; returns its version.

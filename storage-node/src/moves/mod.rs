@@ -129,7 +129,7 @@ impl Mover {
         let moving = map.partitions.iter().flat_map(|(partition, record)| {
             let slots = record.slots.iter().zip(0_u8..);
             let ours = slots.filter(move |(slot, _)| slot.source.is_some() && slot.drive == drive);
-            ours.map(|(_, index)| (*partition, SlotIndex(index)))
+            ours.map(move |(_, index)| (partition, SlotIndex(index)))
         });
         moving.collect()
     }

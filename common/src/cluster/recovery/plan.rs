@@ -309,7 +309,7 @@ fn findings(map: &ClusterMap, reports: &[&DriveReport]) -> Vec<DriveFinding> {
     let tables = [Some(&map.layout), map.target.as_ref()];
     let placed = tables.into_iter().flatten().flat_map(|layout| layout.drives());
     let mut drives: BTreeMap<DriveId, NodeId> = placed.map(|d| (d.id, d.node.clone())).collect();
-    let moved = map.partitions.values().flat_map(|record| &record.slots);
+    let moved = map.partitions.iter().flat_map(|(_, record)| &record.slots);
     for id in moved.flat_map(|slot| [slot.drive, slot.source]).flatten() {
         drives.entry(id).or_insert_with(|| NodeId(String::new()));
     }

@@ -28,7 +28,7 @@ impl MoveProgress {
         let target = map.target.as_ref()?;
         let mut progress = Self { version: target.version(), total: 0, moved: 0, under_way: 0, waiting: 0 };
         for partition in (0..PARTITION_COUNT).map(PartitionId) {
-            let record = map.partitions.get(&partition);
+            let record = map.partitions.get(partition);
             for (index, (base, wanted)) in
                 map.layout.drives_of(partition).zip(target.drives_of(partition)).enumerate()
             {

@@ -258,7 +258,7 @@ fn move_slots(map: &mut ClusterMap, partitions: impl Iterator<Item = u16>) {
             .drives_of(partition)
             .map(|drive| SlotRecord { drive: Some(drive.id), ..SlotRecord::default() });
         let record = PartitionRecord { epoch: Epoch(2), slots: slots.collect(), ..PartitionRecord::new(4) };
-        map.partitions.insert(partition, record);
+        map.partitions.insert(partition, Arc::new(record));
     }
 }
 
@@ -280,8 +280,10 @@ fn a_change_in_the_middle_of_moves_starts_from_where_the_slots_are() {
     let now = map.present_layout();
     assert_eq!(now.moves_from(&map.layout).len(), done);
     let one = moves.iter().find(|slot| slot.partition.0 < 2048).unwrap();
-    let slot = &mut map.partitions.get_mut(&one.partition).unwrap().slots[usize::from(one.slot.0)];
+    let mut record = map.record(one.partition);
+    let slot = &mut record.slots[usize::from(one.slot.0)];
     (slot.role, slot.source) = (SlotRole::Joining, Some(one.from));
+    map.partitions.insert(one.partition, Arc::new(record));
     assert_eq!(MoveProgress::of(&map), progress(moves.len(), done - 1, 1));
 
     // The table to change is the target's: node-4 is in it.
@@ -358,7 +360,7 @@ async fn moves_are_taken_back_to_where_the_slots_were() {
     let drives: Vec<DriveId> = crossed.map.layout.drives_of(PartitionId(0)).map(|drive| drive.id).collect();
     let mut record = PartitionRecord::new(4);
     (record.slots[0].drive, record.slots[1].drive) = (Some(drive_id(4, 0)), Some(drives[0]));
-    crossed.map.partitions.insert(PartitionId(0), record);
+    crossed.map.partitions.insert(PartitionId(0), Arc::new(record));
     let aside = crossed.before_moves().unwrap();
     assert_eq!(aside.drives(), crossed.map.layout.drives());
     assert!(aside.slot_on(PartitionId(0), drives[0]).is_none_or(|slot| slot.0 == 1));

@@ -75,6 +75,7 @@ fn settings(
         expected: Expected::Addresses(
             nodes.iter().map(|(address, drives)| (address.clone(), drives.len())).collect(),
         ),
+        scrub_period: args.node.scrub_period,
         security,
         etcd: args.etcd.etcd.clone(),
     }

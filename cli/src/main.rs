@@ -11,6 +11,7 @@ mod node;
 mod plan;
 mod reach;
 mod recover;
+mod scrub;
 mod server;
 mod standalone;
 mod status;
@@ -59,6 +60,9 @@ enum Command {
     /// List the storage nodes, and take one out of service.
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Re-read everything on all drives now, or pause that.
+    #[command(subcommand)]
+    Scrub(scrub::ScrubCommand),
     /// Show what a shape of nodes and drives gives, before it is built.
     Plan(plan::PlanArgs),
     /// Bring back what etcd knew of a cluster, when etcd has lost its data.
@@ -86,6 +90,7 @@ async fn main() -> ExitCode {
         Command::Status(args) => status::run(args).await,
         Command::Layout(command) => layout::run(command).await,
         Command::Node(command) => node::run(command).await,
+        Command::Scrub(command) => scrub::run(command).await,
         Command::Plan(args) => plan::run(&args),
         Command::Recover(command) => recover::run(command).await,
         Command::Debug(command) => debug::run(command).await,

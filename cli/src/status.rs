@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
+use coffer_common::node::DriveScrub;
 use http_body_util::{BodyExt, Empty};
 use hyper::{StatusCode, Uri};
 use hyper_util::client::legacy::Client;
@@ -113,6 +114,7 @@ struct Drive {
     capacity_bytes: u64,
     free_bytes: u64,
     join: Join,
+    scrub: DriveScrub,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -183,7 +185,8 @@ fn screen(status: &Status) -> String {
         bytes(status.free_bytes)
     );
     let _ = writeln!(out, "repair     {}", repair(status));
-    let _ = writeln!(out, "layout     {}\n", layout(status));
+    let _ = writeln!(out, "layout     {}", layout(status));
+    let _ = writeln!(out, "scrub      {}\n", scrub(status));
     out.push_str(&nodes_table(&status.nodes));
     let next = next_steps(status);
     if !next.is_empty() {
@@ -239,6 +242,29 @@ fn layout(status: &Status) -> String {
     }
 }
 
+/// What was found by re-reading, and how old the oldest such knowledge is.
+fn scrub(status: &Status) -> String {
+    let drives = || status.nodes.iter().flat_map(|node| &node.drives).map(|drive| &drive.scrub);
+    let count = |is: fn(&DriveScrub) -> bool| drives().filter(|scrub| is(scrub)).count();
+    let all = drives().count();
+    let damaged: u64 = drives().map(|scrub| scrub.damaged_shards).sum();
+    let segments: u64 = drives().map(|scrub| scrub.damaged_segments).sum();
+    let mut line = format!("{damaged} damaged shards found");
+    if segments > 0 {
+        let _ = write!(line, ", {segments} damaged journal segments");
+    }
+    let states = [
+        (count(|scrub| scrub.began_ms > 0), "are being read"),
+        (count(|scrub| scrub.finished_ms == 0), "were never read whole"),
+        (count(|scrub| scrub.paused), "are paused"),
+        (count(|scrub| scrub.period_seconds == 0), "are not scrubbed"),
+    ];
+    for (number, words) in states.into_iter().filter(|(number, _)| *number > 0) {
+        let _ = write!(line, "; {number} of {all} drives {words}");
+    }
+    line
+}
+
 fn nodes_table(nodes: &[Node]) -> String {
     let mut rows = vec![["NODE", "STATE", "DRIVES", "FREE", "ZONE", "VERSION", "ADDRESS"].map(str::to_owned)];
     for node in nodes {
@@ -286,6 +312,12 @@ fn next_steps(status: &Status) -> Vec<String> {
         for drive in node.drives.iter().filter(|drive| drive.state != "online") {
             next.push(format!("node {} drive {} is {}: {}", node.id, drive.path, drive.state, drive.reason));
         }
+        for drive in node.drives.iter().filter(|drive| drive.scrub.unrepaired_segments > 0) {
+            next.push(format!(
+                "node {} drive {} has {} damaged journal segments: replace it",
+                node.id, drive.path, drive.scrub.unrepaired_segments
+            ));
+        }
         for drive in node.drives.iter().filter(|drive| drive.join.waiting > 0) {
             let Join { partitions, waiting } = drive.join;
             next.push(format!(
@@ -313,6 +345,7 @@ mod tests {
             capacity_bytes: 2 << 40,
             free_bytes: 1 << 40,
             join: Join { partitions: 4096, waiting: 96 },
+            scrub: DriveScrub { damaged_shards: 7, unrepaired_segments: 1, ..DriveScrub::default() },
         };
         let node = |id: &str, alive: bool, state: &str| Node {
             id: id.to_owned(),
@@ -338,6 +371,8 @@ mod tests {
             "drive /data1 is failed",
             "votes in 4000 of 4096",
             "version 2, on the way to 3: 100 of 900 slots have moved, 16 are under way",
+            "14 damaged shards found; 2 of 2 drives were never read whole",
+            "1 damaged journal segments: replace it",
         ] {
             assert!(screen.contains(wanted), "{wanted} is not in\n{screen}");
         }

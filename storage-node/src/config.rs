@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use coffer_common::config::{ConfigError, EtcdArgs, SecurityArgs};
@@ -60,6 +61,10 @@ pub struct CommonNodeArgs {
     #[arg(long, value_name = "FOLDER")]
     pub replace: Vec<PathBuf>,
 
+    /// In how long everything on a drive is re-read and verified once, such as `14d` or `36h`; `0` for never.
+    #[arg(long, env = "COFFER_SCRUB_PERIOD", value_name = "TIME", default_value = "14d", value_parser = parse_period)]
+    pub scrub_period: Duration,
+
     /// Where the node's health and metrics are served.
     #[arg(long, env = "COFFER_NODE_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9101")]
     pub node_admin_address: SocketAddr,
@@ -103,13 +108,49 @@ impl NodeArgs {
             replace: self.common.replace.clone(),
             endpoints: Vec::new(),
             expected: self.bootstrap_expect.map_or(Expected::Cluster, Expected::Nodes),
+            scrub_period: self.common.scrub_period,
             security: self.security.security()?,
             etcd: self.etcd.etcd.clone(),
         })
     }
 }
 
+/// A time in days, hours, minutes or seconds.
+fn parse_period(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || format!("`{text}` is no time: write a number and d, h, m or s, such as `14d`; `0` for never");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let unit = match &text[digits.len()..] {
+        "d" => 24 * 3600,
+        "h" => 3600,
+        "m" => 60,
+        "s" => 1,
+        "" if number == 0 => 1,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(unit).map(Duration::from_secs).ok_or_else(wrong)
+}
+
 /// The host's name.
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_are_numbers_with_a_unit() {
+        let hours = |hours: u64| Ok(Duration::from_secs(hours * 3600));
+        assert_eq!([parse_period("14d"), parse_period("36h")], [hours(14 * 24), hours(36)]);
+        assert_eq!(
+            [parse_period("120m"), parse_period("7200s"), parse_period("0")],
+            [hours(2), hours(2), hours(0)]
+        );
+        for wrong in ["", "d", "14", "14 d", "-1d", "1w", "14dd", "999999999999999999d"] {
+            assert!(parse_period(wrong).is_err_and(|error| error.contains("`14d`")), "{wrong}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use coffer_tests::harness::cli::coffer;
 use coffer_tests::harness::daemons::{Daemon, Daemons};
 use coffer_tests::harness::{census, http_get, shard_paths, status, wait_for};
 use coffer_tests::proxy::Link;
@@ -168,13 +169,18 @@ async fn metric(daemon: &Daemon, name: &str) -> Result<u64> {
     Ok(values.sum::<f64>() as u64)
 }
 
-/// Registers that the nodes have walked over to find what they owe.
-async fn walked(nodes: &[Daemon]) -> Result<u64> {
+/// The sum of a metric of all these.
+async fn sum(daemons: &[Daemon], name: &str) -> Result<u64> {
     let mut sum = 0;
-    for node in nodes {
-        sum += metric(node, "coffer_heal_walked_registers_total").await?;
+    for daemon in daemons {
+        sum += metric(daemon, name).await?;
     }
     Ok(sum)
+}
+
+/// Registers that the nodes have walked over to find what they owe.
+async fn walked(nodes: &[Daemon]) -> Result<u64> {
+    sum(nodes, "coffer_heal_walked_registers_total").await
 }
 
 /// Writes small objects until it is told to stop; gives their number.
@@ -269,5 +275,57 @@ async fn a_rotten_shard_that_a_read_finds_is_set_aside_and_made_anew() -> Result
     wait_until_whole(&cluster).await?;
     ensure!(set_aside(&drive) == 8, "{:?}", shard_paths(&drive));
     wait_for_backlog(&cluster, "nothing to be unfinished", |known| known == (0, 0, true)).await?;
+    objects.check(&client).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rot_that_nobody_reads_is_found_by_scrubbing_and_made_anew() -> Result<()> {
+    let (cluster, client) = start(4).await?;
+    let mut objects = Objects::default();
+    for number in 0..8 {
+        objects.put(&client, &format!("file-{number}"), number, FILE).await?;
+    }
+    write_all(&mut objects, &client, "others", 9).await?;
+    wait_until_whole(&cluster).await?;
+    let etcd = cluster.etcd.url();
+    let scrub = |command: &str| -> Result<()> {
+        let printed = coffer(&etcd, &format!("scrub {command} --json"), "")?;
+        ensure!(printed.code == Some(0), "{printed:?}");
+        Ok(())
+    };
+    // A pass that finds nothing.
+    scrub("start")?;
+    let passed = |times: u64| {
+        let nodes = &cluster.nodes;
+        async move {
+            for node in nodes {
+                if metric(node, "coffer_scrub_passes_total").await.unwrap_or_default() < times {
+                    return false;
+                }
+            }
+            true
+        }
+    };
+    wait_for("a pass of all drives", PATIENCE, || passed(1)).await?;
+    for node in &cluster.nodes {
+        ensure!(metric(node, "coffer_scrub_damaged_shards_total").await? == 0);
+        ensure!(metric(node, "coffer_scrub_shards_total").await? > 8);
+    }
+    let drive = cluster.drive(1, 1);
+    let files = shard_paths(&drive);
+    ensure!(files.len() >= 8, "{files:?}");
+    for file in &files {
+        damage(file)?;
+    }
+    scrub("start")?;
+    wait_for("the rot to be found", PATIENCE, || async {
+        sum(&cluster.nodes, "coffer_scrub_damaged_shards_total").await.ok() == Some(files.len() as u64)
+    })
+    .await?;
+    wait_for("all to be made anew", PATIENCE, || async { set_aside(&drive) == files.len() }).await?;
+    wait_for_backlog(&cluster, "nothing to be unfinished", |known| known == (0, 0, true)).await?;
+    let (screen, _) = status(&cluster.gateways[0].admin_url(""))?;
+    ensure!(screen.contains(&format!("{} damaged shards found", files.len())), "{screen}");
+    wait_until_whole(&cluster).await?;
     objects.check(&client).await
 }

@@ -21,6 +21,7 @@ mod probe;
 mod raise;
 mod record;
 pub mod recovery;
+pub mod scrub;
 mod snapshot;
 pub mod staged;
 #[cfg(test)]

@@ -7,9 +7,9 @@ use super::*;
 use crate::coordination::{CLUSTER_KEY, Entry, Expected, LocalCoordinator, SnapshotStore};
 use crate::layout::{PartitionRecord, SlotRole};
 use crate::node::{
-    DriveHeal, DriveInfo, DriveJoin, DriveState, HandOverPage, HandOverRequest, ListPage, ListRequest,
-    OwedPage, OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot,
-    SnapshotKind,
+    DriveHeal, DriveInfo, DriveJoin, DriveScrub, DriveState, HandOverPage, HandOverRequest, ListPage,
+    ListRequest, OwedPage, OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall,
+    Snapshot, SnapshotKind,
 };
 use crate::protocol::message::SlotReply;
 use crate::time::UnixMillis;
@@ -61,6 +61,7 @@ impl NodeClient for Node {
             journal_sequence: 0,
             join: DriveJoin::default(),
             heal: DriveHeal::default(),
+            scrub: DriveScrub::default(),
         });
         Ok(NodeInfo {
             id: self.record.id.clone(),

@@ -300,6 +300,9 @@ pub struct DriveInfo {
     /// What its catch-up knows and has done.
     #[serde(default)]
     pub heal: DriveHeal,
+    /// How its scrubbing goes.
+    #[serde(default)]
+    pub scrub: DriveScrub,
 }
 
 /// How far a drive that has lost its state has come; all zero for others.
@@ -326,6 +329,31 @@ pub struct DriveHeal {
     pub rebuilt_bytes: u64,
     /// How fast, lately.
     pub shards_per_minute: u64,
+}
+
+/// How a drive's scrubbing goes: everything on it is re-read once in a period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DriveScrub {
+    /// The period in seconds; 0 if the drive is not scrubbed.
+    pub period_seconds: u64,
+    /// Whether an operator has paused it.
+    pub paused: bool,
+    /// When the running pass began, in milliseconds since the Unix epoch; 0 if none runs.
+    pub began_ms: u64,
+    /// Shards read in the running pass.
+    pub shards: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// About how many there will be; 0 if that is not known.
+    pub expected_bytes: u64,
+    /// When the last whole pass ended, in milliseconds since the Unix epoch; 0 if there was none.
+    pub finished_ms: u64,
+    /// Damaged shards found in the running pass and the last whole one.
+    pub damaged_shards: u64,
+    /// Damaged journal segments found in them.
+    pub damaged_segments: u64,
+    /// Those of them that are still there.
+    pub unrepaired_segments: u64,
 }
 
 /// A drive's health.

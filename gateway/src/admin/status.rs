@@ -174,7 +174,7 @@ impl From<NodeStatus> for NodeView {
 
 #[cfg(test)]
 mod tests {
-    use coffer_common::node::{DriveHeal, DriveJoin};
+    use coffer_common::node::{DriveHeal, DriveJoin, DriveScrub};
     use coffer_common::types::{DriveId, Incarnation};
 
     use super::*;
@@ -196,6 +196,7 @@ mod tests {
             journal_sequence: 0,
             join: DriveJoin::default(),
             heal: DriveHeal { missing, owed, shards_per_minute, complete: true, ..DriveHeal::default() },
+            scrub: DriveScrub::default(),
         };
         let drives = [drive(0, 100, 0), drive(0, 100, 0), drive(0, 99, 0), drive(50, 0, 100)];
         let heal = Heal::of(drives.iter(), 4);

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 /// An open file of a drive. All methods may be called from several threads.
@@ -30,6 +30,8 @@ pub(crate) trait DriveFile: Debug + Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Reserves room for `len` bytes, so that later writes below it cannot fail for want of space.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Lets the kernel forget its clean copy, so that the next read comes from the medium. Only a hint.
+    fn forget_cached(&self) {}
 }
 
 /// One entry of a folder.
@@ -221,6 +223,11 @@ impl DriveFile for File {
             Err(Errno::OPNOTSUPP) => File::set_len(self, len),
             result => Ok(result?),
         }
+    }
+
+    fn forget_cached(&self) {
+        // A file system without the hint is read as it is.
+        let _ = rustix::fs::fadvise(self, 0, None, Advice::DontNeed);
     }
 }
 

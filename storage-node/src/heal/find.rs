@@ -15,6 +15,7 @@ use futures_util::stream::StreamExt;
 use tokio::time::Instant;
 
 use super::Drive;
+use crate::pace::let_requests_pass;
 
 /// How often it is looked which node is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -77,7 +78,7 @@ impl Drive {
                 }
                 return Ok(complete);
             }
-            self.let_requests_pass().await;
+            let_requests_pass(&self.store).await;
         }
     }
 

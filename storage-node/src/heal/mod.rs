@@ -17,7 +17,7 @@
 //! 3. A third loop keeps the drive's two lists complete: what it lacks, and what it owes to others.
 //!
 //! **Pace.** `CONCURRENCY` shards of a drive at a time. While requests wait for the drive's threads, each step waits too,
-//! at most `MOST_PATIENCE`: so foreground work goes first, and catch-up never stands still.
+//! but not for long (`crate::pace`): so foreground work goes first, and catch-up never stands still.
 //! **Cancellation.** The stop ends all loops at once; a file that was being written is removed or swept.
 
 mod find;
@@ -44,6 +44,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::node::StorageNode;
+use crate::pace::let_requests_pass;
 use crate::store::{DriveStore, RebuiltShard, Task, Unfinished};
 
 /// How often a drive is asked for what it lacks.
@@ -62,10 +63,6 @@ const ASK_LIMIT: Duration = Duration::from_secs(10);
 const WALK_PAUSE: Duration = Duration::from_secs(10);
 /// Between two pieces of a walk over all registers.
 const PIECE_PAUSE: Duration = Duration::from_millis(10);
-/// How often it is looked whether requests still wait for the drive.
-const PATIENCE_STEP: Duration = Duration::from_millis(10);
-/// Longest that one step waits for requests.
-const MOST_PATIENCE: Duration = Duration::from_millis(200);
 
 struct Healing {
     cluster: Cluster,
@@ -155,7 +152,7 @@ impl Drive {
         if !self.busy.lock().insert(unfinished.key.clone()) {
             return;
         }
-        self.let_requests_pass().await;
+        let_requests_pass(&self.store).await;
         let (op, partition) = (unfinished.op, unfinished.address.partition.0);
         match self.heal(&unfinished).await {
             Ok(true) => tracing::debug!(%op, partition, "healed"),
@@ -254,7 +251,7 @@ impl Drive {
             self.store.install(place, install, shard).await
         } else {
             let (sender, pieces) = mpsc::channel(CHANNEL_PIECES);
-            let making = sources.stream(slot, sender, || self.let_requests_pass());
+            let making = sources.stream(slot, sender, || let_requests_pass(&self.store));
             let installing = self.store.install(place, install, RebuiltShard::Stream(pieces));
             let (made, installed) = tokio::join!(making, installing);
             // What kept a shard from being made says more than that its bytes ended early.
@@ -272,14 +269,6 @@ impl Drive {
                 Ok(true)
             }
             other => Err(format!("{other:?}")),
-        }
-    }
-
-    /// See the module: pace.
-    async fn let_requests_pass(&self) {
-        let began = Instant::now();
-        while self.store.is_busy() && began.elapsed() < MOST_PATIENCE {
-            tokio::time::sleep(PATIENCE_STEP).await;
         }
     }
 }

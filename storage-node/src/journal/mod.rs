@@ -21,6 +21,7 @@ mod inspect;
 mod recovery;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};

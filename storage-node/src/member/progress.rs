@@ -122,6 +122,7 @@ mod tests {
             journal_sequence,
             join: DriveJoin::default(),
             heal: coffer_common::node::DriveHeal::default(),
+            scrub: coffer_common::node::DriveScrub::default(),
         }
     }
 

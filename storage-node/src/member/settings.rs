@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use coffer_common::rpc::NodeSecurity;
 use coffer_common::types::NodeId;
@@ -36,6 +37,8 @@ pub struct MemberSettings {
     pub endpoints: Vec<String>,
     /// What a first layout waits for.
     pub expected: Expected,
+    /// In how long a drive is scrubbed once; zero for never.
+    pub scrub_period: Duration,
     /// How callers are known.
     pub security: NodeSecurity,
     /// The coordinator's addresses, for messages.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coffer_common::blocking;
-use coffer_common::node::{DriveHeal, DriveInfo, DriveJoin, DriveState};
+use coffer_common::node::{DriveHeal, DriveInfo, DriveJoin, DriveScrub, DriveState};
 use coffer_common::types::{ClusterId, DriveId, Incarnation, NodeId};
 
 use super::{NodeConfig, StorageNode};
@@ -183,5 +183,6 @@ fn broken_drive(path: &Path, id: Option<DriveId>, reason: &dyn std::fmt::Display
         journal_sequence: 0,
         join: DriveJoin::default(),
         heal: DriveHeal::default(),
+        scrub: DriveScrub::default(),
     }
 }

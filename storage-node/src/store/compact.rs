@@ -8,6 +8,8 @@
 //!
 //! A crash before step 4 leaves both copies; the newer sequence counts.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 
 use super::DriveStore;
@@ -68,6 +70,37 @@ impl DriveStore {
         for (kind, place, payload) in records {
             self.carry(segment, oldest, (kind, place, payload))?;
         }
+        self.remove_carried(segment)
+    }
+
+    /// Carries over what is live in the oldest sealed segment and removes it. If it is damaged, what is live in it is made
+    /// anew from the index, which is slower: every register is looked at. Records of dropped registers need not be carried:
+    /// no older segment could bring those back.
+    pub(super) fn rescue_oldest(&self, segment: u64) -> Result<(), String> {
+        if self.journal.sealed().first() != Some(&segment) {
+            return Err(format!("segment {segment} is not the journal's oldest"));
+        }
+        if self.compact_segment(segment).is_ok() {
+            return Ok(());
+        }
+        self.apply(true);
+        let mut scan = self.index.scan(Bound::Unbounded, Vec::new());
+        while let Some(found) = scan.next().map_err(|error| error.to_string())? {
+            let entry = found.entry().map_err(|error| error.to_string())?;
+            if entry.places().any(|place| place.segment == segment) {
+                self.carry_register(segment, &entry.key)?;
+            }
+        }
+        for (key, place, payload) in self.state_in(segment).map_err(|error| error.to_string())? {
+            self.with_room(|| self.carry_state(key, &payload, place))?;
+        }
+        self.remove_carried(segment)?;
+        tracing::warn!(drive = %self.id, segment, "a damaged journal segment was replaced by what the index knows");
+        Ok(())
+    }
+
+    /// Removes a segment once all that was carried over is durable.
+    fn remove_carried(&self, segment: u64) -> Result<(), String> {
         let last = self.journal.last_sequence();
         self.journal.durable_blocking(last).map_err(|error| error.to_string())?;
         self.apply(true);

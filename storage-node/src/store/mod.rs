@@ -26,6 +26,7 @@ mod mutate;
 mod owed;
 mod read;
 mod receive;
+mod scrub;
 mod slots;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -38,20 +39,21 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use coffer_common::node::{DriveInfo, DriveJoin, DriveState, NodeError};
+use coffer_common::node::{DriveInfo, DriveJoin, DriveScrub, DriveState, NodeError};
 use coffer_common::types::{ClusterId, DriveId, Incarnation, OpId};
 use parking_lot::Mutex;
 
 pub(crate) use background::Background;
 pub(crate) use install::RebuiltShard;
 pub(crate) use list::{DriveItem, DriveList};
+pub(crate) use scrub::Scrubbed;
 pub(crate) use unfinished::{Task, Unfinished};
 
 use self::install::Rebuilt;
 use self::owed::OwedSet;
 use self::slots::Slots;
 use self::unfinished::UnfinishedSet;
-use crate::drive::{Health, IoPool, OpenDrive, PoolError};
+use crate::drive::{DriveIo, Health, IoPool, OpenDrive, PoolError};
 use crate::image::{Census, StateKey, decode_entry, decode_forget};
 use crate::index::{Index, IndexError, StateRow};
 use crate::journal::{Journal, JournalError, OpenOptions, Owner, RecordKind, Replayed};
@@ -94,6 +96,8 @@ pub struct DriveStore {
     receiving: Mutex<HashSet<OpId>>,
     /// Partitions in which the drive has a slot, and those whose slot does not vote yet; 0 if nothing was ever lost.
     joining: (AtomicU32, AtomicU32),
+    /// How far scrubbing has come.
+    scrub: Mutex<DriveScrub>,
 }
 
 /// Counters that follow every change.
@@ -154,6 +158,7 @@ impl DriveStore {
             rebuilt: Rebuilt::default(),
             receiving: Mutex::default(),
             joining,
+            scrub: Mutex::default(),
         }))
     }
 
@@ -175,6 +180,11 @@ impl DriveStore {
     /// How often its journal was synced since it was opened.
     pub(crate) fn journal_syncs(&self) -> u64 {
         self.journal.syncs()
+    }
+
+    /// The drive's own files.
+    pub(crate) fn io(&self) -> &Arc<dyn DriveIo> {
+        &self.drive.io
     }
 
     /// Where it is.
@@ -205,6 +215,7 @@ impl DriveStore {
                 waiting: self.joining.1.load(Ordering::Relaxed),
             },
             heal: self.heal_info(),
+            scrub: *self.scrub.lock(),
         }
     }
 
@@ -226,7 +237,7 @@ impl DriveStore {
     }
 
     /// Runs a blocking job on the drive's threads.
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Result<T, NodeError> {

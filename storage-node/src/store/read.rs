@@ -20,15 +20,15 @@ const READ_BYTES: u64 = 1 << 20;
 const CHANNEL_BLOCKS: usize = 4;
 
 /// Where a shard is read from.
-enum Source {
+pub(super) enum Source {
     File(Arc<dyn DriveFile>),
     Journal(Place),
 }
 
 /// A shard being read.
-struct Reading {
-    source: Source,
-    header: ShardHeader,
+pub(super) struct Reading {
+    pub(super) source: Source,
+    pub(super) header: ShardHeader,
 }
 
 impl DriveStore {
@@ -100,7 +100,13 @@ impl DriveStore {
         }
     }
 
-    fn open_shard(&self, op: OpId, slot: SlotIndex, location: ShardLocation) -> Result<Reading, String> {
+    /// Opens a shard and reads its header.
+    pub(super) fn open_shard(
+        &self,
+        op: OpId,
+        slot: SlotIndex,
+        location: ShardLocation,
+    ) -> Result<Reading, String> {
         let source = match location {
             ShardLocation::File { .. } => {
                 Source::File(self.files.file(op, slot).map_err(|error| error.to_string())?)
@@ -117,7 +123,12 @@ impl DriveStore {
     }
 
     /// Reads and verifies up to `count` blocks from `first`.
-    fn read_blocks(&self, reading: &Reading, first: u64, count: u64) -> Result<Vec<ShardBlock>, String> {
+    pub(super) fn read_blocks(
+        &self,
+        reading: &Reading,
+        first: u64,
+        count: u64,
+    ) -> Result<Vec<ShardBlock>, String> {
         let header = &reading.header;
         let end = first.saturating_add(count).min(header.block_count());
         if first >= end {
@@ -195,6 +206,6 @@ enum StreamError {
     Shard(String),
 }
 
-fn blocks_per_read(header: &ShardHeader) -> u64 {
+pub(super) fn blocks_per_read(header: &ShardHeader) -> u64 {
     (READ_BYTES / u64::from(header.block_len_bytes)).max(1)
 }

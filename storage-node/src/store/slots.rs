@@ -385,6 +385,35 @@ impl DriveStore {
         Ok(())
     }
 
+    /// The pieces of state whose newest record lies in `segment`, made anew from what is in memory.
+    ///
+    /// # Errors
+    /// A copy of cluster state that does not verify: it is forgotten, so that the next one that is offered takes its place.
+    pub(super) fn state_in(&self, segment: u64) -> Result<Vec<(StateKey, Place, Vec<u8>)>, JournalError> {
+        let mut inner = self.slots.inner.write();
+        let places = inner.places.iter().filter(|(_, place)| place.segment == segment);
+        let places: Vec<_> = places.map(|(key, place)| (*key, *place)).collect();
+        let mut failed = None;
+        let mut pieces = Vec::new();
+        for (key, place) in places {
+            let payload = match key {
+                StateKey::Boot => encode_boot(inner.boot_count),
+                StateKey::Partition(partition) => encode_partition(partition, &inner.partition(partition).0),
+                StateKey::Bucket(bucket) => encode_bucket(bucket, inner.bucket(bucket).0.revision),
+                StateKey::Snapshot(kind) => match self.journal.read_record(place) {
+                    Ok(payload) => payload,
+                    Err(error) => {
+                        inner.snapshots.remove(&kind);
+                        failed = Some(error);
+                        continue;
+                    }
+                },
+            };
+            pieces.push((key, place, payload));
+        }
+        failed.map_or(Ok(pieces), Err)
+    }
+
     /// Runs an append, waiting for the next segment where it is needed, and then for durability.
     pub(super) async fn retrying<T: Send>(
         &self,

@@ -31,6 +31,7 @@ mod heal;
 mod leave;
 mod model;
 mod restarts;
+mod scrub;
 mod view;
 
 const CLUSTER: ClusterId = ClusterId(0xC0FFE4);

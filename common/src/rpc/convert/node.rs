@@ -1,7 +1,9 @@
 //! A node's own state and the snapshots it keeps.
 
 use super::{Malformed, optional, required};
-use crate::node::{DriveHeal, DriveInfo, DriveJoin, DriveState, NodeInfo, Snapshot, SnapshotKind};
+use crate::node::{
+    DriveHeal, DriveInfo, DriveJoin, DriveScrub, DriveState, NodeInfo, Snapshot, SnapshotKind,
+};
 use crate::proto::storage_v1 as wire;
 use crate::types::{DriveId, Incarnation, NodeId};
 
@@ -29,6 +31,7 @@ impl From<DriveInfo> for wire::DriveInfo {
             journal_sequence: drive.journal_sequence,
             join: Some(wire::DriveJoin { partitions: drive.join.partitions, waiting: drive.join.waiting }),
             heal: Some(drive.heal.into()),
+            scrub: Some(drive.scrub.into()),
         }
     }
 }
@@ -45,6 +48,64 @@ impl From<wire::DriveHeal> for DriveHeal {
         let wire::DriveHeal { missing, owed, complete, rebuilt_shards, rebuilt_bytes, shards_per_minute } =
             heal;
         Self { missing, owed, complete, rebuilt_shards, rebuilt_bytes, shards_per_minute }
+    }
+}
+
+impl From<DriveScrub> for wire::DriveScrub {
+    fn from(scrub: DriveScrub) -> Self {
+        let DriveScrub {
+            period_seconds,
+            paused,
+            began_ms,
+            shards,
+            bytes,
+            expected_bytes,
+            finished_ms,
+            damaged_shards,
+            damaged_segments,
+            unrepaired_segments,
+        } = scrub;
+        Self {
+            period_seconds,
+            paused,
+            began_ms,
+            shards,
+            bytes,
+            expected_bytes,
+            finished_ms,
+            damaged_shards,
+            damaged_segments,
+            unrepaired_segments,
+        }
+    }
+}
+
+impl From<wire::DriveScrub> for DriveScrub {
+    fn from(scrub: wire::DriveScrub) -> Self {
+        let wire::DriveScrub {
+            period_seconds,
+            paused,
+            began_ms,
+            shards,
+            bytes,
+            expected_bytes,
+            finished_ms,
+            damaged_shards,
+            damaged_segments,
+            unrepaired_segments,
+        } = scrub;
+        Self {
+            period_seconds,
+            paused,
+            began_ms,
+            shards,
+            bytes,
+            expected_bytes,
+            finished_ms,
+            damaged_shards,
+            damaged_segments,
+            unrepaired_segments,
+        }
     }
 }
 
@@ -80,6 +141,8 @@ impl TryFrom<wire::DriveInfo> for DriveInfo {
             }),
             // An older node has no catch-up.
             heal: drive.heal.map(DriveHeal::from).unwrap_or_default(),
+            // An older node has no scrub.
+            scrub: drive.scrub.map(DriveScrub::from).unwrap_or_default(),
         })
     }
 }

@@ -183,6 +183,18 @@ fn info() -> impl Strategy<Value = NodeInfo> {
                 rebuilt_bytes: n[10],
                 shards_per_minute: n[11],
             },
+            scrub: DriveScrub {
+                period_seconds: n[0],
+                paused: n[1] % 2 == 0,
+                began_ms: n[2],
+                shards: n[3],
+                bytes: n[4],
+                expected_bytes: n[5],
+                finished_ms: n[6],
+                damaged_shards: n[7],
+                damaged_segments: n[8],
+                unrepaired_segments: n[9],
+            },
         });
     ("[a-z]{1,8}", option::of(any::<u128>()), "[0-9.]{5}", any::<(u32, u64)>(), vec(drive, 0..3)).prop_map(
         |(id, cluster, version, (protocol, clock_ms), drives)| NodeInfo {

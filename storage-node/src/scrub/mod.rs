@@ -1,0 +1,298 @@
+//! Scrub: everything on a drive is re-read and verified once in a period, so that what rots is rebuilt while enough of the
+//! others is whole.
+//!
+//! Owns one task per drive: when a pass begins, its pace and its cursor. Never repairs a shard: the store marks what is
+//! damaged as missing, and `crate::heal` rebuilds it. Never judges the register states: those are verified whenever they
+//! are read.
+//!
+//! 1. A pass reads the shards of all registers in the order of their keys, then the journal's sealed segments. A segment
+//!    that does not verify is replaced by what the index knows.
+//! 2. **Pace.** A pass is spread over most of the period, but is not slower than `FLOOR`, and gives way to requests. A
+//!    pass that an operator asked for only gives way.
+//! 3. **Crash consistency.** The cursor lies in a file of the drive (`record`) that is replaced now and then: what was
+//!    read since is read again. Losing it costs one pass.
+//! 4. An order to pause is looked at every few seconds. While the coordinator is away the last one holds.
+//!
+//! **Cancellation.** The stop ends the task at once; the next start goes on near where it was.
+
+mod record;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer_common::cluster::Cluster;
+use coffer_common::cluster::scrub::ScrubOrder;
+use coffer_common::node::{DriveScrub, NodeError};
+use coffer_common::shutdown::Shutdown;
+use coffer_common::time::UnixMillis;
+use futures_util::FutureExt;
+use metrics::counter;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use self::record::{Finished, Pass, Record};
+use crate::node::StorageNode;
+use crate::pace::let_requests_pass;
+use crate::store::{DriveStore, Scrubbed};
+
+/// Bytes in a second that a pass reads at least, unless requests are in the way.
+const FLOOR: u64 = 8 << 20;
+/// The share of the period that a pass is spread over, in percent: the rest is for pauses and stops.
+const SPREAD_PERCENT: u64 = 80;
+/// How long after the first start of a drive its first pass begins.
+const FIRST_AFTER: Duration = Duration::from_secs(600);
+/// How often the order and the clock are looked at.
+const TICK: Duration = Duration::from_secs(5);
+/// How often the cursor is written.
+const KEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// Before a drive that could not be read is tried again.
+const RETRY: Duration = Duration::from_secs(60);
+
+struct Scrub {
+    store: Arc<DriveStore>,
+    period: Duration,
+    order: watch::Receiver<ScrubOrder>,
+    record: Record,
+    kept: Instant,
+}
+
+/// Starts on every open drive of the node, each once in `period` (zero: never); ends with `shutdown`, which waits for it.
+pub fn start(node: &StorageNode, cluster: &Cluster, period: Duration, shutdown: &Shutdown) {
+    if period.is_zero() {
+        return;
+    }
+    let (sender, order) = watch::channel(ScrubOrder::default());
+    let (cluster, stop) = (cluster.clone(), shutdown.clone());
+    shutdown.spawn(async move {
+        tokio::select! {
+            biased;
+            () = stop.told() => {}
+            () = follow_order(&cluster, &sender) => {}
+        }
+    });
+    for store in node.drives() {
+        let (store, order, stop) = (Arc::clone(store), order.clone(), shutdown.clone());
+        shutdown.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.told() => {}
+                () = run(store, period, order) => {}
+            }
+        });
+    }
+}
+
+async fn follow_order(cluster: &Cluster, sender: &watch::Sender<ScrubOrder>) {
+    loop {
+        match ScrubOrder::read(&*cluster.coordinator()).await {
+            Ok(order) => drop(sender.send_replace(order)),
+            Err(error) => tracing::debug!(%error, "the order to scrub is not known anew"),
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+async fn run(store: Arc<DriveStore>, period: Duration, order: watch::Receiver<ScrubOrder>) {
+    let record = store.load_scrub().await.unwrap_or_else(|| {
+        let began_ms = now_ms().saturating_sub(millis(period)).saturating_add(millis(FIRST_AFTER));
+        Record { last: Finished { began_ms, ..Finished::default() }, ..Record::default() }
+    });
+    let mut scrub = Scrub { store, period, order, record, kept: Instant::now() };
+    scrub.keep().await;
+    loop {
+        scrub.tell();
+        if scrub.order.borrow().paused || !scrub.is_due() {
+            tokio::time::sleep(TICK).await;
+        } else if let Err(error) = scrub.pass().await {
+            tracing::warn!(drive = %scrub.store.id(), %error, "scrubbing stands still");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+impl Scrub {
+    /// Whether a pass runs, or has to begin. A clock that went back makes one begin early.
+    fn is_due(&self) -> bool {
+        let (now, last) = (now_ms(), self.record.last.began_ms);
+        let over = now >= last.saturating_add(millis(self.period)) || now < last;
+        self.record.pass.is_some() || over || self.order.borrow().requested_ms > last
+    }
+
+    /// Whether an operator waits for this pass.
+    fn is_requested(&self) -> bool {
+        self.order.borrow().requested_ms > self.record.last.began_ms
+    }
+
+    /// Goes on with the pass, or begins one, up to its end or a pause.
+    async fn pass(&mut self) -> Result<(), NodeError> {
+        if self.record.pass.is_none() {
+            self.record.pass = Some(Pass { began_ms: now_ms(), ..Pass::default() });
+            tracing::debug!(drive = %self.store.id(), "scrubbing begins");
+        }
+        if !self.shards().await? || !self.segments().await? {
+            self.keep().await;
+            return Ok(());
+        }
+        let Some(pass) = self.record.pass.take() else { return Ok(()) };
+        let Pass { began_ms, shards, bytes, damaged_shards, damaged_segments, unrepaired_segments, .. } =
+            pass;
+        let finished_ms = now_ms();
+        counter!("coffer_scrub_passes_total").increment(1);
+        tracing::info!(
+            drive = %self.store.id(), shards, bytes, damaged_shards, damaged_segments,
+            seconds = finished_ms.saturating_sub(began_ms) / 1000, "scrubbed"
+        );
+        self.record.last =
+            Finished { began_ms, finished_ms, bytes, damaged_shards, damaged_segments, unrepaired_segments };
+        self.keep().await;
+        Ok(())
+    }
+
+    fn running(&mut self) -> &mut Pass {
+        self.record.pass.get_or_insert_default()
+    }
+
+    /// All registers' shards; false if it was paused before the end.
+    async fn shards(&mut self) -> Result<bool, NodeError> {
+        while !self.running().shards_done {
+            let after = self.running().cursor.clone();
+            let piece = self.store.shards_after(after).await?;
+            for (entry, op) in &piece.shards {
+                if self.order.borrow().paused {
+                    return Ok(false);
+                }
+                let this = &*self;
+                let pause = |bytes| this.pause(bytes).boxed();
+                let scrubbed = self.store.scrub_shard(entry, *op, &pause).await;
+                match scrubbed {
+                    Ok(Scrubbed::Whole(bytes)) => {
+                        let pass = self.running();
+                        (pass.shards, pass.bytes) = (pass.shards + 1, pass.bytes + bytes);
+                        counter!("coffer_scrub_bytes_total").increment(bytes);
+                        counter!("coffer_scrub_shards_total").increment(1);
+                    }
+                    Ok(Scrubbed::Damaged) => {
+                        self.running().damaged_shards += 1;
+                        counter!("coffer_scrub_damaged_shards_total").increment(1);
+                    }
+                    Ok(Scrubbed::Gone) => {}
+                    // The next time from this piece on.
+                    Err(NodeError::Overloaded) => tokio::time::sleep(TICK).await,
+                    Err(error) => return Err(error),
+                }
+            }
+            match piece.last {
+                Some(last) => self.running().cursor = last,
+                None => self.running().shards_done = true,
+            }
+            self.keep_sometimes().await;
+        }
+        Ok(true)
+    }
+
+    /// All sealed segments behind the cursor; false if it was paused before the end.
+    async fn segments(&mut self) -> Result<bool, NodeError> {
+        loop {
+            let after = self.running().segment;
+            let Some(segment) = self.store.sealed_segments().into_iter().find(|number| *number > after)
+            else {
+                return Ok(true);
+            };
+            let mut offset = 0;
+            loop {
+                if self.order.borrow().paused {
+                    return Ok(false);
+                }
+                match self.store.scrub_segment(segment, offset).await? {
+                    Ok(None) => break,
+                    Ok(Some(next)) => {
+                        self.pause(u64::from(next - offset)).await;
+                        offset = next;
+                    }
+                    Err(reason) => {
+                        self.rescue(segment, reason).await;
+                        break;
+                    }
+                }
+            }
+            self.running().segment = segment;
+            self.keep_sometimes().await;
+        }
+    }
+
+    async fn rescue(&mut self, segment: u64, reason: String) {
+        let drive = self.store.id();
+        counter!("coffer_scrub_damaged_segments_total").increment(1);
+        tracing::warn!(%drive, segment, reason, "a journal segment is damaged");
+        self.running().damaged_segments += 1;
+        if let Err(error) = self.store.rescue_segment(segment).await {
+            tracing::error!(%drive, segment, %error, "the damaged journal segment stays: replace the drive");
+            self.running().unrepaired_segments += 1;
+        }
+    }
+
+    /// Waits as long as reading this much may take at the pass's pace.
+    async fn pause(&self, bytes: u64) {
+        let_requests_pass(&self.store).await;
+        if self.is_requested() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs_f64(bytes as f64 / self.rate() as f64)).await;
+    }
+
+    /// Bytes in a second.
+    fn rate(&self) -> u64 {
+        let seconds = (self.period.as_secs() * SPREAD_PERCENT / 100).max(1);
+        (self.expected_bytes() / seconds).max(FLOOR)
+    }
+
+    /// About what there is to read: what the drive's file system has in use.
+    fn expected_bytes(&self) -> u64 {
+        let info = self.store.info();
+        info.capacity_bytes.saturating_sub(info.free_bytes)
+    }
+
+    async fn keep_sometimes(&mut self) {
+        if self.kept.elapsed() >= KEEP_INTERVAL {
+            self.keep().await;
+        }
+        self.tell();
+    }
+
+    async fn keep(&mut self) {
+        self.kept = Instant::now();
+        if let Err(error) = self.store.keep_scrub(&self.record).await {
+            tracing::warn!(drive = %self.store.id(), error, "how far scrubbing is was not kept");
+        }
+    }
+
+    fn tell(&self) {
+        let (last, pass) = (self.record.last, self.record.pass.clone());
+        let running = pass.unwrap_or_default();
+        // A pass is expected to be like the last one.
+        let expected_bytes = if last.bytes > 0 { last.bytes } else { self.expected_bytes() };
+        self.store.tell_scrub(DriveScrub {
+            period_seconds: self.period.as_secs(),
+            paused: self.order.borrow().paused,
+            began_ms: running.began_ms,
+            shards: running.shards,
+            bytes: running.bytes,
+            expected_bytes,
+            finished_ms: last.finished_ms,
+            damaged_shards: last.damaged_shards + running.damaged_shards,
+            damaged_segments: last.damaged_segments + running.damaged_segments,
+            unrepaired_segments: match self.record.pass {
+                Some(_) => running.unrepaired_segments.max(last.unrepaired_segments),
+                None => last.unrepaired_segments,
+            },
+        });
+    }
+}
+
+fn now_ms() -> u64 {
+    UnixMillis::now().0
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

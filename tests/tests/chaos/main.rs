@@ -10,6 +10,8 @@ mod gateway;
 mod holder;
 mod mixed;
 mod races;
+mod repair;
+mod returns;
 mod slow;
 mod volley;
 

@@ -48,6 +48,8 @@ impl DriveStore {
         if entry.slot != request.address.slot {
             return Err(missing("this drive is another slot of the partition"));
         }
+        // What was recorded a moment ago may still be on its way to the journal.
+        self.journal.durable(entry.sequence).await.map_err(|error| self.unavailable(error))?;
         let slot = entry.slot;
         let (first, count) = (request.first_block, request.block_count);
         let opened = self.run(move |store| {

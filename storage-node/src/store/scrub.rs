@@ -109,6 +109,9 @@ impl DriveStore {
     ) -> Result<Option<(Arc<Entry>, ShardLocation)>, NodeError> {
         let loaded = self.load(&entry.key).await?;
         let held = loaded.entry().filter(|now| now.slot == entry.slot && now.holds_shard(op));
+        if let Some(now) = held {
+            self.journal.durable(now.sequence).await.map_err(|error| self.unavailable(error))?;
+        }
         Ok(held.and_then(|now| Some((Arc::clone(now), now.shard(op)?))))
     }
 

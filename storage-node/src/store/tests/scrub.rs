@@ -10,6 +10,7 @@ use super::model::Violation;
 use super::*;
 use crate::image::ShardLocation;
 use crate::store::Scrubbed;
+use crate::store::mutate::{Change, NewShard};
 
 impl Bench {
     /// Scrubs all shards; how many were whole and damaged.
@@ -173,4 +174,22 @@ fn a_flipped_bit_in_a_sealed_segment_is_found_and_replaced_or_harmless() {
         found += usize::from(block_on(flip_and_scrub(seed, &steps)).unwrap());
     }
     assert!(found >= 10, "found {found}");
+}
+
+#[tokio::test]
+async fn a_shard_that_is_still_on_its_way_to_the_journal_is_waited_for_and_not_taken_for_damaged() {
+    let bench = Bench::new();
+    let (key, bytes) = (object("k"), data(1, 4000));
+    let encoded = Bytes::from(key.encode());
+    let shard = Some(NewShard::Inline(op(1), encode(&version(1, bytes.len()), &bytes)));
+    let address = bench.address(&key);
+    let change = Change { key: &encoded, address: &address, bucket: None, shard };
+    let loaded = bench.store().load_blocking(&encoded).unwrap();
+    // Recorded, and nobody has waited for it yet.
+    let recorded = bench.store().mutate(loaded, &change, |entry| {
+        entry.register.prepared.push(op(1));
+        ((), true)
+    });
+    assert!(recorded.is_ok());
+    assert_eq!(bench.read_shard(&key, op(1)).await, Ok(bytes));
 }

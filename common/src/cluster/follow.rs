@@ -141,9 +141,10 @@ pub(super) async fn refresh(inner: &Inner) -> Result<(), ClusterError> {
 }
 
 /// Puts the table's map in place. `made` is the map of the table as it was; the one as it is now is returned.
-fn adopt(inner: &Inner, table: &mut Table, made: Option<ClusterMap>) -> Option<ClusterMap> {
+pub(super) fn adopt(inner: &Inner, table: &mut Table, made: Option<ClusterMap>) -> Option<ClusterMap> {
     let map = match (table.take_changes(), made) {
-        (Changes::None, made) => return made,
+        // Meanwhile a copy of the nodes may have been put in its place.
+        (Changes::None, Some(map)) => Ok(Some(map)),
         (Changes::Records(keys), Some(mut map)) => map.update(table.records(&keys)).map(|()| Some(map)),
         _ => {
             let leases = table.below(LIVE_PREFIX).filter_map(|entry| entry.key.strip_prefix(LIVE_PREFIX));

@@ -277,6 +277,21 @@ async fn epochs_are_raised_one_by_one_whoever_else_raises_them() {
     assert_eq!(raise(&[], SlotRole::Voter).await, []);
 }
 
+#[tokio::test]
+async fn what_the_coordinator_repeats_replaces_what_the_nodes_copies_said_meanwhile() {
+    let nodes: Vec<_> = (0..4).map(node).collect();
+    let coordinator = coordinator_with(&nodes).await;
+    let cluster = Cluster::start(options(coordinator, &nodes), Duration::from_secs(5)).await.unwrap();
+    let told = ClusterMap::clone(&cluster.map());
+    let mut copy = told.clone();
+    copy.nodes.get_mut(&NodeId("n1".to_owned())).unwrap().zone = "where it was before".to_owned();
+    follow::install(&cluster.inner, copy);
+    assert_ne!(*cluster.map(), told);
+    // A listing that tells nothing new.
+    follow::adopt(&cluster.inner, &mut snapshot::Table::default(), Some(told.clone()));
+    assert_eq!(*cluster.map(), told);
+}
+
 #[test]
 fn a_record_says_where_a_moved_slot_is_whatever_the_table_says() {
     let records: Vec<_> = (0..5).map(record).collect();

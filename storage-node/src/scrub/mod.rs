@@ -71,6 +71,8 @@ pub fn start(node: &StorageNode, cluster: &Cluster, period: Duration, shutdown: 
         }
     });
     for store in node.drives() {
+        // Whoever asks before the record is read must not hear that nothing is scrubbed.
+        store.tell_scrub(DriveScrub { period_seconds: period.as_secs(), ..DriveScrub::default() });
         let (store, order, stop) = (Arc::clone(store), order.clone(), shutdown.clone());
         shutdown.spawn(async move {
             tokio::select! {

@@ -76,6 +76,7 @@ fn settings(
             nodes.iter().map(|(address, drives)| (address.clone(), drives.len())).collect(),
         ),
         scrub_period: args.node.scrub_period,
+        purge_period: args.node.purge_period,
         security,
         etcd: args.etcd.etcd.clone(),
     }

@@ -26,7 +26,7 @@ use coffer_gateway::app::Gateway;
 use coffer_storage_node::member::replace::successor;
 use coffer_storage_node::member::{keep_absent, progress};
 use coffer_storage_node::{
-    DriveProbe, KnownPath, NodeConfig, StorageNode, format_again, heal, join, scrub, settle, survey,
+    DriveProbe, KnownPath, NodeConfig, StorageNode, format_again, heal, join, purge, scrub, settle, survey,
 };
 
 use crate::listen;
@@ -62,6 +62,7 @@ pub(crate) async fn run(args: &ServerArgs, drives: Vec<PathBuf>) -> anyhow::Resu
         settle::start(&node, &cluster, &shutdown);
         heal::start(&node, &cluster, &shutdown);
         scrub::start(&node, &cluster, args.node.scrub_period, &shutdown);
+        purge::start(&node, &cluster, args.node.purge_period, &shutdown);
         say_what_it_is(&cluster);
         Gateway::start(config, cluster, metrics, shutdown).await?;
         Ok(coordinator)

@@ -11,10 +11,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use coffer_common::node::{
     HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
-    OwedRequest, PrepareShard, ReadShard, ShardBlock, ShardBlocks, ShardPiece, ShardPieces, SlotAddress,
-    SlotCall, Snapshot, SnapshotKind, partition_of,
+    OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlock, ShardBlocks, ShardPiece, ShardPieces,
+    SlotAddress, SlotCall, Snapshot, SnapshotKind, partition_of,
 };
 use coffer_common::protocol::message::{RegisterView, SlotReply, SlotRequest, Version, VersionKind};
+use coffer_common::protocol::purge::Evidence;
 use coffer_common::rpc::{ClusterSecret, NodeSecurity, RemoteNode};
 use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{
@@ -96,6 +97,10 @@ impl NodeClient for Sink {
 
     async fn owed(&self, _: OwedRequest) -> Result<OwedPage, NodeError> {
         Ok(OwedPage::default())
+    }
+
+    async fn purge(&self, _: PurgeRequest) -> Result<Vec<Evidence>, NodeError> {
+        Ok(Vec::new())
     }
 }
 

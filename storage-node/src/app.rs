@@ -1,7 +1,7 @@
 //! Builds a storage node process once, and takes it down in order.
 //!
 //! 1. Bind the admin port. 2. Join the cluster: drives, gRPC port, registration ([`Member`]). 3. Follow the cluster's map,
-//!    whose copies the drives keep, settle on it what dead gateways left, catch up, scrub, and move slots. 4. Serve until the shutdown is told. 5. Give the session back and drop the node:
+//!    whose copies the drives keep, settle on it what dead gateways left, catch up, scrub, purge, and move slots. 4. Serve until the shutdown is told. 5. Give the session back and drop the node:
 //!    every drive applies what it has in memory and syncs its index, so that the next start is quick.
 
 use std::net::SocketAddr;
@@ -62,8 +62,8 @@ impl App {
                  `--node-admin-address`"
             )
         })?;
-        let (id, security, scrub_period) =
-            (settings.id.clone(), settings.security.clone(), settings.scrub_period);
+        let (id, security) = (settings.id.clone(), settings.security.clone());
+        let (scrub_period, purge_period) = (settings.scrub_period, settings.purge_period);
         let coordinator = EtcdCoordinator::connect(etcd)?;
         let member = Member::start(settings, coordinator.clone(), shutdown).await?;
         let node = member.node;
@@ -98,6 +98,7 @@ impl App {
         crate::settle::start(&node, &cluster, shutdown);
         crate::heal::start(&node, &cluster, shutdown);
         crate::scrub::start(&node, &cluster, scrub_period, shutdown);
+        crate::purge::start(&node, &cluster, purge_period, shutdown);
         Ok(Self { node, cluster, coordinator })
     }
 

@@ -65,6 +65,11 @@ pub struct CommonNodeArgs {
     #[arg(long, env = "COFFER_SCRUB_PERIOD", value_name = "TIME", default_value = "14d", value_parser = parse_period)]
     pub scrub_period: Duration,
 
+    /// How often it is looked for tombstones and left-over shards that no drive needs any more; what a write has left over must be as
+    /// old as that to go; `0` for never.
+    #[arg(long, env = "COFFER_PURGE_PERIOD", value_name = "TIME", default_value = "1h", value_parser = parse_period)]
+    pub purge_period: Duration,
+
     /// Where the node's health and metrics are served.
     #[arg(long, env = "COFFER_NODE_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9101")]
     pub node_admin_address: SocketAddr,
@@ -109,6 +114,7 @@ impl NodeArgs {
             endpoints: Vec::new(),
             expected: self.bootstrap_expect.map_or(Expected::Cluster, Expected::Nodes),
             scrub_period: self.common.scrub_period,
+            purge_period: self.common.purge_period,
             security: self.security.security()?,
             etcd: self.etcd.etcd.clone(),
         })

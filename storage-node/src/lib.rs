@@ -21,6 +21,7 @@ pub mod member;
 pub mod moves;
 mod node;
 mod pace;
+pub mod purge;
 pub mod rpc;
 pub mod scrub;
 pub mod settle;

@@ -8,10 +8,11 @@ use crate::coordination::{CLUSTER_KEY, Entry, Expected, LocalCoordinator, Snapsh
 use crate::layout::{PartitionRecord, SlotRole};
 use crate::node::{
     DriveHeal, DriveInfo, DriveJoin, DriveScrub, DriveState, HandOverPage, HandOverRequest, ListPage,
-    ListRequest, OwedPage, OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall,
-    Snapshot, SnapshotKind,
+    ListRequest, OwedPage, OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces,
+    SlotCall, Snapshot, SnapshotKind,
 };
 use crate::protocol::message::SlotReply;
+use crate::protocol::purge::Evidence;
 use crate::time::UnixMillis;
 use crate::types::{BucketId, ClusterId, Epoch, Incarnation, PartitionId, SlotIndex};
 
@@ -86,6 +87,9 @@ impl NodeClient for Node {
         Err(self.lost())
     }
     async fn owed(&self, _: OwedRequest) -> Result<OwedPage, NodeError> {
+        Err(self.lost())
+    }
+    async fn purge(&self, _: PurgeRequest) -> Result<Vec<Evidence>, NodeError> {
         Err(self.lost())
     }
 }

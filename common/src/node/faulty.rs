@@ -23,9 +23,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::door::Door;
 use super::{
     HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
-    OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot,
+    SnapshotKind,
 };
 use crate::protocol::message::SlotReply;
+use crate::protocol::purge::Evidence;
 use crate::types::{BucketId, DriveId};
 
 /// How often which fault happens; the default is none.
@@ -304,6 +306,14 @@ impl NodeClient for FaultyNode {
         })
         .await
     }
+
+    async fn purge(&self, request: PurgeRequest) -> Result<Vec<Evidence>, NodeError> {
+        self.suffer_twice(|node| {
+            let request = request.clone();
+            async move { node.purge(request).await }
+        })
+        .await
+    }
 }
 
 #[cfg(test)]
@@ -347,6 +357,9 @@ mod tests {
             unreachable!()
         }
         async fn owed(&self, _: OwedRequest) -> Result<OwedPage, NodeError> {
+            unreachable!()
+        }
+        async fn purge(&self, _: PurgeRequest) -> Result<Vec<Evidence>, NodeError> {
             unreachable!()
         }
     }

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::protocol::message::{SlotReply, SlotRequest, SlotVersion};
+use crate::protocol::purge::{Candidate, Evidence};
 use crate::protocol::register::Register;
 use crate::types::{
     BucketId, ClusterId, DriveId, Epoch, Incarnation, NodeId, ObjectKey, OpId, PartitionId, RegisterKey,
@@ -237,6 +238,30 @@ pub struct OwedPage {
     pub next: Bytes,
     /// Whether the node knows all that it owes: it does not for some time after a start, or when there is very much.
     pub complete: bool,
+}
+
+/// What a slot is to do for a purge; see `protocol::purge`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PurgeStep {
+    /// Tell of the candidates, in the caller's epoch or the slot's newer one.
+    Look,
+    /// Adopt the caller's epoch as that of a purge, durably, and tell of the candidates then.
+    Adopt,
+    /// Drop the candidates, if that very epoch is still the slot's.
+    Drop,
+}
+
+/// Asks a slot for its part in a purge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PurgeRequest {
+    /// The slot, and the epoch of the purge.
+    pub address: SlotAddress,
+    /// What it is to do.
+    pub step: PurgeStep,
+    /// What may be purged, by register; all of the slot's partition.
+    pub candidates: Vec<(RegisterKey, Candidate)>,
+    /// How long an op must have been prepared to be told as [`crate::protocol::purge::Held::Waited`], in milliseconds.
+    pub grace_ms: u64,
 }
 
 /// The kinds of cluster state that drives keep a copy of.
@@ -476,6 +501,9 @@ pub trait NodeClient: Send + Sync + 'static {
 
     /// A page of what the node's slots hold STABLE and the asking slots are not known to have (PROTOCOL §3.5).
     async fn owed(&self, request: OwedRequest) -> Result<OwedPage, NodeError>;
+
+    /// A slot's part in a purge (PROTOCOL §7). Returns what it tells of the candidates, in their order; nothing after a drop.
+    async fn purge(&self, request: PurgeRequest) -> Result<Vec<Evidence>, NodeError>;
 }
 
 /// The partition of an object key: the top 12 bits of xxh3-128 over (cluster id, bucket id, key).

@@ -18,7 +18,7 @@
 //!    tag in the partition's floor.
 //!
 //! An orphan must have been seen before the epoch was raised: then its PREPARE named an older one, and its writer ends. The
-//! time that it has waited (`limits::ORPHAN_GRACE`) spares writes that are slow; nothing is unsafe without it, so no clock and
+//! time that it has waited (the grace that whoever purges asks for) spares writes that are slow; nothing is unsafe without it, so no clock and
 //! no session decides. **Races.** Two purges of a partition raise two epochs; the slots refuse the drops of the older.
 //! **Crash consistency.** Nothing is kept. A purge that ends anywhere has dropped only what may be dropped, and the next one
 //! finds the rest: a slot without a version says so, which forbids nothing.

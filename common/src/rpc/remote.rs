@@ -17,10 +17,12 @@ use super::settings::{CALL_TIMEOUT, MAX_MESSAGE_BYTES, PAGE_TIMEOUT};
 use super::status::status_to_error;
 use crate::node::{
     HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
-    OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot,
+    SnapshotKind,
 };
 use crate::proto::storage_v1 as wire;
 use crate::protocol::message::SlotReply;
+use crate::protocol::purge::Evidence;
 use crate::types::{BucketId, ClusterId, DriveId};
 use wire::storage_node_client::StorageNodeClient;
 
@@ -137,5 +139,10 @@ impl NodeClient for RemoteNode {
     async fn owed(&self, request: OwedRequest) -> Result<OwedPage, NodeError> {
         let request = wire::OwedRequest::from(request);
         unary(self.bulk.link(), PAGE_TIMEOUT, |mut client| async move { client.owed(request).await }).await
+    }
+
+    async fn purge(&self, request: PurgeRequest) -> Result<Vec<Evidence>, NodeError> {
+        let request = wire::PurgeRequest::from(request);
+        unary(self.bulk.link(), PAGE_TIMEOUT, |mut client| async move { client.purge(request).await }).await
     }
 }

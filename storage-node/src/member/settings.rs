@@ -39,6 +39,8 @@ pub struct MemberSettings {
     pub expected: Expected,
     /// In how long a drive is scrubbed once; zero for never.
     pub scrub_period: Duration,
+    /// How often what no slot needs is purged; zero for never.
+    pub purge_period: Duration,
     /// How callers are known.
     pub security: NodeSecurity,
     /// The coordinator's addresses, for messages.

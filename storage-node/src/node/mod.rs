@@ -19,10 +19,11 @@ use coffer_common::blocking;
 use coffer_common::limits::PROTOCOL_VERSION;
 use coffer_common::node::{
     DriveInfo, HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo,
-    OwedPage, OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot,
-    SnapshotKind,
+    OwedPage, OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall,
+    Snapshot, SnapshotKind,
 };
 use coffer_common::protocol::message::SlotReply;
+use coffer_common::protocol::purge::Evidence;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId};
 use futures_util::future::join_all;
@@ -179,5 +180,9 @@ impl NodeClient for StorageNode {
 
     async fn owed(&self, request: OwedRequest) -> Result<OwedPage, NodeError> {
         self.owed_merged(request).await
+    }
+
+    async fn purge(&self, request: PurgeRequest) -> Result<Vec<Evidence>, NodeError> {
+        self.drive(request.address.drive)?.purge(request).await
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coffer_common::node::{
-    HandOverRequest, ListRequest, NodeClient, NodeError, OwedRequest, ReadShard, Snapshot,
+    HandOverRequest, ListRequest, NodeClient, NodeError, OwedRequest, PurgeRequest, ReadShard, Snapshot,
 };
 use coffer_common::proto::storage_v1 as wire;
 use coffer_common::rpc::convert::{Malformed, snapshot_kind_from_wire};
@@ -119,5 +119,14 @@ impl wire::storage_node_server::StorageNode for Service {
         let request = OwedRequest::try_from(request.into_inner()).map_err(malformed)?;
         let page = self.node.owed(request).await.map_err(error_to_status)?;
         Ok(Response::new(page.into()))
+    }
+
+    async fn purge(
+        &self,
+        request: Request<wire::PurgeRequest>,
+    ) -> Result<Response<wire::PurgeResponse>, Status> {
+        let request = PurgeRequest::try_from(request.into_inner()).map_err(malformed)?;
+        let told = self.node.purge(request).await.map_err(error_to_status)?;
+        Ok(Response::new(told.into()))
     }
 }

@@ -189,7 +189,7 @@ impl DriveStore {
 
     /// Frees versions that have been superseded for the read grace. Prepared ops stay, however old they are: a slot that is
     /// away may hold their commit, and when it returns that version is settled and needs these shards. Only the answers of
-    /// all n slots could tell.
+    /// all n slots can tell (`crate::purge`).
     ///
     /// Looks at the next registers after `after` and returns where it stopped; an empty key after the last one.
     pub(super) fn free_superseded(&self, now: UnixMillis, after: Vec<u8>) -> Result<Vec<u8>, String> {

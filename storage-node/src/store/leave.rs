@@ -86,7 +86,7 @@ impl DriveStore {
             if self.partition(partition).role != Role::Out {
                 return Err(NodeError::Invalid("the drive takes part in the partition".to_owned()));
             }
-            let piece = self.piece(partition, after).await?;
+            let piece = self.recorded_piece(partition, after).await?;
             let Some((last, _)) = piece.last() else { return Ok(dropped) };
             after = *last;
             for (_, entry) in &piece {
@@ -98,7 +98,7 @@ impl DriveStore {
     }
 
     /// The next registers of a partition by the sequence of their records.
-    async fn piece(
+    pub(super) async fn recorded_piece(
         self: &Arc<Self>,
         partition: PartitionId,
         after: u64,

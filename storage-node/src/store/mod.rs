@@ -24,6 +24,7 @@ mod leave;
 mod list;
 mod mutate;
 mod owed;
+mod purge;
 mod read;
 mod receive;
 mod scrub;

@@ -30,6 +30,7 @@ mod hand_over;
 mod heal;
 mod leave;
 mod model;
+mod purge;
 mod restarts;
 mod scrub;
 mod view;

@@ -11,9 +11,11 @@ use coffer_common::coordination::{Coordinator, Expected, LocalCoordinator, Snaps
 use coffer_common::layout::ParitySettings;
 use coffer_common::node::{
     HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
-    OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot,
+    SnapshotKind,
 };
 use coffer_common::protocol::message::{SlotReply, SlotRequest};
+use coffer_common::protocol::purge::Evidence;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId, OpId, RegisterKind};
@@ -168,6 +170,11 @@ impl NodeClient for Gate {
     async fn owed(&self, request: OwedRequest) -> Result<OwedPage, NodeError> {
         self.check()?;
         self.inner.owed(request).await
+    }
+
+    async fn purge(&self, request: PurgeRequest) -> Result<Vec<Evidence>, NodeError> {
+        self.check()?;
+        self.inner.purge(request).await
     }
 }
 

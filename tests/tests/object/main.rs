@@ -13,5 +13,6 @@ mod interleaving;
 mod listing;
 mod multipart;
 mod plain;
+mod purge;
 mod reclaim;
 mod settling;

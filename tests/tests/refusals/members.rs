@@ -10,9 +10,11 @@ use coffer_common::cluster::{LiveRecord, NodeRecord, PROTOCOL_VERSION, live_key,
 use coffer_common::coordination::{Coordinator, EtcdCoordinator, EtcdOptions, Expected};
 use coffer_common::node::{
     HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
-    OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot,
+    SnapshotKind,
 };
 use coffer_common::protocol::message::SlotReply;
+use coffer_common::protocol::purge::Evidence;
 use coffer_common::rpc::{ClusterSecret, NodeSecurity};
 use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
@@ -82,6 +84,10 @@ impl NodeClient for Teller {
 
     async fn owed(&self, _: OwedRequest) -> Result<OwedPage, NodeError> {
         Ok(OwedPage::default())
+    }
+
+    async fn purge(&self, _: PurgeRequest) -> Result<Vec<Evidence>, NodeError> {
+        Err(NodeError::Overloaded)
     }
 }
 

@@ -10,12 +10,16 @@ use coffer_common::coordination::Expected;
 use coffer_common::coordination::simulated::SimulatedCoordinator;
 use coffer_common::node::{
     Door, HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
-    OwedRequest, PrepareShard, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind, Stand,
+    OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot,
+    SnapshotKind, Stand,
 };
 use coffer_common::protocol::message::{SlotReply, SlotRequest, VersionState};
+use coffer_common::protocol::purge::Evidence;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{BucketId, DriveId, NodeId};
-use coffer_storage_node::{Call, Effect, Fault, SimulatedDrive, StorageNode, When, heal, join, settle};
+use coffer_storage_node::{
+    Call, Effect, Fault, SimulatedDrive, StorageNode, When, heal, join, purge, settle,
+};
 use parking_lot::Mutex;
 
 use crate::network::Place;
@@ -29,6 +33,8 @@ const STEP: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
 /// How long a start waits for a map before it says so.
 const MAP_PATIENCE: Duration = Duration::from_secs(600);
+/// How often partitions are purged: orphans are young here.
+const PURGE_PERIOD: Duration = Duration::from_secs(3);
 
 /// Where a node is found: whichever process runs there now answers.
 pub(crate) struct Host {
@@ -155,6 +161,18 @@ impl NodeClient for Host {
     async fn owed(&self, request: OwedRequest) -> Result<OwedPage, NodeError> {
         self.ask(|node| async move { node.owed(request).await }).await
     }
+
+    async fn purge(&self, request: PurgeRequest) -> Result<Vec<Evidence>, NodeError> {
+        let (partition, step) = (request.address.partition.0, request.step);
+        let told = self.ask(|node| async move { node.purge(request).await }).await;
+        note!(
+            self.trace,
+            "{}/{partition} {step:?} of a purge {:?}",
+            self.id,
+            told.as_ref().map(|told| told.iter().map(|evidence| evidence.held).collect::<Vec<_>>()).ok()
+        );
+        told
+    }
 }
 
 /// The process of a node.
@@ -261,6 +279,7 @@ impl Node {
         if self.host.broken != Some(Broken::NoCatchUp) {
             heal::start(&node, &cluster, stop);
         }
+        purge::start(&node, &cluster, PURGE_PERIOD, stop);
         note!(world.trace, "{} serves", self.host.id);
         loop {
             tokio::time::sleep(STEP).await;

@@ -6,7 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use coffer_common::coordination::Entry;
 use coffer_common::coordination::simulated::{EtcdSnapshot, SimulatedCoordinator};
+use coffer_common::layout::PartitionRecord;
 use coffer_common::node::{Door, Stand};
 use coffer_common::simulated;
 use coffer_storage_node::Fault;
@@ -125,7 +128,7 @@ impl Source {
             Trouble::Jump => simulated::jump(self.random.random_range(-3_600_000..3_600_000)),
             Trouble::RestoreEtcd => match self.snapshot.take() {
                 None => self.snapshot = Some(self.world.etcd.snapshot()),
-                Some(snapshot) => self.world.etcd.restore(&snapshot),
+                Some(snapshot) => self.world.etcd.restore(&snapshot, recovered),
             },
             Trouble::Rot => self.rot(),
             Trouble::LoseDrive if self.lost => {}
@@ -247,4 +250,14 @@ impl Source {
             }
         }
     }
+}
+
+/// What drives remember of an etcd that has lost its state, and recovery makes of it: partitions begin a new epoch, above all
+/// that slots have adopted, which counts as a purge.
+fn recovered(entry: &Entry) -> Option<Bytes> {
+    let mut record =
+        PartitionRecord::decode(&entry.value).ok().filter(|_| entry.key.starts_with("partitions/"))?;
+    record.epoch.0 += 1 << 32;
+    (record.purge_epoch, record.sweep_epoch) = (record.epoch.0, record.epoch.0);
+    Some(record.encode().into())
 }

@@ -23,12 +23,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use handle::SimulatedCoordinator;
 
 use self::server::Server;
+use super::Entry;
 use crate::node::Door;
 
 /// How often leases that ran out are looked for.
@@ -73,12 +75,17 @@ impl SimulatedEtcd {
         EtcdSnapshot(self.server.lock().clone())
     }
 
-    /// Goes back to an earlier state, with the generation raised above every one so far.
-    pub fn restore(&self, snapshot: &EtcdSnapshot) {
+    /// Goes back to an earlier state, with the generation raised above every one so far. `recovered` says what is known
+    /// otherwise of an entry that there is now: it takes the place of the earlier one.
+    pub fn restore(&self, snapshot: &EtcdSnapshot, recovered: impl Fn(&Entry) -> Option<Bytes>) {
         let mut server = self.server.lock();
         let generation = server.generation() + 1;
+        let lost = server.list("").0.entries;
         *server = snapshot.0.clone();
         server.begin_anew(generation);
+        for (key, value) in lost.iter().filter_map(|entry| Some((&entry.key, recovered(entry)?))) {
+            server.put(key, value);
+        }
         drop(server);
         self.changed.notify_waiters();
     }

@@ -172,9 +172,13 @@ impl Server {
         let mut record: serde_json::Value =
             serde_json::from_slice(&entry.value).expect("the cluster record is JSON");
         record["generation"] = generation.into();
-        let value = record.to_string().into();
+        self.put(CLUSTER_KEY, record.to_string().into());
+    }
+
+    /// Writes a value, whatever there is.
+    pub(super) fn put(&mut self, key: &str, value: Bytes) {
         let change = Change::Put { value, leased: false };
-        let write = Write { key: CLUSTER_KEY.to_owned(), expected: Expected::Any, change };
+        let write = Write { key: key.to_owned(), expected: Expected::Any, change };
         self.write(vec![write], 0).expect("a write over any state holds");
     }
 }

@@ -64,11 +64,13 @@ async fn after_a_restore_the_generation_is_new_and_watches_start_over() {
     one.put(CLUSTER_KEY, Bytes::from_static(b"{\"generation\":1}"), Expected::Absent, false).await.unwrap();
     let before = one.lock("k", Duration::ZERO).await.unwrap().fence();
     let snapshot = etcd.snapshot();
+    one.put("known/b", Bytes::new(), Expected::Absent, false).await.unwrap();
     one.put("a", Bytes::new(), Expected::Absent, false).await.unwrap();
     let mut events = one.watch("");
     assert!(matches!(events.recv().await, Some(WatchEvent::Reset(_))));
-    etcd.restore(&snapshot);
+    etcd.restore(&snapshot, |entry| entry.key.starts_with("known/").then(|| Bytes::from_static(b"kept")));
     assert!(matches!(events.recv().await, Some(WatchEvent::Reset(_))));
     assert_eq!(one.get("a").await.unwrap(), None);
+    assert_eq!(one.get("known/b").await.unwrap().unwrap().value, "kept");
     assert!(one.lock("k", Duration::from_secs(30)).await.unwrap().fence() > before);
 }

@@ -13,6 +13,7 @@ mod id;
 mod list;
 mod node;
 mod owed;
+mod purge;
 mod reply;
 mod request;
 #[cfg(test)]

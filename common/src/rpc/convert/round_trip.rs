@@ -10,7 +10,8 @@ use super::*;
 use crate::node::*;
 use crate::proto::storage_v1 as wire;
 use crate::protocol::message::*;
-use crate::protocol::register::Register;
+use crate::protocol::purge::{Candidate, Evidence, Held};
+use crate::protocol::register::{Register, Role};
 use crate::types::*;
 
 fn bytes() -> impl Strategy<Value = Bytes> {
@@ -264,6 +265,19 @@ proptest! {
             epoch: Epoch(epoch), purge_epoch: Epoch(purge_epoch), floor, registers: std::vec![(key, register)],
             position: after, complete, buckets: std::vec![(BucketId(bucket), epoch)], buckets_position: buckets_after,
         });
+    }
+
+    #[test]
+    fn purges_survive_the_wire(address in address(), key in register(), tag in tag(), op in op(), numbers: [u64; 3],
+                               which in 0..5_usize) {
+        let [grace_ms, epoch, purge_epoch] = numbers;
+        let step = [PurgeStep::Look, PurgeStep::Adopt, PurgeStep::Drop][which % 3];
+        let candidates = std::vec![(key.clone(), Candidate::Tombstone(tag)), (key, Candidate::Orphan(op))];
+        check::<_, wire::PurgeRequest>(PurgeRequest { address, step, candidates, grace_ms });
+        let held = [Held::Nothing, Held::Prepared, Held::Waited, Held::Alone, Held::Other][which];
+        let role = [Role::Voter, Role::Joining, Role::Out][which % 3];
+        let (epoch, purge_epoch) = (Epoch(epoch), Epoch(purge_epoch));
+        check::<_, wire::PurgeResponse>(std::vec![Evidence { role, epoch, purge_epoch, held }]);
     }
 
     #[test]

@@ -6,5 +6,6 @@ pub mod admin;
 pub mod app;
 pub mod config;
 pub mod object;
+pub mod policy;
 pub mod process;
 pub mod s3;

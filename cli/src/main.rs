@@ -18,6 +18,7 @@ mod status;
 mod storage_node;
 mod table;
 mod units;
+mod user;
 
 use std::process::ExitCode;
 
@@ -63,6 +64,9 @@ enum Command {
     /// Re-read everything on all drives now, or pause that.
     #[command(subcommand)]
     Scrub(scrub::ScrubCommand),
+    /// Make, list and remove users beside root.
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// Show what a shape of nodes and drives gives, before it is built.
     Plan(plan::PlanArgs),
     /// Bring back what etcd knew of a cluster, when etcd has lost its data.
@@ -91,6 +95,7 @@ async fn main() -> ExitCode {
         Command::Layout(command) => layout::run(command).await,
         Command::Node(command) => node::run(command).await,
         Command::Scrub(command) => scrub::run(command).await,
+        Command::User(command) => user::run(command).await,
         Command::Plan(args) => plan::run(&args),
         Command::Recover(command) => recover::run(command).await,
         Command::Debug(command) => debug::run(command).await,

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use crate::admin;
 use crate::object::ObjectStore;
 use crate::s3::{S3Service, S3Settings, server};
+use crate::users::Users;
 
 pub use crate::config::{ConfigError, GatewayArgs, GatewayConfig};
 
@@ -71,19 +72,20 @@ impl Gateway {
         let store = ObjectStore::start(cluster.clone(), config.parity, shutdown.clone()).await;
         let region_fixed = config.region.is_some();
         let settings = S3Settings {
-            credentials: config.credentials,
             domains: config.domains,
             sigv2: config.sigv2,
             region: config.region.unwrap_or_else(|| DEFAULT_REGION.to_owned()),
             region_fixed,
+            ownership: config.ownership,
         };
-        let service = S3Service::new(store.clone(), settings);
+        let users = Users::start(&cluster, config.root, &shutdown).await;
+        let service = S3Service::new(store.clone(), users.clone(), settings);
         shutdown.spawn(server::serve(
             s3_listener,
-            move |request, _peer| service.clone().call(request),
+            move |request, peer| service.clone().call(request, peer),
             shutdown.clone(),
         ));
-        let admin = admin::Admin { cluster, store, metrics, shutdown: shutdown.clone() };
+        let admin = admin::Admin { cluster, store, users, metrics, shutdown: shutdown.clone() };
         shutdown.spawn(async move {
             if let Err(error) = admin::serve(admin_listener, admin).await {
                 tracing::error!(%error, "the admin API ended");

@@ -8,7 +8,8 @@ use std::path::Path;
 use clap::Args;
 use coffer_common::layout::ParitySettings;
 
-use crate::s3::auth::Credentials;
+use crate::s3::Ownership;
+use crate::s3::auth::Credential;
 
 /// Shortest secret key that is accepted, in characters.
 const MIN_SECRET_CHARS: usize = 8;
@@ -79,6 +80,15 @@ pub struct GatewayArgs {
     #[arg(long, env = "COFFER_SIGV2", value_name = "on|off", default_value = "on")]
     pub sigv2: Switch,
 
+    /// Who owns what others write into new buckets, and whether access control lists count in them.
+    #[arg(
+        long,
+        env = "COFFER_OBJECT_OWNERSHIP",
+        value_name = "OWNERSHIP",
+        default_value = "bucket-owner-enforced"
+    )]
+    pub object_ownership: Ownership,
+
     /// Parity of the storage class STANDARD, such as EC:4 [default: half of the stripe].
     #[arg(long, env = "COFFER_STORAGE_CLASS_STANDARD", value_name = "EC:m", value_parser = ParitySettings::parse)]
     pub standard: Option<u8>,
@@ -105,13 +115,15 @@ pub struct GatewayConfig {
     /// Where the admin API, health and metrics are served.
     pub admin_address: SocketAddr,
     /// The root key pair.
-    pub credentials: Credentials,
+    pub root: Credential,
     /// Base domains for virtual-host style addresses, lower case.
     pub domains: Vec<String>,
     /// Whether Signature Version 2 is accepted.
     pub sigv2: bool,
     /// The only region that is accepted; `None` for any.
     pub region: Option<String>,
+    /// Who owns what others write into new buckets.
+    pub ownership: Ownership,
     /// The parity of each storage class.
     pub parity: ParitySettings,
 }
@@ -132,10 +144,11 @@ impl GatewayArgs {
         Ok(GatewayConfig {
             s3_address: self.address,
             admin_address: self.console_address,
-            credentials: credentials(&variable, &read_file)?,
+            root: root_credential()?,
             domains: parse_domains(&domains)?,
             sigv2: self.sigv2 == Switch::On,
             region: self.region.clone().filter(|region| !region.is_empty()),
+            ownership: self.object_ownership,
             parity: ParitySettings { standard: self.standard, reduced: self.reduced },
         })
     }
@@ -151,7 +164,16 @@ const PAIRS: [(&str, &str); 3] = [
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 type ReadFile<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
 
-fn credentials(variable: Lookup<'_>, file: ReadFile<'_>) -> Result<Credentials, ConfigError> {
+/// The root key pair of the environment, for servers and for what commands sign.
+///
+/// # Errors
+/// [`ConfigError`] if there is none that can be used.
+#[expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
+pub fn root_credential() -> Result<Credential, ConfigError> {
+    credentials(&|name: &str| std::env::var(name).ok(), &read_file)
+}
+
+fn credentials(variable: Lookup<'_>, file: ReadFile<'_>) -> Result<Credential, ConfigError> {
     for (access_name, secret_name) in PAIRS {
         let access = setting(access_name, variable, file)?;
         let secret = setting(secret_name, variable, file)?;
@@ -164,7 +186,7 @@ fn credentials(variable: Lookup<'_>, file: ReadFile<'_>) -> Result<Credentials, 
             (Some(access), Some(secret)) => {
                 check_key(access_name, &access, MIN_ACCESS_CHARS)?;
                 check_key(secret_name, &secret, MIN_SECRET_CHARS)?;
-                return Ok(Credentials::root(access, secret));
+                return Ok(Credential::new(access, secret));
             }
         }
     }
@@ -222,7 +244,7 @@ fn parse_domains(names: &[String]) -> Result<Vec<String>, ConfigError> {
 mod tests {
     use super::*;
 
-    fn from(pairs: &[(&str, &str)]) -> Result<Credentials, ConfigError> {
+    fn from(pairs: &[(&str, &str)]) -> Result<Credential, ConfigError> {
         let variable =
             |name: &str| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         let file = |path: &Path| match path.to_str() {
@@ -239,11 +261,11 @@ mod tests {
             ("COFFER_SECRET_KEY_FILE", "/good"),
             ("MINIO_ROOT_USER", "theirs"),
         ];
-        assert!(from(&ours).unwrap().find("ours").is_some());
+        assert_eq!(from(&ours).unwrap().access_key(), "ours");
         let theirs = [("MINIO_ROOT_USER", "theirs"), ("MINIO_ROOT_PASSWORD", "long enough".trim_end())];
         assert!(matches!(from(&theirs), Err(ConfigError::BadKey { .. })), "white space");
         let theirs = [("MINIO_ACCESS_KEY", "theirs"), ("MINIO_SECRET_KEY", "long-enough")];
-        assert!(from(&theirs).unwrap().find("theirs").is_some());
+        assert_eq!(from(&theirs).unwrap().access_key(), "theirs");
     }
 
     #[test]

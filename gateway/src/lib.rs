@@ -1,6 +1,6 @@
 //! Coffer's stateless gateway: the S3 edge, the object layer behind it, and the admin port beside it.
 //!
-//! Import directions: `app` → `s3`, `admin` → `object` → `coffer_common`. This crate never imports the storage node.
+//! Import directions: `app` → `s3`, `admin` → `users` → `object` → `coffer_common`; `policy` imports nothing of it. This crate never imports the storage node.
 
 pub mod admin;
 pub mod app;
@@ -9,3 +9,4 @@ pub mod object;
 pub mod policy;
 pub mod process;
 pub mod s3;
+pub mod users;

@@ -1,6 +1,7 @@
 """Starts the servers the suite talks to: `COFFER_BIN` names the binary. Each test runs on both shapes: standalone, and a
 cluster behind haproxy."""
 
+import json
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore import UNSIGNED
 from botocore.config import Config
 
 REPO = Path(__file__).resolve().parents[2]
@@ -57,6 +59,7 @@ class Server:
         process, log = self.launch("server", command, {"COFFER_ACCESS_KEY": ACCESS_KEY, "COFFER_SECRET_KEY": SECRET_KEY})
         wait_ready(f"http://127.0.0.1:{admin}/health/ready", process, log)
         self.endpoint = f"http://127.0.0.1:{port}"
+        self.admin = f"http://127.0.0.1:{admin}"
 
     def start_distributed(self, nodes=4):
         etcd, peer = free_port(), free_port()
@@ -76,6 +79,7 @@ class Server:
             environment = {"COFFER_ACCESS_KEY": ACCESS_KEY, "COFFER_SECRET_KEY": SECRET_KEY,
                            "COFFER_CLUSTER_SECRET": "a secret that only the tests know"}
             started.append((self.launch(f"node{i}", command, environment), admin))
+        self.admin = f"http://127.0.0.1:{started[0][1]}"
         for (process, log), admin in started:
             wait_ready(f"http://127.0.0.1:{admin}/health/ready", process, log)
         self.start_balancer([(s3, admin) for _, s3, admin, _ in ports])
@@ -101,10 +105,29 @@ class Server:
             except subprocess.TimeoutExpired:
                 process.kill()
 
-    def client(self, **config):
-        return boto3.client("s3", endpoint_url=self.endpoint, aws_access_key_id=ACCESS_KEY,
-                            aws_secret_access_key=SECRET_KEY, region_name="us-east-1",
+    def client(self, keys=(ACCESS_KEY, SECRET_KEY), **config):
+        """A client of root, or of whoever has these keys."""
+        return boto3.client("s3", endpoint_url=self.endpoint, aws_access_key_id=keys[0],
+                            aws_secret_access_key=keys[1], region_name="us-east-1",
                             config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}, **config))
+
+    def nobody(self):
+        """A client that does not sign."""
+        return boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1",
+                            config=Config(signature_version=UNSIGNED, retries={"max_attempts": 1},
+                                          s3={"addressing_style": "path"}))
+
+    def coffer(self, *arguments, check=True):
+        """Runs a command of `coffer` as root's operator."""
+        environment = {**os.environ, "COFFER_ACCESS_KEY": ACCESS_KEY, "COFFER_SECRET_KEY": SECRET_KEY,
+                       "COFFER_ENDPOINT": self.admin}
+        return subprocess.run([BINARY, *arguments], env=environment, check=check, capture_output=True, text=True)
+
+    def user(self, name):
+        """Makes a user: its canonical id and a client of it, once every gateway knows it."""
+        made = json.loads(self.coffer("user", "add", name, "--json").stdout)
+        time.sleep(1)
+        return made["id"], self.client((made["access_keys"][0], made["secret_key"]))
 
     def aws(self, *arguments, **options):
         """Runs the aws command line of this environment."""
@@ -123,6 +146,17 @@ def server(request, tmp_path_factory):
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def alice(server):
+    """A user: canonical id and client."""
+    return server.user("alice")
+
+
+@pytest.fixture(scope="session")
+def bob(server):
+    return server.user("bob")
 
 
 @pytest.fixture

@@ -43,7 +43,9 @@ pub use record::{
     ClusterRecord, DriveRecord, LAYOUT_KEY, LAYOUT_TARGET_KEY, LiveRecord, NodeRecord, PROTOCOL_VERSION,
     live_key, node_key, partition_key, protocol_compatible,
 };
-pub use snapshot::{SnapshotDisagreement, agreed_entries, bucket_entries, decode_entries, encode_entries};
+pub use snapshot::{
+    SnapshotDisagreement, agreed_entries, bucket_entries, decode_entries, encode_entries, user_entries,
+};
 
 use crate::coordination::{Coordinator, CoordinatorError};
 use crate::node::{NodeClient, NodeError, NodeInfo};

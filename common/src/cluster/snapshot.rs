@@ -167,9 +167,21 @@ fn readable_map(entries: &[Entry]) -> Result<ClusterMap, SnapshotDisagreement> {
 /// # Errors
 /// [`SnapshotDisagreement`].
 pub async fn bucket_entries(cluster: &Cluster) -> Result<Vec<Entry>, SnapshotDisagreement> {
+    entries_of(cluster, SnapshotKind::Buckets).await
+}
+
+/// The same for what is known of users.
+///
+/// # Errors
+/// [`SnapshotDisagreement`].
+pub async fn user_entries(cluster: &Cluster) -> Result<Vec<Entry>, SnapshotDisagreement> {
+    entries_of(cluster, SnapshotKind::Identity).await
+}
+
+async fn entries_of(cluster: &Cluster, kind: SnapshotKind) -> Result<Vec<Entry>, SnapshotDisagreement> {
     let nodes: Vec<_> = cluster.inner.clients.load().values().cloned().collect();
     let known = nodes.len();
-    agreed_entries(ask(nodes, SnapshotKind::Buckets).await, known)
+    agreed_entries(ask(nodes, kind).await, known)
 }
 
 /// Starts the mirrors to the process's own node.

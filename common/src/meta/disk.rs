@@ -15,8 +15,8 @@ use super::records::{
     DiskObjectPart, DiskOp, DiskOwner, DiskPart, DiskPartTable, DiskRetention, DiskTag, DiskUpload,
 };
 use super::{
-    Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, Coding, Encryption, ObjectMeta, ObjectPart,
-    Owner, PartMeta, PartTable, Retention, RetentionMode, StorageClass, UploadMeta, UploadState,
+    Access, Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, Coding, Encryption, ObjectMeta,
+    ObjectPart, Owner, PartMeta, PartTable, Retention, RetentionMode, StorageClass, UploadMeta, UploadState,
 };
 use crate::time::UnixMillis;
 use crate::types::{Fence, OpId, Tag, UploadId};
@@ -215,6 +215,14 @@ fn attributes_to_disk(attributes: &Attributes) -> DiskAttributes {
         },
         retention: attributes.retention.map(retention_to_disk),
         legal_hold: attributes.legal_hold,
+        access: match attributes.access {
+            Access::Private => 0,
+            Access::PublicRead => 1,
+            Access::PublicReadWrite => 2,
+            Access::AuthenticatedRead => 3,
+            Access::BucketOwnerRead => 4,
+            Access::BucketOwnerFullControl => 5,
+        },
     }
 }
 
@@ -237,6 +245,15 @@ fn attributes_from_disk(attributes: Option<DiskAttributes>) -> Result<Attributes
         },
         retention: attributes.retention.map(retention_from_disk).transpose()?,
         legal_hold: attributes.legal_hold,
+        access: match attributes.access {
+            0 => Access::Private,
+            1 => Access::PublicRead,
+            2 => Access::PublicReadWrite,
+            3 => Access::AuthenticatedRead,
+            4 => Access::BucketOwnerRead,
+            5 => Access::BucketOwnerFullControl,
+            _ => return Err(DecodeError::Field("access")),
+        },
     })
 }
 

@@ -77,6 +77,24 @@ pub enum StorageClass {
     ReducedRedundancy,
 }
 
+/// Who else than its owner may do something with what carries this: the predefined grants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Nobody.
+    #[default]
+    Private,
+    /// Everybody may read.
+    PublicRead,
+    /// Everybody may read and write.
+    PublicReadWrite,
+    /// Everybody who is known may read.
+    AuthenticatedRead,
+    /// The bucket's owner may read.
+    BucketOwnerRead,
+    /// The bucket's owner may do everything.
+    BucketOwnerFullControl,
+}
+
 /// How firmly a retention date holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RetentionMode {
@@ -122,6 +140,8 @@ pub struct Attributes {
     pub retention: Option<Retention>,
     /// Legal hold.
     pub legal_hold: bool,
+    /// Who else may do something with it.
+    pub access: Access,
 }
 
 /// How an object's bytes are encrypted at rest.

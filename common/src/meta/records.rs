@@ -100,6 +100,9 @@ pub(super) struct DiskAttributes {
     pub(super) retention: Option<DiskRetention>,
     #[prost(bool, tag = "12")]
     pub(super) legal_hold: bool,
+    /// 0 private, 1 public read, 2 public read and write, 3 authenticated read, 4 bucket owner read, 5 bucket owner full control.
+    #[prost(uint32, tag = "13")]
+    pub(super) access: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

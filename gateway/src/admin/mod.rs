@@ -7,12 +7,14 @@
 //! - `/health/cluster`: every partition has its write quorum; else 503. With `?maintenance=<node>`: 412 if stopping that
 //!   node would take the quorum from a partition;
 //! - `/metrics`: Prometheus;
-//! - `/api/v1/status`: the same facts as JSON, for `coffer status`.
+//! - `/api/v1/status`: the same facts as JSON, for `coffer status`;
+//! - `/api/v1/users`: the users, for `coffer user`; signed by root.
 //!
-//! Never changes anything, and never serves objects.
+//! Never changes anything but users, and never serves objects.
 
 mod quorum;
 mod status;
+mod users;
 
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get};
 use axum::{Json, Router};
 use coffer_common::cluster::Cluster;
 use coffer_common::node::DriveState;
@@ -32,8 +34,10 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use crate::object::ObjectStore;
+use crate::users::Users;
 use quorum::{Obstacle, Quorum};
 pub use status::{Health, NodeView, Status};
+pub use users::UserView;
 
 /// What the admin port tells about.
 pub(crate) struct Admin {
@@ -41,6 +45,8 @@ pub(crate) struct Admin {
     pub(crate) cluster: Cluster,
     /// The object layer of this gateway.
     pub(crate) store: ObjectStore,
+    /// The users.
+    pub(crate) users: Users,
     /// The metrics of this process.
     pub(crate) metrics: Metrics,
     /// The end of this process.
@@ -83,6 +89,8 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) -> std::io::Resul
         .route("/health/cluster", get(cluster_health))
         .route("/metrics", get(render))
         .route("/api/v1/status", get(cluster_status))
+        .route("/api/v1/users", get(users::list).post(users::add))
+        .route("/api/v1/users/{name}", delete(users::remove))
         .with_state(Arc::new(admin));
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }

@@ -26,8 +26,9 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::documents::Documents;
 use super::error::{CreateBucketError, HeadBucketError, Unavailable};
-use super::types::{BucketInfo, Owner};
+use super::types::{BucketInfo, CreateBucket, Owner};
 
 /// Where records lie at the coordinator.
 pub(super) const PREFIX: &str = "buckets/";
@@ -55,21 +56,24 @@ pub(super) struct BucketRecord {
     pub(super) region: String,
     /// Whether it is in use.
     pub(super) state: BucketState,
+    /// How it is configured.
+    #[serde(default, skip_serializing_if = "Documents::is_empty")]
+    pub(super) documents: Documents,
     /// What later versions of Coffer keep.
     #[serde(flatten)]
     pub(super) more: serde_json::Map<String, serde_json::Value>,
 }
 
 impl BucketRecord {
-    fn new(id: BucketId, owner: Owner, region: String) -> Self {
+    fn new(id: BucketId, owner: Owner, region: String, documents: Documents) -> Self {
         let (created_ms, more) = (UnixMillis::now().0, serde_json::Map::new());
-        Self { id, created_ms, owner, region, state: BucketState::Active, more }
+        Self { id, created_ms, owner, region, state: BucketState::Active, documents, more }
     }
 }
 
 /// The record of a bucket in use that begins now, with an id that it has already: as its key at the coordinator holds it.
 pub fn bucket_record(id: BucketId, owner: Owner, region: String) -> Bytes {
-    encode(&BucketRecord::new(id, owner, region))
+    encode(&BucketRecord::new(id, owner, region, Documents::default()))
 }
 
 /// A bucket as this gateway knows it.
@@ -93,9 +97,12 @@ impl Bucket {
     pub(super) fn info(&self) -> BucketInfo {
         BucketInfo {
             name: self.name.clone(),
+            id: self.record.id,
+            revision: self.revision,
             created: UnixMillis(self.record.created_ms),
             owner: self.record.owner.clone(),
             region: self.record.region.clone(),
+            documents: self.record.documents.clone(),
         }
     }
 
@@ -273,11 +280,10 @@ impl Buckets {
     pub(super) async fn create(
         &self,
         coordinator: &dyn Coordinator,
-        name: BucketName,
-        owner: Owner,
-        region: String,
+        request: CreateBucket,
     ) -> Result<BucketInfo, CreateBucketError> {
-        let record = BucketRecord::new(BucketId::random(), owner, region);
+        let CreateBucket { name, owner, region, documents } = request;
+        let record = BucketRecord::new(BucketId::random(), owner, region, documents);
         match coordinator.put(&key(&name), encode(&record), Expected::Absent, false).await {
             Ok(revision) => {
                 let bucket = Arc::new(Bucket { name, record, revision });

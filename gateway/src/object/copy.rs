@@ -55,11 +55,12 @@ pub(super) async fn copy(core: &Arc<Core>, request: CopyObject) -> Result<Object
 
 fn target_attributes(wanted: CopyAttributes, source: &ObjectInfo) -> Attributes {
     match wanted {
-        CopyAttributes::FromSource { storage_class, tags } => {
+        CopyAttributes::FromSource { storage_class, tags, access } => {
             let mut attributes = source.attributes.clone();
             attributes.storage_class = storage_class;
             attributes.retention = None;
             attributes.legal_hold = false;
+            attributes.access = access;
             if let Some(tags) = tags {
                 attributes.tags = tags;
             }

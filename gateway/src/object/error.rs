@@ -190,6 +190,29 @@ pub enum DeleteError {
     Unavailable(#[from] Unavailable),
 }
 
+/// Errors of changing what an object carries.
+#[derive(Debug, thiserror::Error)]
+pub enum AmendError {
+    /// No such bucket.
+    #[error("no such bucket")]
+    NoSuchBucket,
+    /// No such object.
+    #[error("no such key")]
+    NoSuchKey,
+    /// No such version.
+    #[error("no such version")]
+    NoSuchVersion,
+    /// With the change it would carry more than a version can.
+    #[error("too much metadata")]
+    MetadataTooLarge,
+    /// The key is written by many at once; try again.
+    #[error("conflicting write")]
+    Conflict,
+    /// See [`Unavailable`].
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
 /// Errors of copying an object.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {

@@ -13,6 +13,7 @@
 //! whose outcome is unknown; the caller gets `Unavailable`. Cancellation: a dropped future leaves a prepared op, which
 //! nodes sweep, or a commit that any reader settles. Crash: the same.
 
+mod amend;
 mod bucket;
 mod bucket_delete;
 mod census;
@@ -20,6 +21,7 @@ mod coding;
 mod copy;
 mod core;
 mod delete;
+mod documents;
 mod error;
 mod get;
 mod info;
@@ -38,8 +40,8 @@ mod write;
 pub use bucket::bucket_record;
 pub use census::{Holding, SlotFinding};
 pub use error::{
-    BodyError, CompleteError, CopyError, CreateBucketError, DeleteBucketError, DeleteError, GetError,
-    HeadBucketError, ListError, PartError, PutError, ReadBroken, Unavailable, UploadError,
+    AmendError, BodyError, CompleteError, CopyError, CreateBucketError, DeleteBucketError, DeleteError,
+    GetError, HeadBucketError, ListError, PartError, PutError, ReadBroken, Unavailable, UploadError,
 };
 pub use look::{KeyLook, SlotLook};
 pub use reclaim::Reclaimed;

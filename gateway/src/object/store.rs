@@ -16,7 +16,9 @@ use super::error::*;
 use super::look::KeyLook;
 use super::reclaim::Reclaimed;
 use super::types::*;
-use super::{bucket_delete, census, copy, delete, get, list, look, multipart, put, reclaim};
+use super::{
+    amend, bucket_delete, census, copy, delete, documents, get, list, look, multipart, put, reclaim,
+};
 
 /// How long a start waits for the bucket records.
 const RECORDS_WAIT: Duration = Duration::from_secs(5);
@@ -51,14 +53,22 @@ impl ObjectStore {
     ///
     /// # Errors
     /// See the enum.
-    pub async fn create_bucket(
-        &self,
-        name: BucketName,
-        owner: Owner,
-        region: String,
-    ) -> Result<BucketInfo, CreateBucketError> {
+    pub async fn create_bucket(&self, request: CreateBucket) -> Result<BucketInfo, CreateBucketError> {
         let coordinator = self.core.cluster.coordinator();
-        self.core.buckets.create(coordinator.as_ref(), name, owner, region).await
+        self.core.buckets.create(coordinator.as_ref(), request).await
+    }
+
+    /// Changes how a bucket is configured; `change` is called again if somebody else changes it meanwhile. What it changes
+    /// is in force at every gateway as soon as its watch tells it, well within a second.
+    ///
+    /// # Errors
+    /// See the enum; after [`Unavailable`] the outcome is unknown.
+    pub async fn configure_bucket(
+        &self,
+        bucket: &BucketInfo,
+        change: &(dyn Fn(&mut Documents) + Sync),
+    ) -> Result<BucketInfo, HeadBucketError> {
+        documents::configure(&self.core, (&bucket.name, bucket.id), change).await
     }
 
     /// A bucket's record.
@@ -126,6 +136,14 @@ impl ObjectStore {
         keys: Vec<(ObjectKey, Option<VersionId>)>,
     ) -> Vec<Result<Deleted, DeleteError>> {
         delete::delete_many(&self.core, bucket, keys).await
+    }
+
+    /// Changes what an object carries beside its bytes; its times stay.
+    ///
+    /// # Errors
+    /// See the enum; after [`AmendError::Unavailable`] the outcome is unknown.
+    pub async fn amend_object(&self, request: AmendObject) -> Result<ObjectInfo, AmendError> {
+        amend::amend(&self.core, request).await
     }
 
     /// Copies an object on the server's side.

@@ -5,12 +5,14 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{BucketName, ObjectKey, OpId, UploadId};
+use coffer_common::types::{BucketId, BucketName, ObjectKey, OpId, UploadId};
 
 pub use coffer_common::meta::{
-    Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, Owner, Retention, RetentionMode, StorageClass,
+    Access, Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, Owner, Retention, RetentionMode,
+    StorageClass,
 };
 
+pub use super::documents::Documents;
 use super::error::BodyError;
 
 /// A version of an object.
@@ -239,6 +241,21 @@ pub struct DeleteObject {
     pub condition: WriteCondition,
 }
 
+/// Changes attributes; may be called several times, each time on what is there then.
+pub type ChangeAttributes = std::sync::Arc<dyn Fn(&mut Attributes) + Send + Sync>;
+
+/// Changes what an object carries beside its bytes.
+pub struct AmendObject {
+    /// Where.
+    pub bucket: BucketName,
+    /// Which key.
+    pub key: ObjectKey,
+    /// Which version; `None` for the current one.
+    pub version: Option<VersionId>,
+    /// The change.
+    pub change: ChangeAttributes,
+}
+
 /// What a delete did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deleted {
@@ -258,6 +275,8 @@ pub enum CopyAttributes {
         storage_class: StorageClass,
         /// Tags that replace the source's.
         tags: Option<std::collections::BTreeMap<String, String>>,
+        /// Who else may read the target: this never comes from the source.
+        access: Access,
     },
     /// These (and the source's tags, if `keep_tags`).
     Replace {
@@ -334,17 +353,36 @@ pub struct ObjectPage {
     pub next: Option<String>,
 }
 
+/// Creates a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateBucket {
+    /// Its name.
+    pub name: BucketName,
+    /// Who will own it.
+    pub owner: Owner,
+    /// The region it is created for.
+    pub region: String,
+    /// How it is configured from the start.
+    pub documents: Documents,
+}
+
 /// A bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketInfo {
     /// Its name.
     pub name: BucketName,
+    /// Its id, never used again.
+    pub id: BucketId,
+    /// The revision of its record: rises with every change of it.
+    pub revision: u64,
     /// When it was created.
     pub created: UnixMillis,
     /// Its owner.
     pub owner: Owner,
     /// The region it was created for.
     pub region: String,
+    /// How it is configured.
+    pub documents: Documents,
 }
 
 /// Begins a multipart upload.

@@ -1,7 +1,7 @@
 //! The headers that describe an object, from a request and to an answer.
 //!
 //! Owns: system headers, user metadata with its 2 KB limit, tags, storage class, checksums. Never: stores. A header
-//! that asks for something Coffer does not do (encryption, a public ACL, a lock) is refused: to store the object
+//! that asks for something Coffer does not do (encryption, a lock) is refused: to store the object
 //! without it would be a lie.
 
 use std::collections::BTreeMap;
@@ -11,24 +11,22 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::auth::decode_query;
 use super::checksum;
 use super::convert::{algorithm_to_s3, scope_to_s3};
+use super::encryption;
 use super::error::{Code, S3Error};
 use super::query::Query;
 use super::response::{http_date, quoted, set};
+use super::tagging;
 use crate::object::{
-    Attributes, Checksum, ChecksumScope, ObjectInfo, Select, Selected, StorageClass, VersionId,
+    Access, Attributes, Checksum, ChecksumScope, ObjectInfo, Select, Selected, StorageClass, VersionId,
 };
 
 /// Bytes that all names and values of user metadata may have together (S3).
 const MAX_USER_METADATA_BYTES: usize = 2048;
-/// Tags of an object (S3).
-const MAX_TAGS: usize = 10;
-/// Characters of a tag's key and value (S3).
-const MAX_TAG_CHARS: (usize, usize) = (128, 256);
 
 const USER_PREFIX: &str = "x-amz-meta-";
 const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
 
-/// Reads the attributes of a new object.
+/// Reads the attributes of a new object; who else may read it is read apart (see [`super::acl`]).
 ///
 /// # Errors
 /// `MetadataTooLarge`, `InvalidTag`, `InvalidStorageClass`, or the refusal of what Coffer does not do.
@@ -47,6 +45,7 @@ pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Attributes, S3Error> {
         storage_class: storage_class(headers)?,
         retention: None,
         legal_hold: false,
+        access: Access::Private,
     })
 }
 
@@ -59,27 +58,11 @@ pub(crate) fn tagging(headers: &HeaderMap) -> Result<Option<BTreeMap<String, Str
         return Ok(None);
     };
     let raw = value.to_str().map_err(|_| S3Error::new(Code::InvalidTag))?;
-    let mut tags = BTreeMap::new();
-    for (key, value) in decode_query(raw) {
-        let (Ok(key), Ok(value)) = (String::from_utf8(key), String::from_utf8(value)) else {
-            return Err(S3Error::new(Code::InvalidTag));
-        };
-        let (key_chars, value_chars) = (key.chars().count(), value.chars().count());
-        if key_chars == 0 || key_chars > MAX_TAG_CHARS.0 {
-            return Err(S3Error::with(Code::InvalidTag, "The TagKey you have provided is invalid"));
-        }
-        if value_chars > MAX_TAG_CHARS.1 {
-            return Err(S3Error::with(Code::InvalidTag, "The TagValue you have provided is invalid"));
-        }
-        if tags.insert(key, value).is_some() {
-            let message = "Cannot provide multiple Tags with the same key";
-            return Err(S3Error::with(Code::InvalidTag, message));
-        }
-    }
-    if tags.len() > MAX_TAGS {
-        return Err(S3Error::with(Code::InvalidTag, "Object tags cannot be greater than 10"));
-    }
-    Ok(Some(tags))
+    let pairs = decode_query(raw).into_iter().map(|(key, value)| {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| S3Error::new(Code::InvalidTag));
+        Ok((text(key)?, text(value)?))
+    });
+    tagging::collect(pairs.collect::<Result<Vec<_>, S3Error>>()?, tagging::MAX_OBJECT_TAGS).map(Some)
 }
 
 /// The storage class asked for.
@@ -104,10 +87,8 @@ pub(crate) fn class_name(class: StorageClass) -> &'static str {
 
 /// Refuses headers that ask for what Coffer does not do.
 fn refuse_unserved(headers: &HeaderMap) -> Result<(), S3Error> {
+    encryption::refuse_write(headers)?;
     for name in headers.keys().map(HeaderName::as_str) {
-        if name.starts_with("x-amz-server-side-encryption") {
-            return Err(S3Error::not_implemented(name));
-        }
         if name.starts_with("x-amz-object-lock-") {
             let message = "Bucket is missing Object Lock Configuration";
             return Err(S3Error::with(Code::InvalidRequest, message));
@@ -116,21 +97,7 @@ fn refuse_unserved(headers: &HeaderMap) -> Result<(), S3Error> {
             return Err(S3Error::not_implemented(name));
         }
     }
-    refuse_acl(headers)
-}
-
-/// Refuses access control lists other than the one there is.
-///
-/// # Errors
-/// `AccessControlListNotSupported`.
-pub(crate) fn refuse_acl(headers: &HeaderMap) -> Result<(), S3Error> {
-    if headers.keys().any(|name| name.as_str().starts_with("x-amz-grant-")) {
-        return Err(S3Error::new(Code::AccessControlListNotSupported));
-    }
-    match headers.get("x-amz-acl").map(HeaderValue::as_bytes) {
-        None | Some(b"" | b"private" | b"bucket-owner-full-control" | b"bucket-owner-read") => Ok(()),
-        Some(_) => Err(S3Error::new(Code::AccessControlListNotSupported)),
-    }
+    Ok(())
 }
 
 /// Text of a header, whatever its bytes are.
@@ -148,6 +115,9 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 /// `aws-chunked` is how the body came, not what is stored.
 fn content_encoding(headers: &HeaderMap) -> Option<String> {
     let values = headers.get_all(header::CONTENT_ENCODING).iter().map(lossy).collect::<Vec<_>>().join(",");
+    if !values.to_ascii_lowercase().contains("aws-chunked") {
+        return Some(values).filter(|text| !text.is_empty());
+    }
     let kept: Vec<_> = values
         .split(',')
         .map(str::trim)
@@ -381,7 +351,6 @@ mod tests {
             ("x-amz-tagging", "=1", Code::InvalidTag),
             ("x-amz-storage-class", "GLACIER", Code::InvalidStorageClass),
             ("x-amz-server-side-encryption", "AES256", Code::NotImplemented),
-            ("x-amz-acl", "public-read", Code::AccessControlListNotSupported),
             ("x-amz-object-lock-mode", "GOVERNANCE", Code::InvalidRequest),
         ] {
             assert_eq!(from_headers(&headers(&[(name, value)])).unwrap_err().code(), code, "{name}: {value}");

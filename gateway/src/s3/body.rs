@@ -26,7 +26,7 @@ use super::checksum::{self, DigestSet, HashPool, ObjectHasher, RequestChecksums}
 use super::convert::{algorithm_to_s3, to_object};
 use super::error::{Code, S3Error};
 use super::interim::Interim;
-use super::payload::{PayloadError, PayloadPlan, PayloadStream, Trailers};
+use super::payload::{BoxError, PayloadError, PayloadPlan, PayloadStream, Trailers};
 use super::response;
 use crate::object::{self, BodyError, ByteSource, ChecksumScope, Digester, Digests, MakeDigester, Select};
 
@@ -152,13 +152,17 @@ pub(crate) const MAX_PUT_BYTES: u64 = 5 * 1024 * 1024 * 1024;
 ///
 /// # Errors
 /// 411 without a length, `EntityTooLarge`, or what is wrong with the checksums announced.
-pub(crate) fn upload(
+pub(crate) fn upload<B>(
     verified: &Verified,
     headers: &HeaderMap,
-    body: RequestBody,
+    body: B,
     also: Option<checksum::ChecksumAlgorithm>,
     hashes: &HashPool,
-) -> Result<object::Body, S3Error> {
+) -> Result<object::Body, S3Error>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
     let checksums = RequestChecksums::parse(headers)?;
     let mut plan = PayloadPlan::new(verified.payload(), headers)?;
     let length = plan.object_len().ok_or(S3Error::new(Code::MissingContentLength))?;
@@ -219,15 +223,19 @@ struct Evidence {
     trailers: Trailers,
 }
 
-struct Source {
-    stream: PayloadStream<RequestBody>,
+struct Source<B> {
+    stream: PayloadStream<B>,
     /// `None` after the end.
     hasher: Option<ObjectHasher>,
     evidence: Arc<Mutex<Option<Evidence>>>,
 }
 
 #[async_trait]
-impl ByteSource for Source {
+impl<B> ByteSource for Source<B>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin,
+    B::Error: Into<BoxError>,
+{
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         let piece = match tokio::time::timeout(IDLE_LIMIT, self.stream.next()).await {
             Ok(Ok(piece)) => piece,

@@ -1,23 +1,19 @@
 //! A request after its signature was verified: what every handler gets.
 
-use bytes::Bytes;
-use http::HeaderMap;
+use std::net::SocketAddr;
 
-use super::auth::Verified;
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+
+use super::access::{Access, Caller};
+use super::auth::{Scheme, Verified};
 use super::body::{self, RequestBody};
 use super::checksum;
 use super::error::{Code, S3Error};
+use super::post::FileBody;
 use super::query::Query;
 use super::xml;
-use crate::object::{self, CopySource, Owner};
-
-/// The canonical id of the root user: what the gateway's own key pair owns. Fixed, so that a changed key still owns it.
-const ROOT_OWNER_ID: &str = "3f1c0a5be7d24896a1c4d3f0987be25160fd4ab37c9e1d82f5a60b749c13e8d2";
-
-/// Who owns what the gateway's own key pair creates.
-pub(super) fn root_owner() -> Owner {
-    Owner { id: ROOT_OWNER_ID.to_owned(), display_name: "root".to_owned() }
-}
+use crate::object::{self, CopySource};
 
 /// A verified request. Without [`Verified`] there is none.
 pub(crate) struct S3Request {
@@ -25,27 +21,89 @@ pub(crate) struct S3Request {
     pub(crate) headers: HeaderMap,
     /// The query, decoded.
     pub(crate) query: Query,
+    put: bool,
+    host: Option<String>,
+    peer: SocketAddr,
+    caller: Caller,
     verified: Verified,
     body: Option<RequestBody>,
+    /// A small body that was read before its handler asked for it.
+    read: Option<Bytes>,
     hashes: checksum::HashPool,
+    access: Option<Access>,
+}
+
+/// What is known of a request before it is verified.
+pub(crate) struct Arrived {
+    /// The method.
+    pub(crate) method: Method,
+    /// All headers.
+    pub(crate) headers: HeaderMap,
+    /// The query, decoded.
+    pub(crate) query: Query,
+    /// The body.
+    pub(crate) body: RequestBody,
+    /// Where it comes from.
+    pub(crate) peer: SocketAddr,
 }
 
 impl S3Request {
     /// Merges what a presigned URL carries into the headers.
     pub(crate) fn new(
-        verified: Verified,
-        mut headers: HeaderMap,
-        query: Query,
-        body: RequestBody,
+        (verified, caller): (Verified, Caller),
+        arrived: Arrived,
         hashes: checksum::HashPool,
     ) -> Self {
+        let Arrived { method, mut headers, query, body, peer } = arrived;
         verified.merge_hoisted(&mut headers);
-        Self { headers, query, verified, body: Some(body), hashes }
+        let put = method == Method::PUT;
+        let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+        Self {
+            headers,
+            query,
+            put,
+            host,
+            peer,
+            caller,
+            verified,
+            body: Some(body),
+            read: None,
+            hashes,
+            access: None,
+        }
     }
 
-    /// Who owns what this request creates.
-    pub(crate) fn owner(&self) -> Owner {
-        root_owner()
+    /// Who asks.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Where it comes from.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// How it was signed.
+    pub(crate) fn scheme(&self) -> Scheme {
+        self.verified.scheme()
+    }
+
+    /// Whether its method is PUT.
+    pub(crate) fn is_put(&self) -> bool {
+        self.put
+    }
+
+    /// Keeps that the request may go on to its handler.
+    pub(crate) fn admit(&mut self, access: Access) {
+        self.access = Some(access);
+    }
+
+    /// The caller in front of the request's bucket.
+    ///
+    /// # Errors
+    /// `InternalError` if the request is about no bucket that is there, which no handler that asks is.
+    pub(crate) fn access(&self) -> Result<&Access, S3Error> {
+        self.access.as_ref().ok_or(S3Error::new(Code::InternalError))
     }
 
     /// A header's text; `None` if it is absent or not ASCII.
@@ -70,26 +128,52 @@ impl S3Request {
         body::upload(&self.verified, &self.headers, body, also, &self.hashes)
     }
 
-    /// The body of an XML request, whole and checked.
+    /// The body as it comes, for who frames it otherwise.
+    ///
+    /// # Errors
+    /// `InternalError` if it was taken before.
+    pub(crate) fn take_body(&mut self) -> Result<RequestBody, S3Error> {
+        self.body.take().ok_or(S3Error::new(Code::InternalError))
+    }
+
+    /// The file of a form as the object layer takes it; the headers are those of its fields.
+    ///
+    /// # Errors
+    /// See [`body::upload`].
+    pub(crate) fn form_body(&self, file: FileBody) -> Result<object::Body, S3Error> {
+        body::upload(&self.verified, &self.headers, file, None, &self.hashes)
+    }
+
+    /// Takes who signed the policy of the form that this request brings.
+    pub(crate) fn sign(&mut self, verified: Verified, caller: Caller) {
+        (self.verified, self.caller) = (verified, caller);
+    }
+
+    /// The host that the client has asked.
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+
+    /// The body of an XML or JSON request, whole and checked.
     ///
     /// # Errors
     /// See [`body::read_small`].
     pub(crate) async fn xml_body(&mut self) -> Result<Bytes, S3Error> {
+        if let Some(read) = self.read.take() {
+            return Ok(read);
+        }
         let body = self.body.take().ok_or(S3Error::new(Code::InternalError))?;
         body::read_small(&self.verified, &self.headers, body, xml::MAX_BODY_BYTES).await
     }
 
-    /// Refuses a request that is meant for a bucket of somebody else.
+    /// The same, and the handler gets it again.
     ///
     /// # Errors
-    /// `AccessDenied` if `x-amz-expected-bucket-owner` (or the source's) is not the owner.
-    pub(crate) fn check_expected_owner(&self) -> Result<(), S3Error> {
-        for name in ["x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner"] {
-            if self.text(name).is_some_and(|expected| expected != ROOT_OWNER_ID) {
-                return Err(S3Error::new(Code::AccessDenied));
-            }
-        }
-        Ok(())
+    /// See [`body::read_small`].
+    pub(crate) async fn peek_xml_body(&mut self) -> Result<Bytes, S3Error> {
+        let read = self.xml_body().await?;
+        self.read = Some(read.clone());
+        Ok(read)
     }
 
     /// The source in `x-amz-copy-source`: `/bucket/key?versionId=…`, percent-encoded, with or without the first slash.

@@ -7,33 +7,40 @@
 //! 2. admission: past the limit of requests in flight the answer is 503 `SlowDown` (a place is given back when the last
 //!    byte of the answer is out, not before);
 //! 3. a panic becomes `InternalError`, and the connection lives;
-//! 4. address, signature, operation, handler ([`S3Service::dispatch`]); an error becomes XML;
+//! 4. address, signature, operation ([`S3Service::dispatch`]); then whether the caller may, and the handler
+//!    ([`S3Service::admit`]); an error becomes XML; a browser of another origin gets the bucket's headers for it;
 //! 5. the rest of a body that nobody read, ids on the answer; `Connection: close` if there is still something left; metrics.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_common::time::UnixMillis;
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::auth::{AuthConfig, Credentials, RequestParts, Verifier};
+use super::access::{Access, Caller};
+use super::acl::Ownership;
+use super::auth::{AuthConfig, AuthError, RequestParts, Verified, Verifier};
 use super::body::{BodyWatch, RequestBody};
 use super::checksum::HashPool;
+use super::cors::Asked;
 use super::error::{Code, S3Error};
-use super::operation::{Address, BucketOperation, ObjectOperation, Operation};
+use super::operation::{self, Address, BucketOperation, ObjectOperation, Operation};
 use super::query::Query;
-use super::request::S3Request;
-use super::response::S3Response;
-use super::{bucket, list, metered, multipart, object};
+use super::request::{Arrived, S3Request};
+use super::response::{self, S3Response};
+use super::settings::SettingsCache;
+use super::{bucket, list, metered, multipart, object, post};
 use crate::object::ObjectStore;
+use crate::users::Users;
 use coffer_common::types::{BucketName, ObjectKey};
 
 /// Requests that one gateway works on at a time; each may hold a stripe buffer.
@@ -45,8 +52,6 @@ const ADMISSION_WAIT: Duration = Duration::from_secs(2);
 /// Settings of the S3 edge.
 #[derive(Clone, Debug)]
 pub(crate) struct S3Settings {
-    /// The keys that are accepted.
-    pub(crate) credentials: Credentials,
     /// Base domains of virtual-host style addresses, lower case.
     pub(crate) domains: Vec<String>,
     /// Whether Signature Version 2 is accepted.
@@ -55,6 +60,8 @@ pub(crate) struct S3Settings {
     pub(crate) region: String,
     /// Whether no other region is accepted.
     pub(crate) region_fixed: bool,
+    /// Who owns what others write into new buckets.
+    pub(crate) ownership: Ownership,
 }
 
 /// The S3 edge of one gateway; cheap to clone.
@@ -65,6 +72,8 @@ pub(crate) struct S3Service {
 
 struct Inner {
     store: ObjectStore,
+    users: Users,
+    cache: SettingsCache,
     settings: S3Settings,
     verifier: Verifier,
     admission: Arc<Semaphore>,
@@ -72,16 +81,37 @@ struct Inner {
     host_id: String,
 }
 
+/// A browser's page of another origin, and how it asks.
+struct Origin {
+    origin: String,
+    method: String,
+}
+
+impl Origin {
+    /// `None` for a preflight, which has its own answer, and for everybody else.
+    fn of<B>(request: &Request<B>) -> Option<Self> {
+        let text = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let origin = text(header::ORIGIN).filter(|_| *request.method() != Method::OPTIONS)?;
+        let method = text(header::ACCESS_CONTROL_REQUEST_METHOD).unwrap_or(request.method().as_str());
+        Some(Self { origin: origin.to_owned(), method: method.to_owned() })
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        Asked { origin: &self.origin, method: &self.method, headers: None }
+    }
+}
+
 /// What is known of a request before it is verified, for logs and metrics.
 #[derive(Default)]
 struct Labels {
     operation: Option<&'static str>,
+    bucket: Option<BucketName>,
     body: Option<BodyWatch>,
 }
 
 impl S3Service {
     /// The edge in front of `store`.
-    pub(crate) fn new(store: ObjectStore, settings: S3Settings) -> Self {
+    pub(crate) fn new(store: ObjectStore, users: Users, settings: S3Settings) -> Self {
         let region = settings.region_fixed.then(|| settings.region.clone());
         let verifier = Verifier::new(AuthConfig { region, sigv2: settings.sigv2 });
         let admission = Arc::new(Semaphore::new(MAX_REQUESTS_IN_FLIGHT));
@@ -90,11 +120,18 @@ impl S3Service {
             tracing::warn!(%error, "no hashing threads: uploads are hashed by the threads that serve them");
             HashPool::in_place()
         });
-        Self { inner: Arc::new(Inner { store, settings, verifier, admission, hashes, host_id }) }
+        let cache = SettingsCache::new();
+        Self {
+            inner: Arc::new(Inner { store, users, cache, settings, verifier, admission, hashes, host_id }),
+        }
     }
 
     /// Answers a request. Never fails: what goes wrong is an answer, too.
-    pub(crate) async fn call(self, request: Request<Incoming>) -> Result<S3Response, Infallible> {
+    pub(crate) async fn call(
+        self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Result<S3Response, Infallible> {
         let started = Instant::now();
         let id = format!("{:016X}", coffer_common::random::random::<u64>());
         let span = tracing::info_span!(
@@ -104,18 +141,24 @@ impl S3Service {
             path = request.uri().path(),
             operation = tracing::field::Empty
         );
-        Ok(self.answer(request, id, started).instrument(span).await)
+        Ok(self.answer((request, peer), id, started).instrument(span).await)
     }
 
-    async fn answer(&self, request: Request<Incoming>, id: String, started: Instant) -> S3Response {
+    async fn answer(
+        &self,
+        (request, peer): (Request<Incoming>, SocketAddr),
+        id: String,
+        started: Instant,
+    ) -> S3Response {
         let head = *request.method() == Method::HEAD;
         let http1 = request.version() < http::Version::HTTP_2;
         let resource = request.uri().path().to_owned();
+        let origin = Origin::of(&request);
         let mut labels = Labels::default();
         let place = tokio::time::timeout(ADMISSION_WAIT, self.inner.admission.clone().acquire_owned()).await;
         let (result, place) = match place {
             Ok(Ok(place)) => {
-                let result = AssertUnwindSafe(self.dispatch(request, &mut labels)).catch_unwind().await;
+                let result = AssertUnwindSafe(self.dispatch(request, peer, &mut labels)).catch_unwind().await;
                 (result.unwrap_or_else(|_| Err(S3Error::new(Code::InternalError))), Some(place))
             }
             Ok(Err(_)) | Err(_) => (Err(S3Error::new(Code::SlowDown)), None),
@@ -136,6 +179,11 @@ impl S3Service {
             }
         };
         self.stamp(&mut response, &id);
+        if let (Some(origin), Some(bucket)) = (origin, &labels.bucket)
+            && let Ok(Some(headers)) = self.cross_origin(bucket, &origin.asked()).await
+        {
+            response.headers_mut().extend(headers);
+        }
         // A client whose body was refused must not send its next request behind what is left of it.
         let whole = match labels.body {
             Some(body) if http1 => body.take_rest().await,
@@ -160,7 +208,12 @@ impl S3Service {
         headers.insert(header::SERVER, HeaderValue::from_static("Coffer"));
     }
 
-    async fn dispatch(&self, request: Request<Incoming>, labels: &mut Labels) -> Result<S3Response, S3Error> {
+    async fn dispatch(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        labels: &mut Labels,
+    ) -> Result<S3Response, S3Error> {
         let (parts, incoming) = request.into_parts();
         let (body, watch) = RequestBody::new(incoming, &parts);
         labels.body = Some(watch);
@@ -170,9 +223,10 @@ impl S3Service {
         let address = Address::parse(host.unwrap_or_default(), parts.uri.path(), &inner.settings.domains);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let copy = parts.headers.contains_key("x-amz-copy-source");
+        labels.bucket = address.bucket.as_deref().and_then(|name| operation::bucket_name(name).ok());
         if parts.method == Method::OPTIONS {
             labels.operation = Some("Preflight");
-            return Err(S3Error::new(Code::AccessForbidden));
+            return self.preflight(labels, &parts.headers).await;
         }
         let operation =
             query.clone().and_then(|query| Operation::resolve(&parts.method, &address, &query, copy));
@@ -189,19 +243,109 @@ impl S3Service {
             host_bucket: address.host_bucket(),
         };
         // A wrong signature is told before anything else about the request.
-        let verified = inner.verifier.verify(&signed, &inner.settings.credentials, UnixMillis::now())?;
-        let request = S3Request::new(verified, parts.headers, query?, body, inner.hashes.clone());
-        request.check_expected_owner()?;
-        match operation? {
-            Operation::ListBuckets => bucket::list::list(&inner.store, &request).await,
+        let proven = self.prove(&signed)?;
+        let arrived = Arrived { method: parts.method, headers: parts.headers, query: query?, body, peer };
+        let request = S3Request::new(proven, arrived, inner.hashes.clone());
+        self.admit(operation?, request, copy).await
+    }
+
+    /// Who sent a request.
+    fn prove(&self, signed: &RequestParts<'_>) -> Result<(Verified, Caller), S3Error> {
+        let users = &self.inner.users;
+        match self.inner.verifier.verify(signed, &users.credentials(), UnixMillis::now()) {
+            Ok(verified) => {
+                let identity = verified.access_key().and_then(|key| users.identity(key));
+                let identity = identity.ok_or(S3Error::new(Code::InvalidAccessKeyId))?;
+                Ok((verified, identity.into()))
+            }
+            Err(AuthError::Anonymous) => Ok((Verified::anonymous(signed.headers)?, Caller::Anonymous)),
+            // It may well be one of those that are not known yet.
+            Err(AuthError::UnknownAccessKey { .. }) if !users.are_known() => {
+                Err(S3Error::new(Code::ServiceUnavailable))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Who signed the policy of a form.
+    fn prove_form(
+        &self,
+        field: &dyn Fn(&str) -> Option<String>,
+        policy: &str,
+    ) -> Result<(Verified, Caller), S3Error> {
+        let users = &self.inner.users;
+        let now = UnixMillis::now();
+        let verified = self.inner.verifier.verify_form(field, policy, &users.credentials(), now)?;
+        let identity = verified.access_key().and_then(|key| users.identity(key));
+        Ok((verified, identity.ok_or(S3Error::new(Code::InvalidAccessKeyId))?.into()))
+    }
+
+    /// The one place where it is decided whether a request goes on.
+    async fn admit(
+        &self,
+        operation: Operation,
+        mut request: S3Request,
+        copy: bool,
+    ) -> Result<S3Response, S3Error> {
+        let store = &self.inner.store;
+        // A presigned URL may name the source in its query.
+        let late_copy = !copy && request.headers.contains_key("x-amz-copy-source");
+        let operation = if late_copy { operation.with_source() } else { operation };
+        let bucket = match &operation {
+            Operation::ListBuckets => return bucket::list::list(store, &request).await,
+            Operation::Bucket(_, BucketOperation::Create) => None,
+            Operation::Bucket(bucket, _) | Operation::Object(bucket, ..) => Some(bucket),
+        };
+        if let Some(bucket) = bucket {
+            let mut access = Access::open((store, &self.inner.cache), bucket, &request).await?;
+            access.check_owner(request.text("x-amz-expected-bucket-owner"))?;
+            access.read_body(&mut request).await?;
+            access.demand_operation(store, &operation, &request).await?;
+            request.admit(access);
+        }
+        match operation {
+            Operation::ListBuckets => Err(S3Error::new(Code::InternalError)),
             Operation::Bucket(bucket, operation) => self.bucket(bucket, operation, request).await,
             Operation::Object(bucket, key, operation) => {
-                // A presigned URL may name the source in its query.
-                let late_copy = !copy && request.headers.contains_key("x-amz-copy-source");
-                let operation = if late_copy { operation.with_source() } else { operation };
-                self.object(bucket, key, operation, request).await
+                let told = request.access()?.clone();
+                let answer = self.object(bucket, key, operation, request).await;
+                answer.map_err(|error| match error.code() {
+                    Code::NoSuchKey if !told.may_list() => S3Error::new(Code::AccessDenied),
+                    _ => error,
+                })
             }
         }
+    }
+
+    /// Answers a browser that asks what it may do.
+    async fn preflight(&self, labels: &Labels, headers: &HeaderMap) -> Result<S3Response, S3Error> {
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let missing = |what: &str| {
+            let message = format!("Insufficient information. {what} request header needed.");
+            S3Error::with(Code::BadRequest, message)
+        };
+        let origin = text(header::ORIGIN).ok_or_else(|| missing("Origin"))?;
+        let method = text(header::ACCESS_CONTROL_REQUEST_METHOD)
+            .ok_or_else(|| missing("Access-Control-Request-Method"))?;
+        let asked = Asked { origin, method, headers: text(header::ACCESS_CONTROL_REQUEST_HEADERS) };
+        let allowed = match &labels.bucket {
+            Some(bucket) => self.cross_origin(bucket, &asked).await?,
+            None => None,
+        };
+        let mut answer = response::empty(StatusCode::OK);
+        answer.headers_mut().extend(allowed.ok_or(S3Error::new(Code::AccessForbidden))?);
+        Ok(answer)
+    }
+
+    /// The headers that a browser of another origin needs, if the bucket has a rule for it.
+    async fn cross_origin(
+        &self,
+        bucket: &BucketName,
+        asked: &Asked<'_>,
+    ) -> Result<Option<HeaderMap>, S3Error> {
+        let info = self.inner.store.head_bucket(bucket).await?;
+        let settings = self.inner.cache.of(&info).await?;
+        Ok(settings.cors.as_ref().and_then(|cors| cors.answer(asked)))
     }
 
     async fn bucket(
@@ -214,8 +358,12 @@ impl S3Service {
         match operation {
             BucketOperation::Create => {
                 let settings = &self.inner.settings;
-                let region = (settings.region.as_str(), settings.region_fixed);
-                bucket::create::create(store, bucket, request, region).await
+                let defaults = bucket::create::Defaults {
+                    region: &settings.region,
+                    region_fixed: settings.region_fixed,
+                    ownership: settings.ownership,
+                };
+                bucket::create::create(store, bucket, request, defaults).await
             }
             BucketOperation::Head => bucket::head::head(store, &bucket).await,
             BucketOperation::Delete => bucket::delete::delete(store, &bucket).await,
@@ -227,8 +375,14 @@ impl S3Service {
                 multipart::list_uploads::list_uploads(store, &bucket, &request).await
             }
             BucketOperation::DeleteObjects => object::delete_many::delete_many(store, bucket, request).await,
-            BucketOperation::GetDefault(default) => bucket::defaults::get(store, &bucket, default).await,
-            BucketOperation::DeleteDefault => bucket::defaults::delete(store, &bucket).await,
+            BucketOperation::PostObject => {
+                let prove =
+                    |field: &dyn Fn(&str) -> Option<String>, policy: &str| self.prove_form(field, policy);
+                post::post(store, bucket, request, &prove).await
+            }
+            BucketOperation::Config(verb, config) => {
+                bucket::config::serve(store, (verb, config), request).await
+            }
         }
     }
 
@@ -246,12 +400,17 @@ impl S3Service {
             ObjectOperation::Get => object::get::get(store, bucket, key, request).await,
             ObjectOperation::Head => object::head::head(store, bucket, key, request).await,
             ObjectOperation::Delete => object::delete::delete(store, bucket, key, request).await,
-            ObjectOperation::GetAcl => object::describe::acl(store, bucket, key, &request).await,
-            ObjectOperation::GetTagging => object::describe::tagging(store, bucket, key, &request).await,
+            ObjectOperation::GetAcl => object::acl::get(store, bucket, key, &request).await,
+            ObjectOperation::PutAcl => object::acl::put(store, bucket, key, request).await,
+            ObjectOperation::GetTagging => object::tags::get(store, bucket, key, &request).await,
+            ObjectOperation::PutTagging => object::tags::put(store, bucket, key, request).await,
+            ObjectOperation::DeleteTagging => object::tags::delete(store, bucket, key, request).await,
             ObjectOperation::GetAttributes => {
                 object::describe::attributes(store, bucket, key, &request).await
             }
             ObjectOperation::GetLock => object::describe::lock(store, bucket, key, &request).await,
+            ObjectOperation::Select => object::refused::select(),
+            ObjectOperation::Restore => object::refused::restore(store, bucket, key, &request).await,
             ObjectOperation::CreateUpload => multipart::create::create(store, bucket, key, request).await,
             ObjectOperation::UploadPart => {
                 multipart::upload_part::upload_part(store, bucket, key, request).await

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use coffer_common::types::{BucketName, ObjectKey};
 use coffer_gateway::object::{
-    Attributes, Body, BodyError, ByteSource, CombinedDigests, Digester, Digests, GetError, GetObject,
-    ListObjects, ObjectInfo, ObjectPage, ObjectStore, Owner, PutError, PutObject, ReadBroken, ReadCondition,
-    Select, WriteCondition,
+    Attributes, Body, BodyError, ByteSource, CombinedDigests, CreateBucket, Digester, Digests, Documents,
+    GetError, GetObject, ListObjects, ObjectInfo, ObjectPage, ObjectStore, Owner, PutError, PutObject,
+    ReadBroken, ReadCondition, Select, WriteCondition,
 };
 use md5::{Digest, Md5};
 
@@ -90,12 +90,22 @@ pub(crate) fn name(bucket: &str) -> BucketName {
     BucketName::new(bucket).unwrap()
 }
 
+/// A bucket of nobody.
+pub(crate) fn new_bucket(bucket: &str) -> CreateBucket {
+    CreateBucket {
+        name: name(bucket),
+        owner: Owner::default(),
+        region: "r".to_owned(),
+        documents: Documents::default(),
+    }
+}
+
 pub(crate) fn key(key: &str) -> ObjectKey {
     ObjectKey::new(key.to_owned()).unwrap()
 }
 
 pub(crate) async fn make_bucket(store: &ObjectStore, bucket: &str) {
-    store.create_bucket(name(bucket), Owner::default(), "r".into()).await.unwrap();
+    store.create_bucket(new_bucket(bucket)).await.unwrap();
 }
 
 pub(crate) fn put_request(bucket: &str, k: &str, body: Body) -> PutObject {

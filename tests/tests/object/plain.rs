@@ -1,8 +1,9 @@
 //! Buckets, and objects of every size class.
 
 use coffer_gateway::object::{
-    CopyAttributes, CopyError, CopyObject, CopySource, CreateBucketError, DeleteBucketError, DeleteObject,
-    GetError, HeadBucketError, Owner, PutError, ReadCondition, Select, StorageClass, WriteCondition,
+    Access, CopyAttributes, CopyError, CopyObject, CopySource, CreateBucketError, DeleteBucketError,
+    DeleteObject, GetError, HeadBucketError, Owner, PutError, ReadCondition, Select, StorageClass,
+    WriteCondition,
 };
 
 use crate::body::*;
@@ -131,7 +132,7 @@ async fn buckets_are_made_found_and_deleted_when_empty() {
     let store = &bench.store;
     assert!(matches!(store.head_bucket(&name("bucket")).await, Err(HeadBucketError::NoSuchBucket)));
     make_bucket(store, "bucket").await;
-    let again = store.create_bucket(name("bucket"), Owner::default(), "r".into()).await;
+    let again = store.create_bucket(new_bucket("bucket")).await;
     assert!(matches!(again, Err(CreateBucketError::Exists(_))));
     let other = bench.gateway().await;
     assert_eq!(other.list_buckets().await.unwrap().len(), 1);
@@ -168,7 +169,11 @@ async fn a_copy_has_the_bytes_and_the_attributes_asked_for() {
         },
         bucket: name("bucket"),
         key: key("to"),
-        attributes: CopyAttributes::FromSource { storage_class: StorageClass::ReducedRedundancy, tags: None },
+        attributes: CopyAttributes::FromSource {
+            storage_class: StorageClass::ReducedRedundancy,
+            tags: None,
+            access: Access::Private,
+        },
         owner: Owner::default(),
         condition: WriteCondition::Always,
         digester: Box::new(|_, _| digester()),

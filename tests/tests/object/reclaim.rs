@@ -9,7 +9,7 @@ use coffer_common::limits::READ_GRACE;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::RegisterKey;
 use coffer_gateway::object::{
-    Body, BodyError, ByteSource, ChosenPart, CompleteError, CopyAttributes, CopyObject, CopySource,
+    Access, Body, BodyError, ByteSource, ChosenPart, CompleteError, CopyAttributes, CopyObject, CopySource,
     DeleteObject, GetObject, ObjectStore, Owner, PartError, ReadCondition, Reclaimed, Select, StorageClass,
     UploadPart, UploadRef, WriteCondition,
 };
@@ -187,7 +187,11 @@ async fn what_replaces_an_object_of_parts_frees_them_and_a_copy_shares_none() {
         },
         bucket: name("bucket"),
         key: key("copy"),
-        attributes: CopyAttributes::FromSource { storage_class: StorageClass::Standard, tags: None },
+        attributes: CopyAttributes::FromSource {
+            storage_class: StorageClass::Standard,
+            tags: None,
+            access: Access::Private,
+        },
         owner: Owner::default(),
         condition: WriteCondition::Always,
         digester: Box::new(|_, _| digester()),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coffer_gateway::object::{DeleteObject, Owner, WriteCondition};
+use coffer_gateway::object::{DeleteObject, WriteCondition};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -71,9 +71,7 @@ impl Keeper {
 
     async fn make(&mut self) {
         let gateway = self.world.any_gateway(&mut self.random);
-        let made = gateway.serve(|store| async move {
-            store.create_bucket(body::name(BUCKET), Owner::default(), "r".into()).await
-        });
+        let made = gateway.serve(|store| async move { store.create_bucket(body::new_bucket(BUCKET)).await });
         let made = made.await.map(|made| made.map(drop));
         note!(self.world.trace, "{} makes the bucket: {made:?}", self.key);
     }

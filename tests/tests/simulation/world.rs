@@ -16,7 +16,7 @@ use coffer_common::node::{DriveInfo, NodeClient as _, Stand};
 use coffer_common::simulated;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{ClusterId, DriveId, NodeId};
-use coffer_gateway::object::{CreateBucketError, Owner};
+use coffer_gateway::object::CreateBucketError;
 use coffer_storage_node::SimulatedDrive;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -136,9 +136,7 @@ impl World {
 
     async fn make_bucket(&self) {
         let gateway = Arc::clone(&self.gateways.lock()[0]);
-        let made = gateway.serve(|store| async move {
-            store.create_bucket(body::name(BUCKET), Owner::default(), "r".into()).await
-        });
+        let made = gateway.serve(|store| async move { store.create_bucket(body::new_bucket(BUCKET)).await });
         match made.await.expect("nobody has died yet") {
             Ok(_) | Err(CreateBucketError::Exists(_)) => {}
             Err(error) => panic!("no bucket: {error}"),

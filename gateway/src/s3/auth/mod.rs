@@ -7,7 +7,8 @@
 //!
 //! Flow of [`Verifier::verify`]:
 //! 1. Exactly one mechanism may carry credentials: an `Authorization` header, `X-Amz-Algorithm` in the
-//!    query, or `Signature` in the query. None is anonymous and refused.
+//!    query, or `Signature` in the query. None is anonymous, and refused here; [`Verified::anonymous`] is for callers
+//!    that then ask a policy. The form of a browser carries its own.
 //! 2. Parse it; refuse wrong regions, services, dates, skewed clocks and expired URLs.
 //! 3. Every `x-amz-*` header present must be covered by the signature, else a presigned URL could be
 //!    bent (a copy source, an ACL) by whoever holds it.
@@ -23,12 +24,15 @@ mod credentials;
 mod date;
 mod encoding;
 mod error;
+pub(crate) mod form;
+mod sign;
 mod v2;
 mod v4;
 
 pub use credentials::{Credential, Credentials};
 pub use encoding::{decode_query, percent_decode};
 pub use error::AuthError;
+pub use sign::{ToSign, sign};
 pub use v4::ChunkSigning;
 
 use coffer_common::time::UnixMillis;
@@ -85,21 +89,41 @@ pub enum Scheme {
     V2Header,
     /// Signature Version 2 presigned URL.
     V2Query,
+    /// The signed policy of a browser's form.
+    Form,
+    /// Nobody signed.
+    Anonymous,
 }
 
-/// Proof that a request was signed by a known key. Only [`Verifier::verify`] makes one.
+/// What is proven about who sent a request: that a known key signed it, or that nobody did. Handlers take it, so that
+/// none can be reached past authentication.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    access_key: String,
+    /// `None` if nobody signed.
+    access_key: Option<String>,
     scheme: Scheme,
     payload: PayloadMode,
     hoisted: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Verified {
-    /// The access key that signed.
-    pub fn access_key(&self) -> &str {
-        &self.access_key
+    /// A request without any credentials: its body may be framed, but nothing of it is signed.
+    ///
+    /// # Errors
+    /// [`AuthError::InvalidContentSha256`] if the body claims to be signed.
+    pub fn anonymous(headers: &HeaderMap) -> Result<Self, AuthError> {
+        let payload = match headers.get("x-amz-content-sha256") {
+            None => PayloadMode::Unsigned,
+            Some(value) => {
+                v4::unsigned_payload(value.to_str().map_err(|_| AuthError::InvalidContentSha256)?)?
+            }
+        };
+        Ok(Self { access_key: None, scheme: Scheme::Anonymous, payload, hoisted: Vec::new() })
+    }
+
+    /// The access key that signed; `None` if nobody did.
+    pub fn access_key(&self) -> Option<&str> {
+        self.access_key.as_deref()
     }
 
     /// The mechanism that was used.
@@ -152,6 +176,20 @@ impl Verifier {
     /// A verifier with these settings.
     pub fn new(config: AuthConfig) -> Self {
         Self { config }
+    }
+
+    /// Checks the signature of a form's policy made with one of `credentials`, at time `now`.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub(crate) fn verify_form(
+        &self,
+        field: form::Field<'_>,
+        policy: &str,
+        credentials: &Credentials,
+        now: UnixMillis,
+    ) -> Result<Verified, AuthError> {
+        form::verify(&self.config, field, policy, credentials, now)
     }
 
     /// Checks the signature of `request` made with one of `credentials`, at time `now`.

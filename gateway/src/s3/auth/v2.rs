@@ -9,7 +9,7 @@
 
 use super::date::parse_any_date;
 use super::encoding::{lookup, pairs, percent_decode};
-use super::v4::Framing;
+use super::v4::unsigned_payload;
 use super::{AuthError, Credential, Credentials, MAX_SKEW, PayloadMode, RequestParts, Scheme, Verified};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -179,7 +179,7 @@ fn finish(
     check_token(credential, claim.fields, now)?;
     let payload = payload_mode(claim.fields)?;
     let (scheme, hoisted) = (claim.scheme, Vec::new());
-    Ok(Verified { access_key, scheme, payload, hoisted })
+    Ok(Verified { access_key: Some(access_key), scheme, payload, hoisted })
 }
 
 /// Version 2 has no payload modes of its own, but `x-amz-content-sha256` is signed if it is there, and says
@@ -188,12 +188,7 @@ fn payload_mode(fields: &Fields) -> Result<PayloadMode, AuthError> {
     let Some(value) = fields.get("x-amz-content-sha256") else {
         return Ok(PayloadMode::Unsigned);
     };
-    match Framing::parse(std::str::from_utf8(value).map_err(|_| AuthError::InvalidContentSha256)?)? {
-        Framing::Hashed(hash) => Ok(PayloadMode::Hashed(hash)),
-        Framing::Unsigned => Ok(PayloadMode::Unsigned),
-        Framing::Chunked { signed: true, .. } => Err(AuthError::InvalidContentSha256),
-        Framing::Chunked { signed: false, trailer } => Ok(PayloadMode::Chunked { signing: None, trailer }),
-    }
+    unsigned_payload(std::str::from_utf8(value).map_err(|_| AuthError::InvalidContentSha256)?)
 }
 
 fn check_token(credential: &Credential, fields: &Fields, now: UnixMillis) -> Result<(), AuthError> {

@@ -3,7 +3,8 @@
 use http::StatusCode;
 use serde::Serialize;
 
-use super::super::error::S3Error;
+use super::super::access::Caller;
+use super::super::error::{Code, S3Error};
 use super::super::list::{OwnerXml, decode_token, encode_token};
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response, iso_date};
@@ -43,7 +44,7 @@ struct BucketXml {
     region: Option<String>,
 }
 
-/// Lists the caller's buckets.
+/// Lists the caller's buckets; for root, all.
 ///
 /// # Errors
 /// 503 if they are not known.
@@ -61,11 +62,16 @@ pub(crate) async fn list(store: &ObjectStore, request: &S3Request) -> Result<S3R
             })?
         }
     };
+    if *request.caller() == Caller::Anonymous {
+        return Err(S3Error::new(Code::AccessDenied));
+    }
+    let owner = request.caller().owner();
     let mut found = store.list_buckets().await?;
     found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     found.retain(|bucket| {
         let name = bucket.name.as_str();
-        name > after.as_str() && prefix.as_deref().is_none_or(|prefix| name.starts_with(prefix))
+        let own = *request.caller() == Caller::Root || bucket.owner.id == owner.id;
+        own && name > after.as_str() && prefix.as_deref().is_none_or(|prefix| name.starts_with(prefix))
     });
     let more = found.len() > limit;
     found.truncate(limit);
@@ -77,7 +83,7 @@ pub(crate) async fn list(store: &ObjectStore, request: &S3Request) -> Result<S3R
     });
     let document = ListAllMyBucketsResult {
         xmlns: xml::NAMESPACE,
-        owner: request.owner().into(),
+        owner: owner.into(),
         buckets: Buckets { bucket: bucket.collect() },
         token: last.filter(|_| more).map(|name| encode_token(&name)),
         prefix,

@@ -1,7 +1,7 @@
 //! Handlers of buckets, one file per operation.
 
+pub(crate) mod config;
 pub(crate) mod create;
-pub(crate) mod defaults;
 pub(crate) mod delete;
 pub(crate) mod head;
 pub(crate) mod list;

@@ -9,8 +9,8 @@ use super::super::payload::PayloadError;
 use super::super::response::{http_date, iso_date, quoted};
 use super::{Code, S3Error};
 use crate::object::{
-    BodyError, CompleteError, CopyError, CreateBucketError, DeleteBucketError, DeleteError, GetError,
-    HeadBucketError, ListError, PartError, PutError, Unavailable, UploadError,
+    AmendError, BodyError, CompleteError, CopyError, CreateBucketError, DeleteBucketError, DeleteError,
+    GetError, HeadBucketError, ListError, PartError, PutError, Unavailable, UploadError,
 };
 
 impl From<AuthError> for S3Error {
@@ -234,6 +234,19 @@ impl From<DeleteError> for S3Error {
             DeleteError::ConditionFailed => Self::new(Code::PreconditionFailed),
             DeleteError::Conflict => Self::new(Code::ConditionalRequestConflict),
             DeleteError::Unavailable(error) => error.into(),
+        }
+    }
+}
+
+impl From<AmendError> for S3Error {
+    fn from(error: AmendError) -> Self {
+        match error {
+            AmendError::NoSuchBucket => Self::new(Code::NoSuchBucket),
+            AmendError::NoSuchKey => Self::new(Code::NoSuchKey),
+            AmendError::NoSuchVersion => Self::new(Code::NoSuchVersion),
+            AmendError::MetadataTooLarge => Self::new(Code::MetadataTooLarge),
+            AmendError::Conflict => Self::new(Code::OperationAborted),
+            AmendError::Unavailable(error) => error.into(),
         }
     }
 }

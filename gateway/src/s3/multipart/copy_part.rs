@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::body::copy_part_digester;
 use super::super::error::S3Error;
-use super::super::object::copy::ChecksumsXml;
+use super::super::object::copy::{ChecksumsXml, demand_source};
 use super::super::range;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response, iso_date, quoted};
@@ -38,6 +38,7 @@ pub(crate) async fn copy_part(
     let number = super::part_number(&request)?;
     let upload = super::upload_ref(bucket, key, &request)?;
     let source = request.copy_source()?;
+    demand_source(store, &source, &request).await?;
     let select = match request.text("x-amz-copy-source-range") {
         Some(range) => range::parse_copy_range(range)?,
         None => Select::All,

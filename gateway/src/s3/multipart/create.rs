@@ -8,10 +8,11 @@ use super::super::attributes;
 use super::super::checksum::upload_checksum;
 use super::super::convert::{algorithm_to_object, scope_to_object};
 use super::super::error::S3Error;
+use super::super::object::acl::of_new;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
 use super::super::xml;
-use crate::object::{CreateUpload, ObjectStore};
+use crate::object::{Attributes, CreateUpload, ObjectStore};
 
 #[derive(Serialize)]
 struct InitiateMultipartUploadResult {
@@ -35,13 +36,14 @@ pub(crate) async fn create(
     key: ObjectKey,
     request: S3Request,
 ) -> Result<S3Response, S3Error> {
-    let attributes = attributes::from_headers(&request.headers)?;
+    let (owner, access) = of_new(&request)?;
+    let attributes = Attributes { access, ..attributes::from_headers(&request.headers)? };
     let checksum = upload_checksum(&request.headers)?;
     let upload = CreateUpload {
         bucket: bucket.clone(),
         key: key.clone(),
         attributes,
-        owner: request.owner(),
+        owner,
         checksum: checksum.map(|(algorithm, kind)| (algorithm_to_object(algorithm), scope_to_object(kind))),
     };
     let upload = store.create_upload(upload).await?;

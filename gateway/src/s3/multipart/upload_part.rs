@@ -6,6 +6,7 @@ use http::{StatusCode, header};
 use super::super::attributes;
 use super::super::checksum::RequestChecksums;
 use super::super::convert::algorithm_to_s3;
+use super::super::encryption;
 use super::super::error::{Code, S3Error};
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
@@ -21,6 +22,7 @@ pub(crate) async fn upload_part(
     key: ObjectKey,
     mut request: S3Request,
 ) -> Result<S3Response, S3Error> {
+    encryption::refuse_write(&request.headers)?;
     let number = super::part_number(&request)?;
     let upload = super::upload_ref(bucket, key, &request)?;
     let announced = RequestChecksums::parse(&request.headers)?.algorithm();

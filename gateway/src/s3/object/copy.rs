@@ -4,6 +4,7 @@ use coffer_common::types::{BucketName, ObjectKey};
 use http::{HeaderName, StatusCode};
 use serde::Serialize;
 
+use super::super::access::Action;
 use super::super::attributes;
 use super::super::body::copy_digester;
 use super::super::checksum::{ChecksumAlgorithm, upload_checksum};
@@ -13,7 +14,9 @@ use super::super::error::{Code, S3Error};
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response, iso_date, quoted};
 use super::super::xml;
-use crate::object::{Checksum, CopyAttributes, CopyObject, ObjectStore, VersionId};
+use crate::object::{
+    Access, Attributes, Checksum, CopyAttributes, CopyObject, CopySource, ObjectStore, VersionId,
+};
 
 /// Checksums as elements of a result.
 #[derive(Debug, Default, Serialize)]
@@ -78,7 +81,9 @@ pub(crate) async fn copy(
     request: S3Request,
 ) -> Result<S3Response, S3Error> {
     let source = request.copy_source()?;
-    let attributes = copy_attributes(&request)?;
+    demand_source(store, &source, &request).await?;
+    let (owner, access) = super::acl::of_new(&request)?;
+    let attributes = copy_attributes(&request, access)?;
     let condition = condition::of_write(&request.headers)?;
     let onto_itself = source.bucket == bucket && source.key == key && source.version.is_none();
     if onto_itself && !changes_something(&request) {
@@ -95,7 +100,7 @@ pub(crate) async fn copy(
         bucket,
         key,
         attributes,
-        owner: request.owner(),
+        owner,
         condition,
         digester: copy_digester(algorithm),
     });
@@ -126,9 +131,24 @@ fn replaces(request: &S3Request, name: &'static str) -> Result<bool, S3Error> {
     }
 }
 
-fn copy_attributes(request: &S3Request) -> Result<CopyAttributes, S3Error> {
+/// Demands that the caller may read what it copies.
+///
+/// # Errors
+/// `AccessDenied`, `NoSuchBucket`.
+pub(crate) async fn demand_source(
+    store: &ObjectStore,
+    source: &CopySource,
+    request: &S3Request,
+) -> Result<(), S3Error> {
+    let access = request.access()?.of_source(store, &source.bucket, request).await?;
+    let version = source.version.map(|version| version.to_string());
+    let action = if version.is_some() { Action::GetObjectVersion } else { Action::GetObject };
+    access.demand(store, action, Some((&source.key, version.as_deref()))).await
+}
+
+fn copy_attributes(request: &S3Request, access: Access) -> Result<CopyAttributes, S3Error> {
     let new_tags = replaces(request, "x-amz-tagging-directive")?;
-    let mut attributes = attributes::from_headers(&request.headers)?;
+    let mut attributes = Attributes { access, ..attributes::from_headers(&request.headers)? };
     if replaces(request, "x-amz-metadata-directive")? {
         if !new_tags {
             attributes.tags.clear();
@@ -136,7 +156,7 @@ fn copy_attributes(request: &S3Request) -> Result<CopyAttributes, S3Error> {
         return Ok(CopyAttributes::Replace { attributes, keep_tags: !new_tags });
     }
     let (storage_class, tags) = (attributes.storage_class, new_tags.then_some(attributes.tags));
-    Ok(CopyAttributes::FromSource { storage_class, tags })
+    Ok(CopyAttributes::FromSource { storage_class, tags, access })
 }
 
 fn changes_something(request: &S3Request) -> bool {

@@ -4,6 +4,7 @@ use coffer_common::types::{BucketName, ObjectKey};
 use http::StatusCode;
 use serde::Serialize;
 
+use super::super::access::{Access, Action};
 use super::super::attributes::parse_version;
 use super::super::condition::unquoted;
 use super::super::error::{Code, S3Error};
@@ -76,11 +77,12 @@ pub(crate) async fn delete_many(
     mut request: S3Request,
 ) -> Result<S3Response, S3Error> {
     let (named, quiet) = parse(&request.xml_body().await?)?;
+    let access = request.access()?;
     let mut results: Vec<Option<Result<Deleted, S3Error>>> = Vec::new();
     results.resize_with(named.len(), || None);
     let mut plain = Vec::new();
     for (index, object) in named.iter().enumerate() {
-        match target(object) {
+        match allowed(store, access, object).await {
             Err(error) => results[index] = Some(Err(error)),
             Ok(Target { key, version, condition: WriteCondition::Always }) => {
                 plain.push((index, (key, version)))
@@ -108,6 +110,15 @@ pub(crate) async fn delete_many(
         }
     }
     Ok(response::xml(StatusCode::OK, xml::document("DeleteResult", &document)?))
+}
+
+/// What is to be deleted, if the caller may.
+async fn allowed(store: &ObjectStore, access: &Access, object: &Named) -> Result<Target, S3Error> {
+    let target = target(object)?;
+    let version = object.version.as_deref().filter(|version| !version.is_empty());
+    let action = if version.is_some() { Action::DeleteObjectVersion } else { Action::DeleteObject };
+    access.demand(store, action, Some((&target.key, version))).await?;
+    Ok(target)
 }
 
 /// An absent bucket is the request's error, not a key's.

@@ -1,39 +1,16 @@
-//! What can be asked about an object besides its headers: ACL, tags, attributes.
+//! What can be asked about an object besides its headers: attributes, locks.
 
 use coffer_common::types::{BucketName, ObjectKey};
 use http::{StatusCode, header};
 use serde::Serialize;
 
 use super::super::attributes::{self, class_name, parse_version};
-use super::super::bucket::defaults::owner_full_control;
 use super::super::error::{Code, S3Error};
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response, http_date};
 use super::super::xml;
 use super::copy::{ChecksumsXml, checksum_type};
 use crate::object::{GetObject, ObjectInfo, ObjectStore, ReadCondition, Select};
-
-#[derive(Serialize)]
-struct Tagging {
-    #[serde(rename = "@xmlns")]
-    xmlns: &'static str,
-    #[serde(rename = "TagSet")]
-    set: TagSet,
-}
-
-#[derive(Serialize)]
-struct TagSet {
-    #[serde(rename = "Tag")]
-    tags: Vec<TagXml>,
-}
-
-#[derive(Serialize)]
-struct TagXml {
-    #[serde(rename = "Key")]
-    key: String,
-    #[serde(rename = "Value")]
-    value: String,
-}
 
 #[derive(Serialize)]
 struct AttributesXml {
@@ -85,7 +62,11 @@ struct PartXml {
     checksums: ChecksumsXml,
 }
 
-async fn info(
+/// What is known of the version that the request names.
+///
+/// # Errors
+/// `NoSuchKey` and so on.
+pub(super) async fn info(
     store: &ObjectStore,
     bucket: BucketName,
     key: ObjectKey,
@@ -94,36 +75,6 @@ async fn info(
     let version = parse_version(request.query.get("versionId"))?;
     let read = GetObject { bucket, key, version, select: Select::All, condition: ReadCondition::default() };
     Ok(store.head_object(read).await?.0)
-}
-
-/// GetObjectAcl: the owner has full control.
-///
-/// # Errors
-/// `NoSuchKey` and so on.
-pub(crate) async fn acl(
-    store: &ObjectStore,
-    bucket: BucketName,
-    key: ObjectKey,
-    request: &S3Request,
-) -> Result<S3Response, S3Error> {
-    let info = info(store, bucket, key, request).await?;
-    Ok(response::xml(StatusCode::OK, owner_full_control(&info.owner)))
-}
-
-/// GetObjectTagging.
-///
-/// # Errors
-/// `NoSuchKey` and so on.
-pub(crate) async fn tagging(
-    store: &ObjectStore,
-    bucket: BucketName,
-    key: ObjectKey,
-    request: &S3Request,
-) -> Result<S3Response, S3Error> {
-    let info = info(store, bucket, key, request).await?;
-    let tags = info.attributes.tags.into_iter().map(|(key, value)| TagXml { key, value });
-    let document = Tagging { xmlns: xml::NAMESPACE, set: TagSet { tags: tags.collect() } };
-    Ok(response::xml(StatusCode::OK, xml::document("Tagging", &document)?))
 }
 
 /// GetObjectRetention and GetObjectLegalHold: there is none.

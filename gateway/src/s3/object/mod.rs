@@ -1,5 +1,6 @@
 //! Handlers of objects, one file per operation.
 
+pub(crate) mod acl;
 pub(crate) mod copy;
 pub(crate) mod delete;
 pub(crate) mod delete_many;
@@ -7,15 +8,18 @@ pub(crate) mod describe;
 pub(crate) mod get;
 pub(crate) mod head;
 pub(crate) mod put;
+pub(crate) mod refused;
+pub(crate) mod tags;
 
 use super::error::S3Error;
 use super::request::S3Request;
-use super::{attributes, condition, range};
+use super::{attributes, condition, encryption, range};
 use crate::object::GetObject;
 use coffer_common::types::{BucketName, ObjectKey};
 
 /// The object layer's request for GetObject and HeadObject.
 fn read_request(bucket: BucketName, key: ObjectKey, request: &S3Request) -> Result<GetObject, S3Error> {
+    encryption::refuse_read(&request.headers)?;
     Ok(GetObject {
         bucket,
         key,

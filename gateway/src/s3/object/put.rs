@@ -8,7 +8,7 @@ use super::super::condition;
 use super::super::error::S3Error;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
-use crate::object::{ObjectStore, PutObject};
+use crate::object::{Attributes, ObjectStore, PutObject};
 
 /// Writes an object.
 ///
@@ -20,9 +20,9 @@ pub(crate) async fn put(
     key: ObjectKey,
     mut request: S3Request,
 ) -> Result<S3Response, S3Error> {
-    let attributes = attributes::from_headers(&request.headers)?;
+    let (owner, access) = super::acl::of_new(&request)?;
+    let attributes = Attributes { access, ..attributes::from_headers(&request.headers)? };
     let condition = condition::of_write(&request.headers)?;
-    let owner = request.owner();
     let body = request.upload_body(None)?;
     let info = store.put_object(PutObject { bucket, key, attributes, owner, condition, body }).await?;
     let mut response = response::empty(StatusCode::OK);

@@ -51,7 +51,7 @@ fn version_4_header_examples_verify() {
     );
     for request in [get, put, lifecycle, list] {
         let verified = request.verify_at(MAY_24).unwrap();
-        assert_eq!(verified.access_key(), ACCESS_KEY);
+        assert_eq!(verified.access_key(), Some(ACCESS_KEY));
         assert_eq!(verified.scheme(), Scheme::V4Header);
         assert!(matches!(verified.payload(), PayloadMode::Hashed(_)));
     }

@@ -18,7 +18,7 @@ use super::{PayloadMode, RequestParts, Scheme, Verified};
 use canonical::CanonicalRequest;
 use coffer_common::time::UnixMillis;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use scope::Scope;
+pub(super) use scope::Scope;
 use signing::{SigningKey, string_to_sign};
 use subtle::ConstantTimeEq;
 
@@ -32,7 +32,7 @@ const SECURITY_TOKEN: &str = "x-amz-security-token";
 const NEVER_SIGNED: [&str; 2] = ["x-amz-user-agent", "x-amz-checksum-mode"];
 
 /// Stands in for the secret of an unknown key, so that both cases do the same work.
-const DECOY_SECRET: &str = "a decoy secret of usual length..........";
+pub(super) const DECOY_SECRET: &str = "a decoy secret of usual length..........";
 
 /// Query parameters that authenticate a presigned URL and are therefore not hoisted into headers.
 const QUERY_AUTH: [&str; 8] = [
@@ -169,11 +169,11 @@ fn finish(
         }
     };
     let scheme = if claim.presigned { Scheme::V4Query } else { Scheme::V4Header };
-    Ok(Verified { access_key, scheme, payload, hoisted: Vec::new() })
+    Ok(Verified { access_key: Some(access_key), scheme, payload, hoisted: Vec::new() })
 }
 
 /// The values of `x-amz-content-sha256`.
-pub(super) enum Framing {
+enum Framing {
     Hashed([u8; 32]),
     Unsigned,
     Chunked { signed: bool, trailer: bool },
@@ -181,7 +181,7 @@ pub(super) enum Framing {
 
 impl Framing {
     /// Parses the literal value; Version 4A modes are refused by name.
-    pub(super) fn parse(value: &str) -> Result<Self, AuthError> {
+    fn parse(value: &str) -> Result<Self, AuthError> {
         match value {
             UNSIGNED_PAYLOAD => Ok(Self::Unsigned),
             "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => Ok(Self::Chunked { signed: false, trailer: true }),
@@ -196,6 +196,28 @@ impl Framing {
             }
         }
     }
+}
+
+/// How a body without chunk signatures is framed, by the literal value of `x-amz-content-sha256`.
+pub(super) fn unsigned_payload(value: &str) -> Result<PayloadMode, AuthError> {
+    match Framing::parse(value)? {
+        Framing::Hashed(hash) => Ok(PayloadMode::Hashed(hash)),
+        Framing::Unsigned => Ok(PayloadMode::Unsigned),
+        Framing::Chunked { signed: true, .. } => Err(AuthError::InvalidContentSha256),
+        Framing::Chunked { signed: false, trailer } => Ok(PayloadMode::Chunked { signing: None, trailer }),
+    }
+}
+
+/// The signature of text under a credential such as `<key>/<day>/<region>/s3/aws4_request`.
+pub(super) fn sign_text(secret: &str, scope: &Scope<'_>, text: &[u8]) -> String {
+    hex::encode(SigningKey::derive(secret, scope).sign(&[text]))
+}
+
+/// The signature of a canonical request.
+pub(super) fn sign_canonical(secret: &str, scope: &Scope<'_>, date: &str, canonical: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    let hash: [u8; 32] = Sha256::digest(canonical).into();
+    sign_text(secret, scope, string_to_sign(date, &scope.text(), &hash).as_bytes())
 }
 
 /// `Credential`, `SignedHeaders` and `Signature` of an `Authorization` header, each exactly once.
@@ -255,14 +277,12 @@ fn check_validity(date: UnixMillis, expires: &str, now: UnixMillis) -> Result<()
              less than 604800 seconds",
         ),
     )?;
-    if seconds == 0 {
-        return Err(AuthError::QueryMalformed("X-Amz-Expires must be at least 1"));
-    }
     if now.0.saturating_add(skew_ms()) < date.0 {
         return Err(AuthError::NotYetValid);
     }
     let expires = UnixMillis(date.0.saturating_add(seconds * 1000));
-    if now > expires {
+    // One of no seconds was over when it began.
+    if now > expires || seconds == 0 {
         return Err(AuthError::Expired { expires, server_time: now });
     }
     Ok(())

@@ -1,16 +1,16 @@
 //! The credential scope: `<access key>/<day>/<region>/s3/aws4_request`.
 
 /// A parsed credential; region and day are not judged yet.
-pub(super) struct Scope<'a> {
-    pub(super) access_key: &'a str,
-    pub(super) day: &'a str,
-    pub(super) region: &'a str,
+pub(in crate::s3::auth) struct Scope<'a> {
+    pub(in crate::s3::auth) access_key: &'a str,
+    pub(in crate::s3::auth) day: &'a str,
+    pub(in crate::s3::auth) region: &'a str,
 }
 
 impl<'a> Scope<'a> {
     /// Parses from the right, since an access key may hold a `/`. The error is the text S3 puts after
     /// "malformed;".
-    pub(super) fn parse(credential: &'a str) -> Result<Self, &'static str> {
+    pub(in crate::s3::auth) fn parse(credential: &'a str) -> Result<Self, &'static str> {
         let mut parts = credential.rsplitn(5, '/');
         let (Some(terminal), Some(service), Some(region), Some(day), Some(access_key)) =
             (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
@@ -35,17 +35,17 @@ impl<'a> Scope<'a> {
     }
 
     /// The configured region, if the scope names another.
-    pub(super) fn wrong_region(&self, expected: Option<&str>) -> Option<String> {
+    pub(in crate::s3::auth) fn wrong_region(&self, expected: Option<&str>) -> Option<String> {
         expected.filter(|expected| *expected != self.region).map(str::to_owned)
     }
 
     /// Whether the scope's day is the day of `YYYYMMDDTHHMMSSZ`.
-    pub(super) fn is_of_day(&self, date: &str) -> bool {
+    pub(in crate::s3::auth) fn is_of_day(&self, date: &str) -> bool {
         date.get(..8) == Some(self.day)
     }
 
     /// The scope without the access key, as the string to sign holds it.
-    pub(super) fn text(&self) -> String {
+    pub(in crate::s3::auth) fn text(&self) -> String {
         format!("{}/{}/s3/aws4_request", self.day, self.region)
     }
 }

@@ -1,0 +1,196 @@
+//! Which actions an operation needs.
+
+use coffer_common::types::ObjectKey;
+
+use crate::s3::operation::{BucketConfig, BucketOperation, ConfigVerb, ObjectOperation, Operation};
+use crate::s3::request::S3Request;
+
+macro_rules! actions {
+    ($($name:ident),+ $(,)?) => {
+        /// An action of the policy language.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Action {
+            $(#[doc = stringify!($name)] $name),+
+        }
+
+        impl Action {
+            /// As policies name it.
+            pub(crate) fn name(self) -> &'static str {
+                match self { $(Self::$name => concat!("s3:", stringify!($name))),+ }
+            }
+        }
+    };
+}
+
+actions! {
+    AbortMultipartUpload, DeleteBucket, DeleteBucketPolicy, DeleteObject, DeleteObjectTagging,
+    DeleteObjectVersion, DeleteObjectVersionTagging, GetAccelerateConfiguration, GetBucketAcl, GetBucketCORS,
+    GetBucketLocation, GetBucketLogging, GetBucketNotification, GetBucketObjectLockConfiguration,
+    GetBucketOwnershipControls, GetBucketPolicy, GetBucketPolicyStatus, GetBucketPublicAccessBlock,
+    GetBucketRequestPayment, GetBucketTagging, GetBucketVersioning, GetBucketWebsite, GetEncryptionConfiguration,
+    GetLifecycleConfiguration, GetObject, GetObjectAcl, GetObjectAttributes, GetObjectLegalHold, GetObjectRetention,
+    GetObjectTagging, GetObjectVersion, GetObjectVersionAcl, GetObjectVersionAttributes, GetObjectVersionTagging,
+    GetReplicationConfiguration, ListBucket, ListBucketMultipartUploads, ListBucketVersions,
+    ListMultipartUploadParts, PutAccelerateConfiguration, PutBucketAcl, PutBucketCORS, PutBucketLogging,
+    PutBucketNotification, PutBucketObjectLockConfiguration, PutBucketOwnershipControls, PutBucketPolicy,
+    PutBucketPublicAccessBlock, PutBucketRequestPayment, PutBucketTagging, PutBucketVersioning, PutBucketWebsite,
+    PutEncryptionConfiguration, PutLifecycleConfiguration, PutObject, PutObjectAcl, PutObjectLegalHold,
+    PutObjectRetention, PutObjectTagging, PutObjectVersionAcl, PutObjectVersionTagging,
+    PutReplicationConfiguration, RestoreObject,
+}
+
+impl Action {
+    /// Whether it looks after the bucket's policy.
+    pub(super) fn is_on_policy(self) -> bool {
+        matches!(self, Self::GetBucketPolicy | Self::PutBucketPolicy | Self::DeleteBucketPolicy)
+    }
+
+    /// Whether a bucket's list can grant it.
+    pub(super) fn is_granted_by_bucket(self) -> bool {
+        matches!(self, Self::ListBucket | Self::ListBucketVersions | Self::ListBucketMultipartUploads)
+            || self.writes()
+    }
+
+    /// Whether a list that grants writing grants it.
+    pub(super) fn writes(self) -> bool {
+        matches!(self, Self::PutObject | Self::DeleteObject)
+    }
+
+    /// Whether a list that grants reading an object grants it.
+    pub(super) fn reads_object(self) -> bool {
+        matches!(self, Self::GetObject | Self::GetObjectVersion)
+    }
+
+    /// Whether an object's owner may do it, or its list can grant it.
+    pub(super) fn is_granted_by_object(self) -> bool {
+        self.reads_object()
+            || matches!(
+                self,
+                Self::GetObjectAcl
+                    | Self::GetObjectVersionAcl
+                    | Self::PutObjectAcl
+                    | Self::PutObjectVersionAcl
+                    | Self::GetObjectAttributes
+                    | Self::GetObjectVersionAttributes
+            )
+    }
+}
+
+/// An action on the bucket, or on a key.
+pub(super) struct Need<'a> {
+    pub(super) action: Action,
+    pub(super) key: Option<&'a ObjectKey>,
+}
+
+/// All that an operation needs of its own bucket. What it needs for each key that its body names, and of the source of a
+/// copy, its handler demands.
+pub(super) fn needs<'a>(operation: &'a Operation, request: &S3Request) -> Vec<Need<'a>> {
+    match operation {
+        Operation::ListBuckets => Vec::new(),
+        Operation::Bucket(_, operation) => {
+            bucket(*operation).into_iter().map(|action| Need { action, key: None }).collect()
+        }
+        Operation::Object(_, key, operation) => {
+            let actions = object(*operation, request).into_iter();
+            actions.map(|action| Need { action, key: Some(key) }).collect()
+        }
+    }
+}
+
+fn bucket(operation: BucketOperation) -> Option<Action> {
+    match operation {
+        // There is no bucket yet, or each key is demanded.
+        BucketOperation::Create | BucketOperation::DeleteObjects | BucketOperation::PostObject => None,
+        BucketOperation::Head | BucketOperation::ListV1 | BucketOperation::ListV2 => Some(Action::ListBucket),
+        BucketOperation::ListVersions => Some(Action::ListBucketVersions),
+        BucketOperation::Delete => Some(Action::DeleteBucket),
+        BucketOperation::Location => Some(Action::GetBucketLocation),
+        BucketOperation::ListUploads => Some(Action::ListBucketMultipartUploads),
+        BucketOperation::Config(verb, config) => Some(of_config(verb, config)),
+    }
+}
+
+fn of_config(verb: ConfigVerb, config: BucketConfig) -> Action {
+    let reads = verb == ConfigVerb::Get;
+    let pick = |get: Action, put: Action| if reads { get } else { put };
+    match config {
+        BucketConfig::Accelerate => {
+            pick(Action::GetAccelerateConfiguration, Action::PutAccelerateConfiguration)
+        }
+        BucketConfig::Acl => pick(Action::GetBucketAcl, Action::PutBucketAcl),
+        BucketConfig::Cors => pick(Action::GetBucketCORS, Action::PutBucketCORS),
+        BucketConfig::Encryption => {
+            pick(Action::GetEncryptionConfiguration, Action::PutEncryptionConfiguration)
+        }
+        BucketConfig::Lifecycle => pick(Action::GetLifecycleConfiguration, Action::PutLifecycleConfiguration),
+        BucketConfig::Logging => pick(Action::GetBucketLogging, Action::PutBucketLogging),
+        BucketConfig::Notification => pick(Action::GetBucketNotification, Action::PutBucketNotification),
+        BucketConfig::ObjectLock => {
+            pick(Action::GetBucketObjectLockConfiguration, Action::PutBucketObjectLockConfiguration)
+        }
+        BucketConfig::Ownership => {
+            pick(Action::GetBucketOwnershipControls, Action::PutBucketOwnershipControls)
+        }
+        BucketConfig::Policy if verb == ConfigVerb::Delete => Action::DeleteBucketPolicy,
+        BucketConfig::Policy => pick(Action::GetBucketPolicy, Action::PutBucketPolicy),
+        BucketConfig::PolicyStatus => Action::GetBucketPolicyStatus,
+        BucketConfig::PublicAccess => {
+            pick(Action::GetBucketPublicAccessBlock, Action::PutBucketPublicAccessBlock)
+        }
+        BucketConfig::Replication => {
+            pick(Action::GetReplicationConfiguration, Action::PutReplicationConfiguration)
+        }
+        BucketConfig::RequestPayment => {
+            pick(Action::GetBucketRequestPayment, Action::PutBucketRequestPayment)
+        }
+        BucketConfig::Tagging => pick(Action::GetBucketTagging, Action::PutBucketTagging),
+        BucketConfig::Versioning => pick(Action::GetBucketVersioning, Action::PutBucketVersioning),
+        BucketConfig::Website => pick(Action::GetBucketWebsite, Action::PutBucketWebsite),
+    }
+}
+
+fn object(operation: ObjectOperation, request: &S3Request) -> Vec<Action> {
+    let versioned = !request.query.text("versionId").is_empty();
+    let pick = |plain: Action, version: Action| vec![if versioned { version } else { plain }];
+    match operation {
+        ObjectOperation::Put | ObjectOperation::Copy | ObjectOperation::CreateUpload => write(request),
+        ObjectOperation::UploadPart | ObjectOperation::UploadPartCopy | ObjectOperation::CompleteUpload => {
+            vec![Action::PutObject]
+        }
+        ObjectOperation::Get | ObjectOperation::Head | ObjectOperation::Select => {
+            pick(Action::GetObject, Action::GetObjectVersion)
+        }
+        ObjectOperation::Delete => pick(Action::DeleteObject, Action::DeleteObjectVersion),
+        ObjectOperation::GetAcl => pick(Action::GetObjectAcl, Action::GetObjectVersionAcl),
+        ObjectOperation::PutAcl => pick(Action::PutObjectAcl, Action::PutObjectVersionAcl),
+        ObjectOperation::GetTagging => pick(Action::GetObjectTagging, Action::GetObjectVersionTagging),
+        ObjectOperation::PutTagging => pick(Action::PutObjectTagging, Action::PutObjectVersionTagging),
+        ObjectOperation::DeleteTagging => {
+            pick(Action::DeleteObjectTagging, Action::DeleteObjectVersionTagging)
+        }
+        ObjectOperation::GetAttributes => match versioned {
+            true => vec![Action::GetObjectVersion, Action::GetObjectVersionAttributes],
+            false => vec![Action::GetObject, Action::GetObjectAttributes],
+        },
+        ObjectOperation::GetLock if request.query.has("legal-hold") => vec![Action::GetObjectLegalHold],
+        ObjectOperation::GetLock => vec![Action::GetObjectRetention],
+        ObjectOperation::Restore => vec![Action::RestoreObject],
+        ObjectOperation::ListParts => vec![Action::ListMultipartUploadParts],
+        ObjectOperation::AbortUpload => vec![Action::AbortMultipartUpload],
+    }
+}
+
+/// A new object, with what its headers set beside the bytes.
+fn write(request: &S3Request) -> Vec<Action> {
+    let mut actions = vec![Action::PutObject];
+    for (header, action) in [
+        ("x-amz-tagging", Action::PutObjectTagging),
+        ("x-amz-object-lock-mode", Action::PutObjectRetention),
+        ("x-amz-object-lock-legal-hold", Action::PutObjectLegalHold),
+    ] {
+        if request.headers.contains_key(header) {
+            actions.push(action);
+        }
+    }
+    actions
+}

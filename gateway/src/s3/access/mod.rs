@@ -1,0 +1,290 @@
+//! What a caller may do: the one point that every request passes before its handler.
+//!
+//! Owns: the caller, which actions an operation needs, what is known of a request for policies, and the verdict. Never:
+//! proves who the caller is ([`super::auth`]), or knows the language of policies ([`crate::policy`]).
+//!
+//! 1. The bucket's policy is asked; an explicit deny ends it, for everybody but root and the owner when they look after the
+//!    policy itself.
+//! 2. Root and the bucket's owner may do everything else.
+//! 3. Others may do what the policy allows, unless the bucket's public access block keeps a public policy out.
+//! 4. And what the bucket's list, or the object's own, grants, where lists count. Whoever owns an object may read and
+//!    change it.
+//! 5. Else `AccessDenied`.
+//!
+//! Whoever may not list a bucket is not told which objects it lacks: for them "no such key" is "denied".
+
+mod actions;
+mod facts;
+mod verdict;
+
+use std::sync::Arc;
+
+use coffer_common::types::{BucketName, ObjectKey};
+
+use super::attributes::parse_version;
+use super::error::{Code, S3Error};
+use super::operation::Operation;
+use super::request::S3Request;
+use super::settings::{BucketSettings, SettingsCache};
+use crate::object::{BucketInfo, GetError, GetObject, ObjectInfo, ObjectStore, Owner, ReadCondition, Select};
+use crate::policy::{Facts, Principal};
+use crate::users::{Identity, root_owner};
+
+pub(crate) use actions::Action;
+use actions::Need;
+use verdict::{Asked, Verdict, verdict};
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// The gateway's own key pair.
+    Root,
+    /// A user.
+    User(Owner),
+    /// Nobody has signed.
+    Anonymous,
+}
+
+impl From<Identity> for Caller {
+    fn from(identity: Identity) -> Self {
+        match identity {
+            Identity::Root => Self::Root,
+            Identity::User(owner) => Self::User(owner),
+        }
+    }
+}
+
+impl Caller {
+    /// Who owns what this caller creates: nobody has an owner of their own, too.
+    pub(crate) fn owner(&self) -> Owner {
+        match self {
+            Self::Root => root_owner(),
+            Self::User(owner) => owner.clone(),
+            Self::Anonymous => {
+                // S3's own, of anonymous uploads.
+                let id = "65a011a29cdf8ec533ec3d1ccaae921c";
+                Owner { id: id.to_owned(), display_name: "anonymous".to_owned() }
+            }
+        }
+    }
+
+    fn principal(&self) -> Option<Principal> {
+        match self {
+            Self::Anonymous => None,
+            Self::Root | Self::User(_) => {
+                let owner = self.owner();
+                Some(Principal { id: owner.id, name: owner.display_name })
+            }
+        }
+    }
+}
+
+/// A caller in front of a bucket.
+#[derive(Clone)]
+pub(crate) struct Access {
+    cache: SettingsCache,
+    caller: Caller,
+    bucket: Arc<BucketInfo>,
+    settings: Arc<BucketSettings>,
+    /// Empty if there is no policy.
+    facts: Arc<Facts>,
+}
+
+impl Access {
+    /// Looks the bucket up, and gathers what a policy may ask for.
+    ///
+    /// # Errors
+    /// `NoSuchBucket` or 503.
+    pub(crate) async fn open(
+        (store, cache): (&ObjectStore, &SettingsCache),
+        bucket: &BucketName,
+        request: &S3Request,
+    ) -> Result<Self, S3Error> {
+        let bucket = Arc::new(store.head_bucket(bucket).await?);
+        let settings = cache.of(&bucket).await?;
+        let mut facts = Facts::default();
+        if settings.policy.is_some() {
+            facts::gather(&mut facts, request);
+        }
+        let (cache, caller) = (cache.clone(), request.caller().clone());
+        Ok(Self { cache, caller, bucket, settings, facts: Arc::new(facts) })
+    }
+
+    /// The same caller in front of another bucket: that of a copy's source.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`, `AccessDenied` if it is not of the owner that the request expects, or 503.
+    pub(crate) async fn of_source(
+        &self,
+        store: &ObjectStore,
+        bucket: &BucketName,
+        request: &S3Request,
+    ) -> Result<Self, S3Error> {
+        let source = Self::open((store, &self.cache), bucket, request).await?;
+        source.check_owner(request.text("x-amz-source-expected-bucket-owner"))?;
+        Ok(source)
+    }
+
+    /// The caller that a form's policy has proven, in front of the same bucket; the request has the form's fields now.
+    ///
+    /// # Errors
+    /// `NoSuchBucket` or 503.
+    pub(crate) async fn of_form(
+        &self,
+        store: &ObjectStore,
+        bucket: &BucketName,
+        request: &S3Request,
+    ) -> Result<Self, S3Error> {
+        Self::open((store, &self.cache), bucket, request).await
+    }
+
+    /// Gathers what the body tells, if the policy asks for it.
+    ///
+    /// # Errors
+    /// What is wrong with the body.
+    pub(crate) async fn read_body(&mut self, request: &mut S3Request) -> Result<(), S3Error> {
+        if self.settings.policy.as_ref().is_some_and(|policy| policy.asks_for("s3:RequestObjectTag")) {
+            facts::add_tags_of_body(Arc::make_mut(&mut self.facts), request).await?;
+        }
+        Ok(())
+    }
+
+    /// The bucket as it was looked up.
+    pub(crate) fn bucket(&self) -> &BucketInfo {
+        &self.bucket
+    }
+
+    /// What the bucket is configured to.
+    pub(crate) fn settings(&self) -> &BucketSettings {
+        &self.settings
+    }
+
+    /// Refuses a request that is meant for a bucket of somebody else; `expected` is the header's value.
+    ///
+    /// # Errors
+    /// `AccessDenied`.
+    pub(crate) fn check_owner(&self, expected: Option<&str>) -> Result<(), S3Error> {
+        match expected {
+            Some(expected) if expected != self.bucket.owner.id => Err(S3Error::new(Code::AccessDenied)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Demands all that an operation on this bucket needs, except what its handler demands for each key.
+    ///
+    /// # Errors
+    /// `AccessDenied`, or 503.
+    pub(crate) async fn demand_operation(
+        &self,
+        store: &ObjectStore,
+        operation: &Operation,
+        request: &S3Request,
+    ) -> Result<(), S3Error> {
+        for Need { action, key } in actions::needs(operation, request) {
+            let version = request.query.get("versionId").filter(|version| !version.is_empty());
+            self.demand(store, action, key.map(|key| (key, version))).await?;
+        }
+        Ok(())
+    }
+
+    /// Demands one action, on the bucket or on a key of it (with the version that is named).
+    ///
+    /// # Errors
+    /// `AccessDenied`, or 503.
+    pub(crate) async fn demand(
+        &self,
+        store: &ObjectStore,
+        action: Action,
+        key: Option<(&ObjectKey, Option<&str>)>,
+    ) -> Result<(), S3Error> {
+        let tags_matter = key.is_some()
+            && self.settings.policy.as_ref().is_some_and(|policy| policy.asks_for("s3:ExistingObjectTag"));
+        let mut object = if tags_matter { self.look_at(store, key).await? } else { None };
+        let mut facts = Arc::clone(&self.facts);
+        if tags_matter && let Some(object) = &object {
+            for (name, value) in &object.attributes.tags {
+                Arc::make_mut(&mut facts).add(&format!("s3:ExistingObjectTag/{name}"), value.clone());
+            }
+        }
+        let principal = self.caller.principal();
+        let name = self.bucket.name.as_str();
+        let resource = match key {
+            None => format!("arn:aws:s3:::{name}"),
+            Some((key, _)) => format!("arn:aws:s3:::{name}/{}", key.as_str()),
+        };
+        let ask = |object: Option<&ObjectInfo>| {
+            verdict(&Asked {
+                caller: &self.caller,
+                principal: principal.as_ref(),
+                bucket_owner: &self.bucket.owner.id,
+                settings: &self.settings,
+                action,
+                resource: &resource,
+                facts: &facts,
+                object,
+            })
+        };
+        let mut said = ask(object.as_ref());
+        if said == Verdict::AskObject && object.is_none() {
+            object = self.look_at(store, key).await?;
+            said = ask(object.as_ref());
+            // What is not there has no list of its own: who may list is told that, and others are not.
+            if said == Verdict::AskObject && object.is_none() && self.may_list() {
+                return Ok(());
+            }
+        }
+        match said {
+            Verdict::Allowed => Ok(()),
+            Verdict::Denied | Verdict::AskObject => Err(S3Error::new(Code::AccessDenied)),
+        }
+    }
+
+    /// The object that is asked for, if it is there.
+    async fn look_at(
+        &self,
+        store: &ObjectStore,
+        key: Option<(&ObjectKey, Option<&str>)>,
+    ) -> Result<Option<ObjectInfo>, S3Error> {
+        let Some((key, version)) = key else { return Ok(None) };
+        let read = GetObject {
+            bucket: self.bucket.name.clone(),
+            key: key.clone(),
+            version: parse_version(version)?,
+            select: Select::All,
+            condition: ReadCondition::default(),
+        };
+        match store.head_object(read).await {
+            Ok((info, _)) => Ok(Some(info)),
+            Err(GetError::Unavailable(error)) => Err(error.into()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Whether the caller may list the bucket, and so may know what is not in it.
+    pub(crate) fn may_list(&self) -> bool {
+        let principal = self.caller.principal();
+        let resource = format!("arn:aws:s3:::{}", self.bucket.name);
+        let asked = Asked {
+            caller: &self.caller,
+            principal: principal.as_ref(),
+            bucket_owner: &self.bucket.owner.id,
+            settings: &self.settings,
+            action: Action::ListBucket,
+            resource: &resource,
+            facts: &self.facts,
+            object: None,
+        };
+        verdict(&asked) == Verdict::Allowed
+    }
+
+    /// Who will own what the caller writes with this list.
+    pub(crate) fn new_owner(&self, access: crate::object::Access) -> Owner {
+        use super::acl::Ownership;
+        let given_away = access == crate::object::Access::BucketOwnerFullControl;
+        match self.settings.ownership {
+            Ownership::BucketOwnerEnforced => self.bucket.owner.clone(),
+            Ownership::BucketOwnerPreferred if given_away => self.bucket.owner.clone(),
+            Ownership::BucketOwnerPreferred | Ownership::ObjectWriter => self.caller.owner(),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Configurations of what Coffer does not do: read as S3 reads them when they were never set, removed with success, and
+//! written only if the document says that nothing is to be done.
+
+use http::StatusCode;
+
+use super::super::super::error::{Code, S3Error};
+use super::super::super::operation::ConfigVerb;
+use super::super::super::response::{self, S3Response};
+use super::super::super::xml::{DECLARATION, Element, NAMESPACE, malformed};
+use super::{Context, empty_document};
+
+/// A configuration that no bucket has.
+pub(super) fn absent(context: &Context<'_>, code: Code) -> Result<S3Response, S3Error> {
+    match context.verb {
+        ConfigVerb::Get => {
+            let bucket = context.request.access()?.bucket();
+            Err(S3Error::new(code).detail("BucketName", bucket.name.as_str()))
+        }
+        ConfigVerb::Put => Err(S3Error::new(Code::NotImplemented)),
+        ConfigVerb::Delete => Ok(response::empty(StatusCode::NO_CONTENT)),
+    }
+}
+
+/// Versions: never enabled.
+pub(super) fn versioning(context: &Context<'_>) -> Result<S3Response, S3Error> {
+    match context.verb {
+        ConfigVerb::Get => Ok(empty_document("VersioningConfiguration")),
+        ConfigVerb::Put | ConfigVerb::Delete => Err(S3Error::not_implemented("versioning")),
+    }
+}
+
+/// Transfer acceleration.
+pub(super) async fn accelerate(mut context: Context<'_>) -> Result<S3Response, S3Error> {
+    if context.verb == ConfigVerb::Get {
+        return Ok(empty_document("AccelerateConfiguration"));
+    }
+    let document = Element::parse(&context.request.xml_body().await?, "AccelerateConfiguration")?;
+    match document.text_of("Status").map(str::trim) {
+        Some("Suspended") => Ok(response::empty(StatusCode::OK)),
+        Some("Enabled") => Err(S3Error::not_implemented("transfer acceleration")),
+        _ => Err(malformed()),
+    }
+}
+
+/// Encryption by default.
+pub(super) async fn encryption(mut context: Context<'_>) -> Result<S3Response, S3Error> {
+    if context.verb != ConfigVerb::Put {
+        return absent(&context, Code::ServerSideEncryptionConfigurationNotFoundError);
+    }
+    let document = Element::parse(&context.request.xml_body().await?, "ServerSideEncryptionConfiguration")?;
+    let rule = document.child("Rule").ok_or_else(malformed)?;
+    let default = rule.child("ApplyServerSideEncryptionByDefault").ok_or_else(malformed)?;
+    match default.text_of("SSEAlgorithm").map(str::trim) {
+        Some("AES256" | "aws:kms" | "aws:kms:dsse") => {
+            Err(S3Error::not_implemented("server-side encryption"))
+        }
+        _ => Err(malformed()),
+    }
+}
+
+/// Access logs.
+pub(super) async fn logging(mut context: Context<'_>) -> Result<S3Response, S3Error> {
+    if context.verb == ConfigVerb::Get {
+        return Ok(empty_document("BucketLoggingStatus"));
+    }
+    let document = Element::parse(&context.request.xml_body().await?, "BucketLoggingStatus")?;
+    match document.child("LoggingEnabled") {
+        None => Ok(response::empty(StatusCode::OK)),
+        Some(_) => Err(S3Error::not_implemented("access logs")),
+    }
+}
+
+/// Notifications.
+pub(super) async fn notification(mut context: Context<'_>) -> Result<S3Response, S3Error> {
+    if context.verb == ConfigVerb::Get {
+        return Ok(empty_document("NotificationConfiguration"));
+    }
+    let document = Element::parse(&context.request.xml_body().await?, "NotificationConfiguration")?;
+    match document.children.is_empty() {
+        true => Ok(response::empty(StatusCode::OK)),
+        false => Err(S3Error::not_implemented("notifications")),
+    }
+}
+
+/// Who pays.
+pub(super) async fn request_payment(mut context: Context<'_>) -> Result<S3Response, S3Error> {
+    if context.verb == ConfigVerb::Get {
+        let document = format!(
+            "{DECLARATION}<RequestPaymentConfiguration xmlns=\"{NAMESPACE}\"><Payer>BucketOwner</Payer>\
+             </RequestPaymentConfiguration>"
+        );
+        return Ok(response::xml(StatusCode::OK, document));
+    }
+    let document = Element::parse(&context.request.xml_body().await?, "RequestPaymentConfiguration")?;
+    match document.text_of("Payer").map(str::trim) {
+        Some("BucketOwner") => Ok(response::empty(StatusCode::OK)),
+        Some("Requester") => Err(S3Error::not_implemented("requester pays")),
+        _ => Err(malformed()),
+    }
+}

@@ -1,0 +1,96 @@
+//! The configurations of a bucket: its sub-resources.
+//!
+//! Owns: which there are, how they are read, written and removed. Never: carries one out; [`super::super::settings`] reads
+//! them for those who do. What Coffer would not carry out is refused when it is written, after it was checked: a rule
+//! that is accepted and not carried out is a lie.
+//!
+//! They lie as texts in the bucket's record and change by compare-and-swap (`ObjectStore::configure_bucket`).
+
+pub(crate) mod acl;
+mod fixed;
+mod lifecycle;
+mod ownership;
+mod policy;
+mod public_access;
+mod simple;
+
+use http::StatusCode;
+
+use super::super::error::{Code, S3Error};
+use super::super::operation::{BucketConfig, ConfigVerb};
+use super::super::request::S3Request;
+use super::super::response::{self, S3Response};
+use super::super::xml::{DECLARATION, NAMESPACE};
+use crate::object::ObjectStore;
+
+/// What handlers of configurations work with.
+struct Context<'a> {
+    store: &'a ObjectStore,
+    request: S3Request,
+    verb: ConfigVerb,
+}
+
+/// Serves a configuration.
+///
+/// # Errors
+/// What is wrong with the document, that there is none, or that Coffer does not do what it says.
+pub(crate) async fn serve(
+    store: &ObjectStore,
+    (verb, config): (ConfigVerb, BucketConfig),
+    request: S3Request,
+) -> Result<S3Response, S3Error> {
+    let context = Context { store, request, verb };
+    match config {
+        BucketConfig::Acl => acl::serve(context).await,
+        BucketConfig::Cors => simple::cors(context).await,
+        BucketConfig::Tagging => simple::tagging(context).await,
+        BucketConfig::Policy => policy::serve(context).await,
+        BucketConfig::PolicyStatus => policy::status(&context),
+        BucketConfig::PublicAccess => public_access::serve(context).await,
+        BucketConfig::Ownership => ownership::serve(context).await,
+        BucketConfig::Lifecycle => lifecycle::serve(context).await,
+        BucketConfig::Accelerate => fixed::accelerate(context).await,
+        BucketConfig::Encryption => fixed::encryption(context).await,
+        BucketConfig::Logging => fixed::logging(context).await,
+        BucketConfig::Notification => fixed::notification(context).await,
+        BucketConfig::ObjectLock => fixed::absent(&context, Code::ObjectLockConfigurationNotFoundError),
+        BucketConfig::Replication => fixed::absent(&context, Code::ReplicationConfigurationNotFoundError),
+        BucketConfig::RequestPayment => fixed::request_payment(context).await,
+        BucketConfig::Versioning => fixed::versioning(&context),
+        BucketConfig::Website => fixed::absent(&context, Code::NoSuchWebsiteConfiguration),
+    }
+}
+
+impl Context<'_> {
+    /// The text of this name.
+    ///
+    /// # Errors
+    /// `absent` if there is none.
+    fn text(&self, name: &str, absent: Code) -> Result<&str, S3Error> {
+        let bucket = self.request.access()?.bucket();
+        let none = || S3Error::new(absent).detail("BucketName", bucket.name.as_str());
+        bucket.documents.get(name).ok_or_else(none)
+    }
+
+    /// Replaces the text of this name, or removes it.
+    async fn set(&self, name: &str, text: Option<&str>) -> Result<(), S3Error> {
+        let bucket = self.request.access()?.bucket();
+        let change = |documents: &mut crate::object::Documents| match text {
+            Some(text) => documents.set(name, text),
+            None => documents.remove(name),
+        };
+        self.store.configure_bucket(bucket, &change).await?;
+        Ok(())
+    }
+
+    /// Removes the text of this name; one that is not there is removed, too.
+    async fn remove(&self, name: &str) -> Result<S3Response, S3Error> {
+        self.set(name, None).await?;
+        Ok(response::empty(StatusCode::NO_CONTENT))
+    }
+}
+
+/// An element without content.
+fn empty_document(root: &str) -> S3Response {
+    response::xml(StatusCode::OK, format!("{DECLARATION}<{root} xmlns=\"{NAMESPACE}\"></{root}>"))
+}

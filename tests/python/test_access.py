@@ -1,0 +1,234 @@
+"""Who may do what: users, ownership, policies, public access blocks, access control lists."""
+
+import json
+import os
+import time
+
+import pytest
+import requests
+from botocore.exceptions import ClientError
+
+from test_boto3 import error_code
+
+DENIED = ("AccessDenied", 403)
+
+
+def new_bucket(client, **arguments):
+    name = "b-" + os.urandom(8).hex()
+    client.create_bucket(Bucket=name, **arguments)
+    return name
+
+
+def statement(bucket, action, principal="*", effect="Allow", **more):
+    return {"Effect": effect, "Principal": principal, "Action": action,
+            "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"], **more}
+
+
+def settled(call):
+    """What a gateway answers once it has been told of a change of configuration: well within a second."""
+    deadline = time.monotonic() + 1
+    while True:
+        try:
+            return call()
+        except (AssertionError, ClientError, pytest.fail.Exception):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def set_policy(client, bucket, *statements):
+    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": list(statements)}))
+
+
+def test_users_own_what_they_make(server, s3, alice, bob):
+    (alice_id, alice_s3), (_, bob_s3) = alice, bob
+    bucket = new_bucket(alice_s3)
+    alice_s3.put_object(Bucket=bucket, Key="k", Body=b"1")
+    mine = alice_s3.list_buckets()
+    assert bucket in [b["Name"] for b in mine["Buckets"]] and mine["Owner"] == {"ID": alice_id, "DisplayName": "alice"}
+    assert bucket not in [b["Name"] for b in bob_s3.list_buckets()["Buckets"]]
+    assert bucket in [b["Name"] for b in s3.list_buckets()["Buckets"]], "root sees all"
+    assert alice_s3.get_bucket_acl(Bucket=bucket)["Owner"]["ID"] == alice_id
+    assert alice_s3.list_objects(Bucket=bucket)["Contents"][0]["Owner"]["ID"] == alice_id
+    for call in [bob_s3.list_objects_v2, bob_s3.head_bucket, bob_s3.delete_bucket, bob_s3.get_bucket_location]:
+        assert error_code(call, Bucket=bucket)[1] == 403
+    for call, more in [(bob_s3.get_object, {}), (bob_s3.put_object, {"Body": b""}), (bob_s3.delete_object, {}),
+                       (bob_s3.create_multipart_upload, {}), (bob_s3.get_object_tagging, {})]:
+        assert error_code(call, Bucket=bucket, Key="k", **more) == DENIED
+    refused = bob_s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k"}]})["Errors"]
+    assert [error["Code"] for error in refused] == ["AccessDenied"]
+    copy = dict(Bucket=new_bucket(bob_s3), Key="k", CopySource={"Bucket": bucket, "Key": "k"})
+    assert error_code(bob_s3.copy_object, **copy) == DENIED
+    assert error_code(bob_s3.create_bucket, Bucket=bucket) == ("BucketAlreadyExists", 409)
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"1", "root may do everything"
+    assert error_code(server.nobody().get_object, Bucket=bucket, Key="k") == DENIED
+    assert error_code(server.nobody().list_buckets) == DENIED
+
+
+def test_users_are_made_listed_and_removed(server):
+    name = "u" + os.urandom(4).hex()
+    made = json.loads(server.coffer("user", "add", name, "--json").stdout)
+    listed = {user["name"]: user for user in json.loads(server.coffer("user", "list", "--json").stdout)}
+    assert listed[name]["access_keys"] == made["access_keys"] and "secret_key" not in listed[name]
+    client = server.client((made["access_keys"][0], made["secret_key"]))
+    settled(client.list_buckets)
+    again = server.coffer("user", "add", name, check=False)
+    assert again.returncode == 2 and "there is a user of this name" in again.stderr
+    taken = server.coffer("user", "add", name + "x", "--access-key", made["access_keys"][0], check=False)
+    assert taken.returncode == 2, "an access key is never another's, too"
+    server.coffer("user", "rm", name)
+    time.sleep(1)
+    for _ in range(8):  # every gateway
+        assert error_code(client.list_buckets) == ("InvalidAccessKeyId", 403)
+    assert server.coffer("user", "rm", name, check=False).returncode == 3
+
+
+def test_only_root_manages_users(server, alice):
+    assert requests.get(f"{server.admin}/api/v1/users").status_code == 403
+    environment = {**os.environ, "COFFER_ACCESS_KEY": "coffer-test", "COFFER_SECRET_KEY": "not-the-secret"}
+    import subprocess
+    from conftest import BINARY
+    denied = subprocess.run([BINARY, "user", "list", "--endpoint", server.admin], env=environment, capture_output=True)
+    assert denied.returncode == 5
+
+
+def test_a_policy_allows_and_denies(server, alice, bob):
+    (_, owner), (bob_id, other) = alice, bob
+    bucket = new_bucket(owner)
+    for key in ["open/k", "closed/k"]:
+        owner.put_object(Bucket=bucket, Key=key, Body=b"x")
+    assert error_code(owner.get_bucket_policy, Bucket=bucket) == ("NoSuchBucketPolicy", 404)
+    set_policy(owner, bucket, statement(bucket, ["s3:GetObject", "s3:ListBucket"], {"AWS": f"arn:aws:iam::coffer:user/bob"}),
+               {**statement(bucket, "s3:*", {"CanonicalUser": bob_id}, "Deny"), "Resource": f"arn:aws:s3:::{bucket}/closed/*"})
+    assert settled(lambda: other.get_object(Bucket=bucket, Key="open/k"))["Body"].read() == b"x"
+    assert error_code(other.get_object, Bucket=bucket, Key="closed/k") == DENIED
+    assert error_code(other.get_object, Bucket=bucket, Key="open/none") == ("NoSuchKey", 404), "may list, so may know"
+    assert error_code(other.put_object, Bucket=bucket, Key="open/k", Body=b"") == DENIED
+    assert error_code(other.get_bucket_policy, Bucket=bucket) == DENIED
+    assert error_code(server.nobody().get_object, Bucket=bucket, Key="open/k") == DENIED
+    # A copy reads its source as its caller.
+    target = new_bucket(other)
+    other.copy_object(Bucket=target, Key="k", CopySource={"Bucket": bucket, "Key": "open/k"})
+    copy = dict(Bucket=target, Key="k", CopySource={"Bucket": bucket, "Key": "closed/k"})
+    assert error_code(other.copy_object, **copy) == DENIED
+    upload = other.create_multipart_upload(Bucket=target, Key="k")["UploadId"]
+    assert error_code(other.upload_part_copy, **copy, UploadId=upload, PartNumber=1) == DENIED
+    # A deny binds the owner, too, who can take it back.
+    set_policy(owner, bucket, statement(bucket, "s3:*", effect="Deny"))
+    settled(lambda: error_code(owner.get_object, Bucket=bucket, Key="open/k"))
+    assert error_code(owner.get_object, Bucket=bucket, Key="open/k") == DENIED
+    owner.delete_bucket_policy(Bucket=bucket)
+    assert settled(lambda: owner.get_object(Bucket=bucket, Key="open/k"))["Body"].read() == b"x"
+
+
+def test_a_public_policy_lets_everybody_in_until_it_is_kept_out(server, alice):
+    _, owner = alice
+    bucket = new_bucket(owner)
+    owner.put_object(Bucket=bucket, Key="k", Body=b"x")
+    assert owner.get_bucket_policy_status(Bucket=bucket)["PolicyStatus"]["IsPublic"] is False
+    set_policy(owner, bucket, statement(bucket, "s3:GetObject"))
+    anybody = lambda: requests.get(f"{server.endpoint}/{bucket}/k")
+    settled(lambda: [anybody().raise_for_status() for _ in range(8)])
+    assert anybody().content == b"x"
+    assert requests.get(f"{server.endpoint}/{bucket}/none").status_code == 403, "who may not list is not told"
+    assert owner.get_bucket_policy_status(Bucket=bucket)["PolicyStatus"]["IsPublic"] is True
+    block = dict(BlockPublicAcls=False, IgnorePublicAcls=False, BlockPublicPolicy=True, RestrictPublicBuckets=True)
+    owner.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=block)
+    assert settled(lambda: owner.get_public_access_block(Bucket=bucket))["PublicAccessBlockConfiguration"] == block
+    time.sleep(1)
+    assert [anybody().status_code for _ in range(8)] == [403] * 8
+    with pytest.raises(ClientError, match="AccessDenied"):
+        set_policy(owner, bucket, statement(bucket, "s3:GetObject"))
+    owner.delete_public_access_block(Bucket=bucket)
+    settled(lambda: [anybody().raise_for_status() for _ in range(8)])
+    assert error_code(owner.get_public_access_block, Bucket=bucket) == ("NoSuchPublicAccessBlockConfiguration", 404)
+
+
+def test_conditions_bind(server, alice, bob):
+    (_, owner), (_, other) = alice, bob
+    bucket = new_bucket(owner)
+    owner.put_object(Bucket=bucket, Key="public", Body=b"", Tagging="class=open")
+    owner.put_object(Bucket=bucket, Key="secret", Body=b"", Tagging="class=closed")
+    set_policy(owner, bucket,
+               statement(bucket, "s3:ListBucket", Condition={"StringLike": {"s3:prefix": "home/${aws:username}/*"}}),
+               statement(bucket, "s3:GetObject", Condition={"StringEquals": {"s3:ExistingObjectTag/class": "open"}}),
+               statement(bucket, ["s3:PutObject", "s3:PutObjectTagging"],
+                         Condition={"StringEquals": {"s3:RequestObjectTag/class": "open"}}),
+               statement(bucket, "s3:DeleteObject", Condition={"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}))
+    assert settled(lambda: other.list_objects_v2(Bucket=bucket, Prefix="home/bob/x"))["KeyCount"] == 0
+    for prefix in ["home/alice/", "home/", ""]:
+        assert error_code(other.list_objects_v2, Bucket=bucket, Prefix=prefix) == DENIED
+    other.get_object(Bucket=bucket, Key="public")
+    assert error_code(other.get_object, Bucket=bucket, Key="secret") == DENIED
+    other.put_object(Bucket=bucket, Key="new", Body=b"", Tagging="class=open")
+    assert error_code(other.put_object, Bucket=bucket, Key="new", Body=b"") == DENIED
+    tags = lambda value: {"TagSet": [{"Key": "class", "Value": value}]}
+    other.put_object_tagging(Bucket=bucket, Key="new", Tagging=tags("open"))
+    assert error_code(other.put_object_tagging, Bucket=bucket, Key="new", Tagging=tags("closed")) == DENIED
+    assert error_code(other.delete_object, Bucket=bucket, Key="new") == DENIED
+
+
+def test_policies_that_cannot_be_carried_out_are_refused(alice):
+    _, owner = alice
+    bucket = new_bucket(owner)
+    good = statement(bucket, "s3:GetObject")
+    for bad in ["no json", json.dumps({"Statement": [{**good, "Action": "s3:Nonsense"}]}),
+                json.dumps({"Statement": [{**good, "Resource": "arn:aws:s3:::other/*"}]}),
+                json.dumps({"Statement": [{**good, "Condition": {"StringEquals": {"s3:nonsense": "x"}}}]}),
+                json.dumps({"Statement": [{**good, "Extra": 1}]})]:
+        assert error_code(owner.put_bucket_policy, Bucket=bucket, Policy=bad) == ("MalformedPolicy", 400)
+    assert error_code(owner.get_bucket_policy, Bucket=bucket)[0] == "NoSuchBucketPolicy"
+
+
+def test_lists_are_off_by_default(server, alice):
+    _, owner = alice
+    bucket = new_bucket(owner)
+    off = ("AccessControlListNotSupported", 400)
+    owner.put_object(Bucket=bucket, Key="k", Body=b"", ACL="bucket-owner-full-control")
+    assert error_code(owner.put_object, Bucket=bucket, Key="k", Body=b"", ACL="public-read") == off
+    assert error_code(owner.put_bucket_acl, Bucket=bucket, ACL="public-read") == off
+    assert error_code(owner.put_object_acl, Bucket=bucket, Key="k", ACL="private") == off
+    assert owner.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"]["Rules"] == [
+        {"ObjectOwnership": "BucketOwnerEnforced"}]
+    wrong = dict(Bucket="b-" + os.urandom(8).hex(), ACL="public-read")
+    assert error_code(owner.create_bucket, **wrong) == ("InvalidBucketAclWithObjectOwnership", 400)
+
+
+def test_lists_count_where_the_writer_owns(server, alice, bob):
+    (alice_id, owner), (bob_id, other) = alice, bob
+    bucket = new_bucket(owner, ObjectOwnership="ObjectWriter", ACL="public-read-write")
+    nobody = server.nobody()
+    owner.put_object(Bucket=bucket, Key="open", Body=b"x", ACL="public-read")
+    owner.put_object(Bucket=bucket, Key="closed", Body=b"x")
+    assert nobody.get_object(Bucket=bucket, Key="open")["Body"].read() == b"x"
+    assert error_code(nobody.get_object, Bucket=bucket, Key="closed") == DENIED
+    assert len(nobody.list_objects_v2(Bucket=bucket)["Contents"]) == 2
+    other.put_object(Bucket=bucket, Key="bobs", Body=b"y")
+    acl = other.get_object_acl(Bucket=bucket, Key="bobs")
+    assert acl["Owner"]["ID"] == bob_id and len(acl["Grants"]) == 1
+    assert error_code(other.get_object, Bucket=bucket, Key="closed") == DENIED
+    before = owner.head_object(Bucket=bucket, Key="closed")
+    owner.put_object_acl(Bucket=bucket, Key="closed", ACL="authenticated-read")
+    after = owner.head_object(Bucket=bucket, Key="closed")
+    assert (before["LastModified"], before["ETag"]) == (after["LastModified"], after["ETag"])
+    assert other.get_object(Bucket=bucket, Key="closed")["Body"].read() == b"x"
+    assert error_code(nobody.get_object, Bucket=bucket, Key="closed") == DENIED
+    enforced = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    refused = error_code(owner.put_bucket_ownership_controls, Bucket=bucket, OwnershipControls=enforced)
+    assert refused == ("InvalidBucketAclWithObjectOwnership", 400)
+    owner.put_bucket_acl(Bucket=bucket, ACL="private")
+    settled(lambda: owner.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=enforced))
+    time.sleep(1)
+    assert error_code(nobody.get_object, Bucket=bucket, Key="open") == DENIED
+    assert owner.get_object_acl(Bucket=bucket, Key="bobs")["Owner"]["ID"] == alice_id
+
+
+def test_the_expected_owner_is_checked(alice, bob):
+    (alice_id, owner), (bob_id, _) = alice, bob
+    bucket = new_bucket(owner)
+    owner.put_object(Bucket=bucket, Key="k", Body=b"", ExpectedBucketOwner=alice_id)
+    assert error_code(owner.put_object, Bucket=bucket, Key="k", Body=b"", ExpectedBucketOwner=bob_id) == DENIED
+    assert error_code(owner.list_objects_v2, Bucket=bucket, ExpectedBucketOwner=bob_id) == DENIED
+    copy = dict(Bucket=bucket, Key="c", CopySource={"Bucket": bucket, "Key": "k"})
+    owner.copy_object(**copy, ExpectedSourceBucketOwner=alice_id)
+    assert error_code(owner.copy_object, **copy, ExpectedSourceBucketOwner=bob_id) == DENIED

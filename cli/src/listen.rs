@@ -1,4 +1,4 @@
-//! What all long-running commands share: ports that are free, signals, the end.
+//! What all long-running commands share: ports that are free, signals, word to systemd, the end.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use coffer_common::shutdown::Shutdown;
+use sd_notify::NotifyState;
 
 /// How long a stop may take.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -21,6 +22,13 @@ pub(crate) fn refuse_taken(ports: &[(SocketAddr, &str, &str)]) -> anyhow::Result
         })?;
     }
     Ok(())
+}
+
+/// Tells the service manager, if there is one that asked for it.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager was not told");
+    }
 }
 
 /// Listens for signals, starts, serves until told to stop, and drains. A stop that is told while `start` still runs
@@ -39,6 +47,9 @@ where
         started = start(shutdown.clone()) => started?,
         () = shutdown.told() => return Ok(ExitCode::SUCCESS),
     };
+    notify(NotifyState::Ready);
+    shutdown.told().await;
+    notify(NotifyState::Stopping);
     let drained = shutdown.wait(DRAIN).await;
     leave(running).await;
     match drained {

@@ -26,6 +26,8 @@ pub(crate) enum NodeCommand {
     List(ListArgs),
     /// Take a node out of service: for a restart, or for good.
     Drain(DrainArgs),
+    /// Tell whether sets of numbered nodes may shrink: exit code 1 if a node beyond still holds slots.
+    MayShrink(MayShrinkArgs),
 }
 
 #[derive(Args, Debug)]
@@ -45,7 +47,7 @@ pub(crate) struct ListArgs {
 #[command(verbatim_doc_comment)]
 pub(crate) struct DrainArgs {
     /// The node's id.
-    #[arg(value_name = "NODE")]
+    #[arg(value_name = "NODE", env = "COFFER_NODE_ID")]
     node: String,
 
     /// Only ask whether every partition can be written while the node is down. Changes nothing.
@@ -64,8 +66,57 @@ pub(crate) struct DrainArgs {
     cluster: ClusterArgs,
 }
 
+/// Tell whether sets of numbered nodes may shrink, as those of a Kubernetes StatefulSet: nodes `NAME-0`, `NAME-1`, … stay, as many as
+/// are said; exit code 1 if one beyond still holds slots.
+///
+///   coffer node may-shrink coffer-storage=4 --etcd http://10.0.0.1:2379
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct MayShrinkArgs {
+    /// The set's name, and how many of its nodes stay.
+    #[arg(value_name = "NAME=NODES", required = true, value_parser = parse_set)]
+    sets: Vec<(String, u32)>,
+
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+fn parse_set(text: &str) -> Result<(String, u32), String> {
+    let parts = text.split_once('=').and_then(|(name, nodes)| Some((name.to_owned(), nodes.parse().ok()?)));
+    parts
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| format!("`{text}`: write NAME=NODES, such as `coffer-storage=4`"))
+}
+
+/// Whether a node is one of the set, beyond those that stay.
+fn is_beyond(id: &str, sets: &[(String, u32)]) -> bool {
+    let Some((name, number)) = id.rsplit_once('-') else { return false };
+    let Ok(number) = number.parse::<u32>() else { return false };
+    sets.iter().any(|(set, nodes)| set == name && number >= *nodes)
+}
+
+async fn may_shrink(args: &MayShrinkArgs) -> anyhow::Result<ExitCode> {
+    on_layout(&args.cluster, async |_, state| {
+        let mut held = rows(&state);
+        held.retain(|row| row.slots > 0 && is_beyond(&row.id, &args.sets));
+        if args.cluster.json {
+            println!("{}", serde_json::to_string_pretty(&held)?);
+        }
+        for row in &held {
+            eprintln!(
+                "coffer: node {id} still holds {slots} slots: `coffer node drain {id}`, `coffer layout plan`, `apply`, and wait",
+                id = row.id,
+                slots = row.slots
+            );
+        }
+        Ok(if held.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+    .await
+}
+
 pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<ExitCode> {
     match command {
+        NodeCommand::MayShrink(args) => may_shrink(&args).await,
         NodeCommand::List(args) => list(&args).await,
         NodeCommand::Drain(args) if args.for_restart => for_restart(&args).await,
         NodeCommand::Drain(args) => stage(&args.cluster, LayoutEdit::Remove(vec![args.node.clone()])).await,
@@ -251,6 +302,22 @@ mod tests {
         assert!(text.contains("node b drive /data1 does not answer: 96"), "{text}");
         let alone = obstacles_text("a", &Maintenance { obstacles: vec![], ..answer });
         assert!(alone.contains("this node alone"), "{alone}");
+    }
+
+    #[test]
+    fn nodes_beyond_a_set_are_those_of_its_name_with_higher_numbers() {
+        let sets = [parse_set("coffer-storage=4").unwrap(), parse_set("coffer-big=0").unwrap()];
+        for beyond in ["coffer-storage-4", "coffer-storage-12", "coffer-big-0"] {
+            assert!(is_beyond(beyond, &sets), "{beyond}");
+        }
+        for stays in
+            ["coffer-storage-3", "coffer-storage", "other-storage-9", "coffer-storage-x", "coffer-big-0-a"]
+        {
+            assert!(!is_beyond(stays, &sets), "{stays}");
+        }
+        for wrong in ["coffer-storage", "=4", "a=b", "a=-1"] {
+            assert!(parse_set(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

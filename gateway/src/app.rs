@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::admin;
+use crate::lifecycle;
 use crate::object::ObjectStore;
 use crate::s3::{S3Service, S3Settings, server};
 use crate::users::Users;
@@ -79,6 +80,7 @@ impl Gateway {
             ownership: config.ownership,
         };
         let users = Users::start(&cluster, config.root, &shutdown).await;
+        lifecycle::start(store.clone(), cluster.clone(), config.lifecycle_day, &shutdown);
         let service = S3Service::new(store.clone(), users.clone(), settings);
         shutdown.spawn(server::serve(
             s3_listener,

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Args;
 use coffer_common::layout::ParitySettings;
@@ -89,6 +90,10 @@ pub struct GatewayArgs {
     )]
     pub object_ownership: Ownership,
 
+    /// Seconds that count as a day for lifecycle rules, in tests.
+    #[arg(long, env = "COFFER_TEST_LIFECYCLE_DAY_SECONDS", value_name = "SECONDS", hide = true)]
+    pub test_lifecycle_day_seconds: Option<u32>,
+
     /// Parity of the storage class STANDARD, such as EC:4 [default: half of the stripe].
     #[arg(long, env = "COFFER_STORAGE_CLASS_STANDARD", value_name = "EC:m", value_parser = ParitySettings::parse)]
     pub standard: Option<u8>,
@@ -124,6 +129,8 @@ pub struct GatewayConfig {
     pub region: Option<String>,
     /// Who owns what others write into new buckets.
     pub ownership: Ownership,
+    /// How long a day is for lifecycle rules, in tests.
+    pub lifecycle_day: Option<Duration>,
     /// The parity of each storage class.
     pub parity: ParitySettings,
 }
@@ -149,6 +156,7 @@ impl GatewayArgs {
             sigv2: self.sigv2 == Switch::On,
             region: self.region.clone().filter(|region| !region.is_empty()),
             ownership: self.object_ownership,
+            lifecycle_day: self.test_lifecycle_day_seconds.map(|seconds| Duration::from_secs(seconds.into())),
             parity: ParitySettings { standard: self.standard, reduced: self.reduced },
         })
     }

@@ -17,6 +17,8 @@ from botocore.config import Config
 REPO = Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("COFFER_BIN", str(REPO / "target/debug/coffer"))
 ACCESS_KEY, SECRET_KEY = "coffer-test", "coffer-test-secret"
+# So many seconds are a day for lifecycle rules.
+DAY_SECONDS = 4
 
 
 def free_port():
@@ -47,7 +49,8 @@ class Server:
 
     def launch(self, name, command, environment=None):
         log = self.folder / f"{name}.log"
-        process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL,
+        environment = {**os.environ, "COFFER_TEST_LIFECYCLE_DAY_SECONDS": str(DAY_SECONDS), **(environment or {})}
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL,
                                    stdout=log.open("ab"), stderr=subprocess.STDOUT)
         self.processes.append(process)
         return process, log

@@ -193,7 +193,9 @@ def test_what_was_never_configured_and_what_is_refused(s3, bucket):
     rule = {"Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}}
     lifecycle = lambda **more: error_code(s3.put_bucket_lifecycle_configuration, Bucket=bucket,
                                           LifecycleConfiguration={"Rules": [{**rule, **more}]})
-    assert lifecycle() == ("NotImplemented", 501), "a rule that nothing carries out is not taken"
+    transition = [{"Days": 1, "StorageClass": "GLACIER"}]
+    assert lifecycle(Transitions=transition) == ("NotImplemented", 501), "a rule that nothing carries out is not taken"
+    assert lifecycle(NoncurrentVersionExpiration={"NoncurrentDays": 1}) == ("NotImplemented", 501)
     assert lifecycle(Expiration={"Days": 0}) == ("InvalidArgument", 400)
     assert lifecycle(Status="enabled") == ("MalformedXML", 400)
     assert error_code(s3.put_bucket_request_payment, Bucket=bucket,

@@ -62,7 +62,13 @@ pub(super) fn check_write(condition: &WriteCondition, live: Option<&ObjectMeta>)
             Ok(())
         }
         (WriteCondition::Absent, Some(_)) => Err(Unmet::Differs),
-        (WriteCondition::Present | WriteCondition::EtagIn(_), None) => Err(Unmet::Missing),
+        (WriteCondition::Present | WriteCondition::EtagIn(_) | WriteCondition::Unchanged { .. }, None) => {
+            Err(Unmet::Missing)
+        }
+        (WriteCondition::Unchanged { etag, last_modified }, Some(object)) => {
+            let same = object.etag == *etag && object.last_modified == *last_modified;
+            if same { Ok(()) } else { Err(Unmet::Differs) }
+        }
         (WriteCondition::EtagIn(etags), Some(object)) => {
             if etags.contains(&object.etag) {
                 Ok(())

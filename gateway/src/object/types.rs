@@ -125,6 +125,13 @@ pub enum WriteCondition {
     EtagIn(Vec<String>),
     /// Only if there is an object.
     Present,
+    /// Only if the object is still the one that was written then.
+    Unchanged {
+        /// Its entity tag.
+        etag: String,
+        /// When it was written.
+        last_modified: UnixMillis,
+    },
 }
 
 /// Writes an object.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use coffer_common::types::ObjectKey;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::auth::decode_query;
@@ -15,6 +16,7 @@ use super::encryption;
 use super::error::{Code, S3Error};
 use super::query::Query;
 use super::response::{http_date, quoted, set};
+use super::settings::BucketSettings;
 use super::tagging;
 use crate::object::{
     Access, Attributes, Checksum, ChecksumScope, ObjectInfo, Select, Selected, StorageClass, VersionId,
@@ -195,6 +197,18 @@ pub(crate) fn to_headers(info: &ObjectInfo, headers: &mut HeaderMap) {
         set(headers, HeaderName::from_static("x-amz-storage-class"), class);
     }
     version_to_headers(info.version, headers);
+}
+
+/// Writes `x-amz-expiration`, if a rule of the bucket lets the object expire.
+pub(crate) fn expiration_to_headers(
+    settings: &BucketSettings,
+    key: &ObjectKey,
+    info: &ObjectInfo,
+    headers: &mut HeaderMap,
+) {
+    if let Some(text) = settings.expiration_header(key.as_str(), info) {
+        set(headers, HeaderName::from_static("x-amz-expiration"), &text);
+    }
 }
 
 /// Writes `x-amz-version-id`, which only versioned buckets have.

@@ -12,8 +12,10 @@ use moka::future::Cache;
 use super::acl::{self, Ownership};
 use super::cors::Cors;
 use super::error::{Code, S3Error};
+use super::response::http_date;
 use super::xml::Element;
-use crate::object::{Access, BucketInfo, Documents};
+use crate::lifecycle::{self, Rules};
+use crate::object::{Access, BucketInfo, Documents, ObjectInfo};
 use crate::policy::{Policy, Scope};
 
 /// Configurations of so many buckets are kept as they were read last.
@@ -23,6 +25,7 @@ const CACHED: u64 = 10_000;
 pub(crate) mod names {
     pub(crate) const ACL: &str = "acl";
     pub(crate) const CORS: &str = "cors";
+    pub(crate) const LIFECYCLE: &str = "lifecycle";
     pub(crate) const OWNERSHIP: &str = "ownership";
     pub(crate) const POLICY: &str = "policy";
     pub(crate) const PUBLIC_ACCESS: &str = "public-access-block";
@@ -83,6 +86,8 @@ pub(crate) struct BucketSettings {
     pub(crate) public_access: PublicAccess,
     /// What browsers of other origins may do.
     pub(crate) cors: Option<Cors>,
+    /// What expires.
+    pub(crate) lifecycle: Option<Rules>,
 }
 
 impl BucketSettings {
@@ -115,7 +120,17 @@ impl BucketSettings {
         if let Some(text) = documents.get(names::CORS) {
             settings.cors = Some(Cors::parse(text.as_bytes()).map_err(|_| unreadable(names::CORS))?);
         }
+        if let Some(text) = documents.get(lifecycle::DOCUMENT) {
+            settings.lifecycle = Some(Rules::decode(text).ok_or_else(|| unreadable(names::LIFECYCLE))?);
+        }
         Ok(settings)
+    }
+
+    /// The value of `x-amz-expiration`, if the object will expire.
+    pub(crate) fn expiration_header(&self, key: &str, info: &ObjectInfo) -> Option<String> {
+        let (time, rule) = self.lifecycle.as_ref()?.expiry(key, info, lifecycle::DAY_MS)?;
+        let rule = percent_encoding::utf8_percent_encode(rule, percent_encoding::CONTROLS);
+        Some(format!("expiry-date=\"{}\", rule-id=\"{rule}\"", http_date(time)))
     }
 
     /// The bucket's list, where lists count at all.

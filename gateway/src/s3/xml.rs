@@ -87,6 +87,20 @@ impl Element {
         if element.name == root { Ok(element) } else { Err(malformed()) }
     }
 
+    /// Writes the element as the root of a document, in S3's namespace.
+    pub(crate) fn write(&self, out: &mut String) {
+        self.write_with(out, &format!(" xmlns=\"{NAMESPACE}\""));
+    }
+
+    fn write_with(&self, out: &mut String, attributes: &str) {
+        let _ = write!(out, "<{}{attributes}>", self.name);
+        if self.children.is_empty() {
+            push_controls_escaped(out, &quick_xml::escape::escape(&self.text));
+        }
+        self.children.iter().for_each(|child| child.write_with(out, ""));
+        let _ = write!(out, "</{}>", self.name);
+    }
+
     /// The first child of this name.
     pub(crate) fn child(&self, name: &str) -> Option<&Element> {
         self.children.iter().find(|child| child.name == name)

@@ -27,7 +27,7 @@ pub(crate) async fn get(
     key: ObjectKey,
     request: S3Request,
 ) -> Result<S3Response, S3Error> {
-    let read = super::read_request(bucket, key, &request)?;
+    let read = super::read_request(bucket, key.clone(), &request)?;
     let select = read.select;
     let mut object = store.get_object(read).await?;
     let first = if object.selected.length > 0 { object.bytes.next().await } else { Ok(None) };
@@ -35,6 +35,8 @@ pub(crate) async fn get(
     let mut response = response::empty(StatusCode::OK);
     *response.status_mut() =
         describe(&object.info, select, object.selected, &request, response.headers_mut());
+    let settings = request.access()?.settings();
+    attributes::expiration_to_headers(settings, &key, &object.info, response.headers_mut());
     if let Some(first) = first {
         *response.body_mut() = body(first, object.bytes);
     }

@@ -3,6 +3,7 @@
 use coffer_common::types::{BucketName, ObjectKey};
 use http::StatusCode;
 
+use super::super::attributes;
 use super::super::error::S3Error;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
@@ -18,10 +19,12 @@ pub(crate) async fn head(
     key: ObjectKey,
     request: S3Request,
 ) -> Result<S3Response, S3Error> {
-    let read = super::read_request(bucket, key, &request)?;
+    let read = super::read_request(bucket, key.clone(), &request)?;
     let select = read.select;
     let (info, selected) = store.head_object(read).await?;
     let mut response = response::empty(StatusCode::OK);
     *response.status_mut() = super::get::describe(&info, select, selected, &request, response.headers_mut());
+    let settings = request.access()?.settings();
+    attributes::expiration_to_headers(settings, &key, &info, response.headers_mut());
     Ok(response)
 }

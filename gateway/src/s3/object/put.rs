@@ -24,11 +24,13 @@ pub(crate) async fn put(
     let attributes = Attributes { access, ..attributes::from_headers(&request.headers)? };
     let condition = condition::of_write(&request.headers)?;
     let body = request.upload_body(None)?;
-    let info = store.put_object(PutObject { bucket, key, attributes, owner, condition, body }).await?;
+    let info =
+        store.put_object(PutObject { bucket, key: key.clone(), attributes, owner, condition, body }).await?;
     let mut response = response::empty(StatusCode::OK);
     let headers = response.headers_mut();
     response::set(headers, header::ETAG, &response::quoted(&info.etag));
     attributes::version_to_headers(info.version, headers);
+    attributes::expiration_to_headers(request.access()?.settings(), &key, &info, headers);
     attributes::checksums_to_headers(&info.checksums, info.parts.len(), headers);
     Ok(response)
 }

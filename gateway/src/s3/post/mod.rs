@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::access::{Action, Caller};
-use super::auth::Verified;
+use super::auth::{Scheme, Verified};
 use super::error::{Code, S3Error};
 use super::operation::object_key;
 use super::request::S3Request;
@@ -56,6 +56,11 @@ pub(crate) async fn post(
     mut request: S3Request,
     prove: Prove<'_>,
 ) -> Result<S3Response, S3Error> {
+    if request.scheme() != Scheme::Anonymous {
+        // Its body would be read past that signature.
+        let message = "A form is signed by its policy, and not by its request.";
+        return Err(S3Error::with(Code::InvalidRequest, message));
+    }
     let content_type = request.text("content-type").unwrap_or_default().to_owned();
     let length = request.text("content-length").and_then(|text| text.parse::<u64>().ok());
     let form = Form::open(request.take_body()?, &content_type, length).await?;

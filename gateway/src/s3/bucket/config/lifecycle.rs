@@ -1,14 +1,23 @@
-//! Rules that let objects expire: checked, and then refused, because nothing carries them out.
+//! Rules that let objects expire: read, checked, and kept as they were written and as [`crate::lifecycle`] carries them out.
+//!
+//! What nothing carries out yet is refused after it was checked: transitions to other classes, and rules about versions that
+//! are not current.
 //!
 //! Source: "PutBucketLifecycleConfiguration" of the Amazon S3 API Reference.
 
 use std::collections::BTreeSet;
 
+use coffer_common::random;
+use http::StatusCode;
+
 use super::super::super::error::{Code, S3Error};
 use super::super::super::operation::ConfigVerb;
-use super::super::super::response::S3Response;
-use super::super::super::xml::{Element, malformed};
-use super::{Context, fixed};
+use super::super::super::response::{self, S3Response};
+use super::super::super::settings::names;
+use super::super::super::tagging;
+use super::super::super::xml::{DECLARATION, Element, malformed};
+use super::Context;
+use crate::lifecycle::{self, Filter, Rule, Rules, When};
 
 /// Most rules of a bucket (S3).
 const MAX_RULES: usize = 1000;
@@ -17,99 +26,174 @@ const MAX_ID_CHARS: usize = 255;
 
 /// The rules.
 pub(super) async fn serve(mut context: Context<'_>) -> Result<S3Response, S3Error> {
-    if context.verb != ConfigVerb::Put {
-        return fixed::absent(&context, Code::NoSuchLifecycleConfiguration);
+    match context.verb {
+        ConfigVerb::Get => {
+            let text = context.text(names::LIFECYCLE, Code::NoSuchLifecycleConfiguration)?;
+            Ok(response::xml(StatusCode::OK, text.to_owned()))
+        }
+        ConfigVerb::Put => {
+            let (document, rules) = parse(&context.request.xml_body().await?)?;
+            let texts = [(names::LIFECYCLE, Some(document)), (lifecycle::DOCUMENT, Some(rules.encode()))];
+            context.set_all(&texts).await?;
+            Ok(response::empty(StatusCode::OK))
+        }
+        ConfigVerb::Delete => {
+            context.set_all(&[(names::LIFECYCLE, None), (lifecycle::DOCUMENT, None)]).await?;
+            Ok(response::empty(StatusCode::NO_CONTENT))
+        }
     }
-    check(&context.request.xml_body().await?)?;
-    Err(S3Error::not_implemented("lifecycle rules"))
 }
 
-/// Refuses what S3 refuses.
-fn check(body: &[u8]) -> Result<(), S3Error> {
-    let document = Element::parse(body, "LifecycleConfiguration")?;
-    let rules: Vec<&Element> = document.children_of("Rule").collect();
-    if rules.is_empty() || rules.len() > MAX_RULES {
+/// The document as it is shown, every rule with a name, and what it means.
+fn parse(body: &[u8]) -> Result<(String, Rules), S3Error> {
+    let mut document = Element::parse(body, "LifecycleConfiguration")?;
+    let count = document.children_of("Rule").count();
+    if count == 0 || count > MAX_RULES || document.children.len() != count {
         return Err(malformed());
     }
     let mut ids = BTreeSet::new();
-    for rule in rules {
-        if let Some(id) = rule.text_of("ID") {
-            if id.chars().count() > MAX_ID_CHARS {
-                return Err(invalid("ID length should not exceed allowed limit of 255"));
+    let mut rules = Vec::new();
+    for rule in &mut document.children {
+        let id = match rule.text_of("ID") {
+            Some(id) if !id.is_empty() => id.to_owned(),
+            _ => {
+                rule.children.retain(|child| child.name != "ID");
+                let id = format!("{:032x}", random::random::<u128>());
+                rule.children
+                    .insert(0, Element { name: "ID".to_owned(), text: id.clone(), ..Element::default() });
+                id
             }
-            if !ids.insert(id) {
-                return Err(invalid("Rule ID must be unique. Found same ID for one or more rules"));
-            }
+        };
+        if id.chars().count() > MAX_ID_CHARS {
+            return Err(invalid("ID length should not exceed allowed limit of 255"));
         }
-        check_rule(rule)?;
+        if !ids.insert(id.clone()) {
+            return Err(invalid("Rule ID must be unique. Found same ID for one or more rules"));
+        }
+        rules.push(parse_rule(id, rule)?);
     }
-    Ok(())
+    let mut text = DECLARATION.to_owned();
+    document.write(&mut text);
+    Ok((text, Rules(rules)))
 }
 
-fn check_rule(rule: &Element) -> Result<(), S3Error> {
-    if !matches!(rule.text_of("Status").map(str::trim), Some("Enabled" | "Disabled")) {
-        return Err(malformed());
-    }
-    if rule.child("Filter").is_some() == rule.child("Prefix").is_some() {
-        return Err(malformed());
-    }
-    let actions = ["Expiration", "NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload"];
-    let transitions = ["Transition", "NoncurrentVersionTransition"];
-    let any = actions.iter().chain(&transitions).any(|name| rule.child(name).is_some());
-    if !any {
+fn parse_rule(id: String, rule: &Element) -> Result<Rule, S3Error> {
+    let enabled = match rule.text_of("Status").map(str::trim) {
+        Some("Enabled") => true,
+        Some("Disabled") => false,
+        _ => return Err(malformed()),
+    };
+    let filter = match (rule.child("Filter"), rule.text_of("Prefix")) {
+        (Some(filter), None) => parse_filter(filter)?,
+        (None, Some(prefix)) => Filter { prefix: prefix.to_owned(), ..Filter::default() },
+        (Some(_), Some(_)) | (None, None) => return Err(malformed()),
+    };
+    let expiration = rule.child("Expiration").map(parse_expiration).transpose()?;
+    let abort = rule.child("AbortIncompleteMultipartUpload");
+    let abort_after_days = abort
+        .map(|abort| days(abort, "DaysAfterInitiation", "AbortIncompleteMultipartUpload"))
+        .transpose()?;
+    let unserved = unserved(rule)?;
+    if expiration.is_none() && abort_after_days.is_none() && unserved.is_none() {
         return Err(invalid("At least one action needs to be specified in a rule"));
     }
-    for name in transitions {
-        rule.children_of(name).try_for_each(|action| check_when(action, "TransitionInDays"))?;
+    let narrow = !filter.tags.is_empty() || filter.larger_than.is_some() || filter.smaller_than.is_some();
+    if abort_after_days.is_some() && narrow {
+        return Err(invalid("AbortIncompleteMultipartUpload cannot be specified with Tags or object sizes"));
     }
-    for action in rule.children_of("Expiration") {
-        let marker = action.child("ExpiredObjectDeleteMarker").is_some();
-        let timed = action.child("Days").is_some() || action.child("Date").is_some();
-        if marker == timed {
-            return Err(malformed());
-        }
-        check_when(action, "Expiration")?;
+    match unserved {
+        Some(what) => Err(S3Error::not_implemented(what)),
+        None => Ok(Rule { id, enabled, filter, expiration: expiration.flatten(), abort_after_days }),
     }
-    for (name, days) in [
-        ("NoncurrentVersionExpiration", "NoncurrentDays"),
-        ("AbortIncompleteMultipartUpload", "DaysAfterInitiation"),
-    ] {
-        for action in rule.children_of(name) {
-            check_days(action.text_of(days).ok_or_else(malformed)?, name)?;
-        }
-    }
-    Ok(())
 }
 
-fn check_when(action: &Element, name: &str) -> Result<(), S3Error> {
-    let (days, date) = (action.text_of("Days"), action.text_of("Date"));
-    if days.is_some() && date.is_some() {
-        return Err(malformed());
+/// `None` for the removal of delete markers, which is told by [`unserved`].
+fn parse_expiration(action: &Element) -> Result<Option<When>, S3Error> {
+    let date = action.text_of("Date");
+    match (action.child("Days").is_some(), date, action.child("ExpiredObjectDeleteMarker").is_some()) {
+        (true, None, false) => Ok(Some(When::Days(days(action, "Days", "Expiration")?))),
+        (false, Some(date), false) => midnight(date).map(|time| Some(When::At(time))),
+        (false, None, true) => Ok(None),
+        _ => Err(malformed()),
     }
-    if let Some(days) = days {
-        check_days(days, name)?;
-    }
-    if let Some(date) = date {
-        let time = date.trim().parse::<jiff::Timestamp>().ok();
-        let day = || date.trim().parse::<jiff::civil::Date>().ok();
-        match time {
-            Some(time) if time.as_second() % 86_400 != 0 => {
-                return Err(invalid("'Date' must be at midnight GMT"));
+}
+
+fn parse_filter(filter: &Element) -> Result<Filter, S3Error> {
+    let parts = match filter.children.as_slice() {
+        [] => return Ok(Filter::default()),
+        [all] if all.name == "And" => &all.children,
+        [_] => &filter.children,
+        _ => return Err(malformed()),
+    };
+    let mut found = Filter::default();
+    let mut tags = Vec::new();
+    for part in parts {
+        let number = || part.text.trim().parse::<u64>().map(Some).map_err(|_| malformed());
+        match part.name.as_str() {
+            "Prefix" => found.prefix = part.text.clone(),
+            "ObjectSizeGreaterThan" => found.larger_than = number()?,
+            "ObjectSizeLessThan" => found.smaller_than = number()?,
+            "Tag" => {
+                let text = |name| part.text_of(name).map(str::to_owned).ok_or_else(malformed);
+                tags.push((text("Key")?, text("Value")?));
             }
-            Some(_) => {}
-            None if day().is_some() => {}
-            None => return Err(malformed()),
+            _ => return Err(malformed()),
         }
     }
-    Ok(())
+    found.tags = tagging::collect(tags, tagging::MAX_OBJECT_TAGS)?;
+    Ok(found)
 }
 
-fn check_days(text: &str, name: &str) -> Result<(), S3Error> {
-    let days: i64 = text.trim().parse().map_err(|_| malformed())?;
-    if days < 1 {
-        return Err(invalid(&format!("'Days' for {name} action must be a positive integer")));
+/// What the rule asks for that nothing carries out, once it was checked.
+fn unserved(rule: &Element) -> Result<Option<&'static str>, S3Error> {
+    let mut found = None;
+    for transition in rule.children_of("Transition") {
+        match (transition.child("Days").is_some(), transition.text_of("Date")) {
+            (true, None) => {
+                days_from(transition, "Days", "Transition", 0)?;
+            }
+            (false, Some(date)) => {
+                midnight(date)?;
+            }
+            _ => return Err(malformed()),
+        }
+        found = Some("transitions of storage classes");
     }
-    Ok(())
+    for transition in rule.children_of("NoncurrentVersionTransition") {
+        days_from(transition, "NoncurrentDays", "NoncurrentVersionTransition", 0)?;
+        found = Some("transitions of storage classes");
+    }
+    for action in rule.children_of("NoncurrentVersionExpiration") {
+        days(action, "NoncurrentDays", "NoncurrentVersionExpiration")?;
+        found = Some("the expiration of noncurrent versions");
+    }
+    if rule.child("Expiration").is_some_and(|action| action.child("ExpiredObjectDeleteMarker").is_some()) {
+        found = Some("the expiration of delete markers");
+    }
+    Ok(found)
+}
+
+fn days(action: &Element, name: &str, of: &str) -> Result<u32, S3Error> {
+    days_from(action, name, of, 1)
+}
+
+fn days_from(action: &Element, name: &str, of: &str, least: u32) -> Result<u32, S3Error> {
+    let text = action.text_of(name).ok_or_else(malformed)?.trim();
+    let count: i64 = text.parse().map_err(|_| malformed())?;
+    let count = u32::try_from(count).ok().filter(|count| *count >= least && *count <= i32::MAX as u32);
+    count.ok_or_else(|| invalid(&format!("'{name}' for {of} action must be a positive integer")))
+}
+
+/// A day's beginning, in milliseconds since the Unix epoch.
+fn midnight(text: &str) -> Result<u64, S3Error> {
+    let text = text.trim();
+    let day = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+    let time = text.parse::<jiff::Timestamp>().ok().or_else(|| day().map(|day| day.timestamp()));
+    let time = u64::try_from(time.ok_or_else(malformed)?.as_millisecond()).map_err(|_| malformed())?;
+    if time % (24 * 60 * 60 * 1000) != 0 {
+        return Err(invalid("'Date' must be at midnight GMT"));
+    }
+    Ok(time)
 }
 
 fn invalid(message: &str) -> S3Error {
@@ -120,9 +204,13 @@ fn invalid(message: &str) -> S3Error {
 mod tests {
     use super::*;
 
-    fn code(rules: &str) -> Option<Code> {
+    fn read(rules: &str) -> Result<Rules, Code> {
         let body = format!("<LifecycleConfiguration>{rules}</LifecycleConfiguration>");
-        check(body.as_bytes()).err().map(|error| error.code())
+        parse(body.as_bytes()).map(|(_, rules)| rules).map_err(|error| error.code())
+    }
+
+    fn code(rules: &str) -> Option<Code> {
+        read(rules).err()
     }
 
     fn rule(inner: &str) -> String {
@@ -132,14 +220,14 @@ mod tests {
     #[test]
     fn rules_are_checked_as_s3_does() {
         let days = |days: &str| rule(&format!("<Expiration><Days>{days}</Days></Expiration>"));
-        assert_eq!(code(&days("1")), None);
+        assert_eq!(read(&days("1")).unwrap().0[0].expiration, Some(When::Days(1)));
         assert_eq!(code(&days("0")), Some(Code::InvalidArgument));
         assert_eq!(code(&days("x")), Some(Code::MalformedXML));
         assert_eq!(code(""), Some(Code::MalformedXML));
         assert_eq!(code(&rule("")), Some(Code::InvalidArgument));
         assert_eq!(code(&days("1").replace("Enabled", "enabled")), Some(Code::MalformedXML));
         let date = |date: &str| rule(&format!("<Expiration><Date>{date}</Date></Expiration>"));
-        assert_eq!(code(&date("2030-01-01T00:00:00Z")), None);
+        assert_eq!(read(&date("1970-01-02T00:00:00Z")).unwrap().0[0].expiration, Some(When::At(86_400_000)));
         assert_eq!(code(&date("2030-01-01")), None);
         assert_eq!(code(&date("2030-01-01T01:00:00Z")), Some(Code::InvalidArgument));
         assert_eq!(code(&date("20301-01")), Some(Code::MalformedXML));
@@ -147,12 +235,42 @@ mod tests {
         assert_eq!(code(&format!("{}{}", named("a"), named("b"))), None);
         assert_eq!(code(&format!("{}{}", named("a"), named("a"))), Some(Code::InvalidArgument));
         assert_eq!(code(&named(&"x".repeat(256))), Some(Code::InvalidArgument));
-        assert_eq!(
-            code(&rule(
-                "<Expiration><ExpiredObjectDeleteMarker>true</ExpiredObjectDeleteMarker></Expiration>"
-            )),
-            None
-        );
         assert_eq!(code(&rule("<NoncurrentVersionExpiration/>")), Some(Code::MalformedXML));
+    }
+
+    #[test]
+    fn filters_mean_what_they_say() {
+        let filter = |filter: &str| {
+            let text = rule("<Expiration><Days>1</Days></Expiration>");
+            read(&text.replace("<Prefix>a</Prefix>", filter)).map(|rules| rules.0[0].filter.clone())
+        };
+        assert_eq!(filter(""), Ok(Filter::default()));
+        let both = filter(
+            "<And><Prefix>p</Prefix><Tag><Key>k</Key><Value>v</Value></Tag>\
+             <ObjectSizeGreaterThan>1</ObjectSizeGreaterThan><ObjectSizeLessThan>9</ObjectSizeLessThan></And>",
+        );
+        let tags = [("k".to_owned(), "v".to_owned())].into();
+        let expected = Filter { prefix: "p".to_owned(), tags, larger_than: Some(1), smaller_than: Some(9) };
+        assert_eq!(both, Ok(expected));
+        assert_eq!(filter("<Prefix>a</Prefix><Prefix>b</Prefix>"), Err(Code::MalformedXML));
+        assert_eq!(filter("<Suffix>a</Suffix>"), Err(Code::MalformedXML));
+    }
+
+    #[test]
+    fn what_nothing_carries_out_is_refused_and_documents_keep_their_form() {
+        for action in [
+            "<Transition><Days>1</Days><StorageClass>GLACIER</StorageClass></Transition>",
+            "<NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays></NoncurrentVersionExpiration>",
+            "<Expiration><ExpiredObjectDeleteMarker>true</ExpiredObjectDeleteMarker></Expiration>",
+        ] {
+            assert_eq!(code(&rule(action)), Some(Code::NotImplemented), "{action}");
+        }
+        let body = "<LifecycleConfiguration><Rule><Prefix>a&amp;b</Prefix><Status>Disabled</Status>\
+                    <AbortIncompleteMultipartUpload><DaysAfterInitiation>3</DaysAfterInitiation>\
+                    </AbortIncompleteMultipartUpload></Rule></LifecycleConfiguration>";
+        let (text, rules) = parse(body.as_bytes()).unwrap();
+        assert_eq!((rules.0[0].abort_after_days, rules.0[0].enabled), (Some(3), false));
+        assert!(text.contains("<Prefix>a&amp;b</Prefix><Status>Disabled</Status>"), "{text}");
+        assert_eq!(parse(text.as_bytes()).unwrap().1, rules);
     }
 }

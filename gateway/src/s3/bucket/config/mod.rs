@@ -83,6 +83,21 @@ impl Context<'_> {
         Ok(())
     }
 
+    /// Replaces or removes several texts at once.
+    async fn set_all(&self, texts: &[(&str, Option<String>)]) -> Result<(), S3Error> {
+        let bucket = self.request.access()?.bucket();
+        let change = |documents: &mut crate::object::Documents| {
+            for (name, text) in texts {
+                match text {
+                    Some(text) => documents.set(name, text.as_str()),
+                    None => documents.remove(name),
+                }
+            }
+        };
+        self.store.configure_bucket(bucket, &change).await?;
+        Ok(())
+    }
+
     /// Removes the text of this name; one that is not there is removed, too.
     async fn remove(&self, name: &str) -> Result<S3Response, S3Error> {
         self.set(name, None).await?;

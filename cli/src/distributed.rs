@@ -77,6 +77,7 @@ fn settings(
         ),
         scrub_period: args.node.scrub_period,
         purge_period: args.node.purge_period,
+        background_slowdown: args.node.background_slowdown,
         security,
         etcd: args.etcd.etcd.clone(),
     }

@@ -26,7 +26,8 @@ use coffer_gateway::app::Gateway;
 use coffer_storage_node::member::replace::successor;
 use coffer_storage_node::member::{keep_absent, progress};
 use coffer_storage_node::{
-    DriveProbe, KnownPath, NodeConfig, StorageNode, format_again, heal, join, purge, scrub, settle, survey,
+    DriveProbe, KnownPath, NodeConfig, StorageNode, format_again, heal, join, pace, purge, scrub, settle,
+    survey,
 };
 
 use crate::listen;
@@ -58,6 +59,7 @@ pub(crate) async fn run(args: &ServerArgs, drives: Vec<PathBuf>) -> anyhow::Resu
         // Each publication is an image of the state on every drive.
         shutdown.spawn(progress::keep_published(stored, state, 1, stop));
         let cluster = start_cluster(node.clone(), coordinator.clone()).await?;
+        pace::start(&node, args.node.background_slowdown, &shutdown);
         join::start(&node, &cluster, &shutdown);
         settle::start(&node, &cluster, &shutdown);
         heal::start(&node, &cluster, &shutdown);

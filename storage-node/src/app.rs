@@ -64,6 +64,7 @@ impl App {
         })?;
         let (id, security) = (settings.id.clone(), settings.security.clone());
         let (scrub_period, purge_period) = (settings.scrub_period, settings.purge_period);
+        let slowdown = settings.background_slowdown;
         let coordinator = EtcdCoordinator::connect(etcd)?;
         let member = Member::start(settings, coordinator.clone(), shutdown).await?;
         let node = member.node;
@@ -93,6 +94,7 @@ impl App {
             local: Some(local),
         };
         let cluster = Cluster::start(options, MAP_PATIENCE).await?;
+        crate::pace::start(&node, slowdown, shutdown);
         crate::join::start(&node, &cluster, shutdown);
         crate::moves::start(&node, &cluster, shutdown);
         crate::settle::start(&node, &cluster, shutdown);

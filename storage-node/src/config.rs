@@ -12,6 +12,7 @@ use coffer_common::endpoints::{EndpointError, Endpoints};
 use coffer_common::types::NodeId;
 
 use crate::member::{Expected, MemberSettings};
+use crate::pace::Slowdown;
 
 /// Arguments of a storage node, for its own binary and for `coffer storage-node`.
 #[derive(Args, Clone, Debug)]
@@ -70,6 +71,11 @@ pub struct CommonNodeArgs {
     #[arg(long, env = "COFFER_PURGE_PERIOD", value_name = "TIME", default_value = "1h", value_parser = parse_period)]
     pub purge_period: Duration,
 
+    /// How many times as long requests may take while the node heals, joins, moves or scrubs; that work takes what is left,
+    /// and always a little. `off`: as fast as it goes.
+    #[arg(long, env = "COFFER_BACKGROUND_SLOWDOWN", value_name = "FACTOR", default_value = "1.5")]
+    pub background_slowdown: Slowdown,
+
     /// Where the node's health and metrics are served.
     #[arg(long, env = "COFFER_NODE_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9101")]
     pub node_admin_address: SocketAddr,
@@ -115,6 +121,7 @@ impl NodeArgs {
             expected: self.bootstrap_expect.map_or(Expected::Cluster, Expected::Nodes),
             scrub_period: self.common.scrub_period,
             purge_period: self.common.purge_period,
+            background_slowdown: self.common.background_slowdown,
             security: self.security.security()?,
             etcd: self.etcd.etcd.clone(),
         })

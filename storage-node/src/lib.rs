@@ -20,7 +20,7 @@ mod journal;
 pub mod member;
 pub mod moves;
 mod node;
-mod pace;
+pub mod pace;
 pub mod purge;
 pub mod rpc;
 pub mod scrub;

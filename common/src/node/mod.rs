@@ -11,6 +11,7 @@ mod faulty;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use crate::protocol::message::{SlotReply, SlotRequest, SlotVersion};
 use crate::protocol::purge::{Candidate, Evidence};
@@ -181,6 +182,9 @@ pub struct HandOverRequest {
     /// Only revisions of buckets that were adopted after this position of the voter's drive; 0 for all.
     pub buckets_after: u64,
 }
+
+/// What several voters of a node answer.
+pub type HandOverAnswers = Vec<Result<HandOverPage, NodeError>>;
 
 /// A page of what a voter hands over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -498,6 +502,12 @@ pub trait NodeClient: Send + Sync + 'static {
 
     /// Tells a slot that is joining what this one has promised, a page at a time. Only voters answer.
     async fn hand_over(&self, request: HandOverRequest) -> Result<HandOverPage, NodeError>;
+
+    /// [`Self::hand_over`] of several of the node's voters at once, which share syncs. The answers are in the order of the requests;
+    /// one may be an empty page that is not complete.
+    async fn hand_over_all(&self, requests: Vec<HandOverRequest>) -> Result<HandOverAnswers, NodeError> {
+        Ok(join_all(requests.into_iter().map(|request| self.hand_over(request))).await)
+    }
 
     /// A page of what the node's slots hold STABLE and the asking slots are not known to have (PROTOCOL §3.5).
     async fn owed(&self, request: OwedRequest) -> Result<OwedPage, NodeError>;

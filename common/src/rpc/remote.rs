@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use tonic::{Response, Status};
 
 use super::bulk::Bulk;
@@ -16,9 +17,9 @@ use super::security::NodeSecurity;
 use super::settings::{CALL_TIMEOUT, MAX_MESSAGE_BYTES, PAGE_TIMEOUT};
 use super::status::status_to_error;
 use crate::node::{
-    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
-    OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot,
-    SnapshotKind,
+    HandOverAnswers, HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo,
+    OwedPage, OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall,
+    Snapshot, SnapshotKind,
 };
 use crate::proto::storage_v1 as wire;
 use crate::protocol::message::SlotReply;
@@ -134,6 +135,25 @@ impl NodeClient for RemoteNode {
         let request = wire::HandOverRequest::from(request);
         unary(self.bulk.link(), PAGE_TIMEOUT, |mut client| async move { client.hand_over(request).await })
             .await
+    }
+
+    async fn hand_over_all(&self, requests: Vec<HandOverRequest>) -> Result<HandOverAnswers, NodeError> {
+        let count = requests.len();
+        let all = wire::HandOverAllRequest { requests: requests.iter().cloned().map(Into::into).collect() };
+        let asked =
+            unary(
+                self.bulk.link(),
+                PAGE_TIMEOUT,
+                |mut client| async move { client.hand_over_all(all).await },
+            );
+        let answers: HandOverAnswers = match asked.await {
+            // A node of the version before tells one at a time.
+            Err(NodeError::Invalid(_)) => {
+                return Ok(join_all(requests.into_iter().map(|request| self.hand_over(request))).await);
+            }
+            answers => answers?,
+        };
+        if answers.len() == count { Ok(answers) } else { Err(Malformed("hand-over.answers").into()) }
     }
 
     async fn owed(&self, request: OwedRequest) -> Result<OwedPage, NodeError> {

@@ -99,11 +99,6 @@ impl IoPool {
         Ok(())
     }
 
-    /// Jobs that wait for a thread.
-    pub(crate) fn waiting(&self) -> usize {
-        self.shared.queue.lock().jobs.len()
-    }
-
     /// How long the oldest running job has been running.
     pub(crate) fn oldest_job(&self) -> Duration {
         let queue = self.shared.queue.lock();

@@ -15,7 +15,7 @@ use futures_util::stream::StreamExt;
 use tokio::time::Instant;
 
 use super::Drive;
-use crate::pace::let_requests_pass;
+use crate::pace::Urgency;
 
 /// How often it is looked which node is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -68,17 +68,18 @@ impl Drive {
         let slots = self.healing.cluster.map().slots_on(self.store.id());
         let mut after = Bytes::new();
         loop {
+            let turn = self.pace.turn(Urgency::Patient).await;
             let page = self.page(client, slots.clone(), after).await?;
             let (found, complete) = (!page.registers.is_empty(), page.complete);
             after = page.next.clone();
             self.record(&slots, page).await;
+            drop(turn);
             if after.is_empty() {
                 if found {
                     tokio::time::sleep(TOLD).await;
                 }
                 return Ok(complete);
             }
-            let_requests_pass(&self.store).await;
         }
     }
 

@@ -16,8 +16,11 @@
 //!    the drive that it left has that very shard). What fails is due again later and later.
 //! 3. A third loop keeps the drive's two lists complete: what it lacks, and what it owes to others.
 //!
-//! **Pace.** `CONCURRENCY` shards of a drive at a time. While requests wait for the drive's threads, each step waits too,
-//! but not for long (`crate::pace`): so foreground work goes first, and catch-up never stands still.
+//! **Pace.** Each step, a small shard or a stripe of a large one, waits for its turn (`crate::pace`). `AT_ONCE` shards of a
+//! drive are on their way at a time, so that they share syncs and round trips; of those that are larger than a block
+//! `STREAMS_AT_ONCE`, because each holds some stripes in memory.
+//! **Full drives.** Nothing is rebuilt while the drive has no room, and everything stays on its list; what finds it full half
+//! way removes its file. It goes on when the drive's housekeeping sees room.
 //! **Cancellation.** The stop ends all loops at once; a file that was being written is removed or swept.
 
 mod find;
@@ -34,29 +37,31 @@ use coffer_common::erasure::Codecs;
 use coffer_common::node::{OwedRegister, SlotAddress};
 use coffer_common::protocol::catch_up::{CatchUp, Install, Verdict};
 use coffer_common::protocol::fenced::Trouble;
-use coffer_common::protocol::message::{SlotReply, SlotVersion};
+use coffer_common::protocol::message::{Refusal, SlotReply, SlotVersion};
 use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{RegisterKey, SlotIndex, SlotSet};
-use futures_util::stream::StreamExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use metrics::counter;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::node::StorageNode;
-use crate::pace::let_requests_pass;
+use crate::pace::{Kind, Pace, Urgency};
 use crate::store::{DriveStore, RebuiltShard, Task, Unfinished};
 
 /// How often a drive is asked for what it lacks.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The same while there is more than one batch.
-const BUSY_PAUSE: Duration = Duration::from_millis(20);
-/// Registers of one drive that are taken at a time.
-const BATCH: usize = 64;
-/// Shards of one drive that are rebuilt at the same time.
-const CONCURRENCY: usize = 4;
+/// Shards of one drive that are on their way at the same time.
+const AT_ONCE: usize = 32;
+/// Of these, those that are streamed.
+const STREAMS_AT_ONCE: usize = 4;
+/// Registers are asked for when there is room for so many.
+const BATCH: usize = AT_ONCE / 2;
 /// Pieces of a rebuilt shard that wait to be written.
 const CHANNEL_PIECES: usize = 4;
+/// A drive that was full is not tried again before this is over: little room is filled, and found full, at once.
+const FULL_PAUSE: Duration = Duration::from_secs(30);
 /// How long the slots may take to say whether a version is still wanted.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// Between two walks over a drive's unfinished registers.
@@ -74,8 +79,12 @@ struct Healing {
 struct Drive {
     healing: Arc<Healing>,
     store: Arc<DriveStore>,
+    pace: Pace,
     /// Registers that are being healed.
     busy: Mutex<HashSet<Bytes>>,
+    streams: Semaphore,
+    /// When it was seen to have no room.
+    full: Mutex<Option<Instant>>,
 }
 
 /// Starts catching up on every open drive of the node; it ends with `shutdown`, which waits for it.
@@ -88,7 +97,8 @@ pub fn start(node: &StorageNode, cluster: &Cluster, shutdown: &Shutdown) {
     for store in node.drives() {
         store.expect_slots(cluster.map().layout.n());
         let (healing, store, stop) = (Arc::clone(&healing), Arc::clone(store), shutdown.clone());
-        let drive = Drive { healing, store, busy: Mutex::default() };
+        let (pace, streams) = (node.pace().clone(), Semaphore::new(STREAMS_AT_ONCE));
+        let drive = Drive { healing, store, pace, busy: Mutex::default(), streams, full: Mutex::default() };
         shutdown.spawn(async move {
             tokio::select! {
                 biased;
@@ -129,22 +139,63 @@ impl Drive {
 
     /// Rebuilds what is due, for ever.
     async fn rebuild_all(&self) {
+        let mut running = FuturesUnordered::new();
         loop {
-            let pause = match self.store.due(Task::Heal, BATCH).await {
-                Ok(due) => {
-                    let full = due.len() == BATCH;
-                    futures_util::stream::iter(due)
-                        .for_each_concurrent(CONCURRENCY, |unfinished| self.take(unfinished))
-                        .await;
-                    if full { BUSY_PAUSE } else { PAUSE }
+            let room = AT_ONCE - running.len();
+            let due = if room >= BATCH { self.due(room).await } else { Vec::new() };
+            let more = due.len() == room;
+            running.extend(due.into_iter().map(|unfinished| self.take(unfinished)));
+            if running.len() > AT_ONCE - BATCH || more {
+                running.next().await;
+                continue;
+            }
+            let pause = tokio::time::sleep(PAUSE);
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut pause => break,
+                    Some(()) = running.next() => {}
                 }
-                Err(error) => {
-                    tracing::debug!(drive = %self.store.id(), %error, "nothing can be healed");
-                    PAUSE
-                }
-            };
-            tokio::time::sleep(pause).await;
+            }
         }
+    }
+
+    async fn due(&self, limit: usize) -> Vec<Unfinished> {
+        if !self.has_room() {
+            return Vec::new();
+        }
+        match self.store.due(Task::Heal, limit).await {
+            Ok(due) => due,
+            Err(error) => {
+                tracing::debug!(drive = %self.store.id(), %error, "nothing can be healed");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Whether shards can be written, and were not found not to be a moment ago. A drive that is full is asked for nothing:
+    /// what it lacks stays on its list.
+    fn has_room(&self) -> bool {
+        let mut full = self.full.lock();
+        let (drive, missing) = (self.store.id(), || self.store.info().heal.missing);
+        if self.store.is_full() {
+            if full.replace(Instant::now()).is_none() {
+                tracing::warn!(
+                    %drive, missing = missing(),
+                    "the drive is full, and what it lacks is not healed: delete objects, add drives, or give it a smaller \
+                     share with `coffer layout set`"
+                );
+            }
+            return false;
+        }
+        if full.is_some_and(|seen| seen.elapsed() < FULL_PAUSE) {
+            return false;
+        }
+        if full.take().is_some() {
+            tracing::info!(%drive, missing = missing(), "there is room again: what the drive lacks is healed");
+        }
+        true
     }
 
     /// Heals one register and counts what came of it.
@@ -152,7 +203,6 @@ impl Drive {
         if !self.busy.lock().insert(unfinished.key.clone()) {
             return;
         }
-        let_requests_pass(&self.store).await;
         let (op, partition) = (unfinished.op, unfinished.address.partition.0);
         match self.heal(&unfinished).await {
             Ok(true) => tracing::debug!(%op, partition, "healed"),
@@ -173,6 +223,7 @@ impl Drive {
         if !ours || !store.is_unfinished(Task::Heal, unfinished) {
             return Ok(false);
         }
+        let turn = self.pace.turn(Urgency::Patient).await;
         let lacking = store.lacking(unfinished).await.map_err(|error| error.to_string())?;
         let Some(held) = lacking else { return Ok(false) };
         let Some(first) = first_to_ask(&peers, address.slot, &held) else {
@@ -203,6 +254,11 @@ impl Drive {
                 let sources = rebuild::Sources::new((codecs, cluster), &peers, &target, &held.version)?;
                 let sources = sources.starting_with(address.slot, holders, asked.inline);
                 let at = SlotAddress { epoch, ..address };
+                if sources.is_inline() {
+                    return self.rebuild((at, &unfinished.register), &install, sources).await;
+                }
+                drop(turn);
+                let Ok(_stream) = self.streams.acquire().await else { return Ok(false) };
                 self.rebuild((at, &unfinished.register), &install, sources).await
             }
         }
@@ -219,7 +275,8 @@ impl Drive {
         let wanted = (held.version.clone(), held.tag);
         let machine = CatchUp::new((peers.geometry, peers.epochs), kind, slots, wanted);
         let limit = tokio::time::sleep(ASK_LIMIT);
-        self.healing.driver.drive(target, peers.clone(), machine, Payload::Nothing, limit).await
+        let asked = self.healing.driver.drive(target, peers.clone(), machine, Payload::Nothing, limit);
+        self.pace.timed(Kind::Answer, asked).await
     }
 
     /// Records what a peer told of a register, and tells all slots that it is here. Returns whether anything is.
@@ -251,7 +308,7 @@ impl Drive {
             self.store.install(place, install, shard).await
         } else {
             let (sender, pieces) = mpsc::channel(CHANNEL_PIECES);
-            let making = sources.stream(slot, sender, || let_requests_pass(&self.store));
+            let making = sources.stream(slot, sender, || self.pace.turn(Urgency::Patient));
             let installing = self.store.install(place, install, RebuiltShard::Stream(pieces));
             let (made, installed) = tokio::join!(making, installing);
             // What kept a shard from being made says more than that its bytes ended early.
@@ -268,6 +325,7 @@ impl Drive {
                 counter!(bytes).increment(install.version.shard_len_bytes);
                 Ok(true)
             }
+            SlotReply::Refused(Refusal::Full) => Ok(false),
             other => Err(format!("{other:?}")),
         }
     }

@@ -24,6 +24,8 @@ use coffer_common::types::{ClusterId, OpId, SlotIndex, SlotSet};
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
+use crate::pace::Turn;
+
 /// How long a slot may take for its next block.
 const BLOCK_LIMIT: Duration = Duration::from_secs(30);
 const LATE: &str = "a slot did not answer in time";
@@ -139,13 +141,13 @@ impl<'a> Sources<'a> {
         Ok(self.header_of(own).encode_shard(&block))
     }
 
-    /// Makes the encoded shard of slot `own` piece by piece; `pause` is waited for before each stripe. Ends early, and
-    /// well, if nobody takes the pieces any more.
-    pub(super) async fn stream<P: Future<Output = ()>>(
+    /// Makes the encoded shard of slot `own` piece by piece, each stripe in a turn. Ends early, and well, if nobody takes the
+    /// pieces any more.
+    pub(super) async fn stream<P: Future<Output = Turn>>(
         mut self,
         own: SlotIndex,
         pieces: mpsc::Sender<ShardPiece>,
-        pause: impl Fn() -> P,
+        turn: impl Fn() -> P,
     ) -> Result<(), String> {
         let header = self.header_of(own);
         let send = async |piece: Bytes| pieces.send(ShardPiece::Data(piece)).await.is_ok();
@@ -154,8 +156,9 @@ impl<'a> Sources<'a> {
             if !taken {
                 return Ok(());
             }
-            pause().await;
+            let turn = turn().await;
             let block = self.block(own, number).await?;
+            drop(turn);
             taken = send(Bytes::copy_from_slice(&header.seal(number, &block))).await && send(block).await;
         }
         // Whoever left does not need the end either.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use coffer_common::types::PartitionId;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
@@ -115,15 +116,17 @@ impl Layers {
         (inner.generation, merged)
     }
 
-    pub(super) fn is_due(&self) -> bool {
-        self.inner.read().active.bytes >= LAYER_BYTES
+    /// Keys of a partition's registers that are here, with the sequence of their records, if that is above `after`.
+    pub(super) fn recorded(&self, partition: PartitionId, after: u64) -> Vec<(u64, Bytes)> {
+        let inner = self.inner.read();
+        let layers = inner.frozen.as_deref().into_iter().chain([&inner.active]);
+        let entries = layers.flat_map(|layer| layer.registers.values().flatten());
+        let wanted = entries.filter(|entry| entry.partition == partition && entry.sequence > after);
+        wanted.map(|entry| (entry.sequence, entry.key.clone())).collect()
     }
 
-    /// Whether any register waits to be applied.
-    pub(super) fn hold_registers(&self) -> bool {
-        let inner = self.inner.read();
-        let frozen = inner.frozen.as_ref().is_some_and(|frozen| !frozen.registers.is_empty());
-        frozen || !inner.active.registers.is_empty()
+    pub(super) fn is_due(&self) -> bool {
+        self.inner.read().active.bytes >= LAYER_BYTES
     }
 
     pub(super) async fn admit(&self) {

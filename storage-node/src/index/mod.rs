@@ -305,11 +305,6 @@ impl Index {
         self.layers.is_due()
     }
 
-    /// Whether all registers are in the tables: none waits to be applied.
-    pub(crate) fn is_complete(&self) -> bool {
-        !self.layers.hold_registers()
-    }
-
     /// The sequence up to which the index would survive a crash.
     pub(crate) fn synced_sequence(&self) -> u64 {
         self.applied.lock().synced
@@ -341,8 +336,26 @@ impl Index {
     }
 
     /// Keys of a partition's registers by the sequence of their records, from after `after`, at most `limit`; blocks. A
-    /// register that changes meanwhile moves to the end. Those of the layers are only included once they are applied.
+    /// register that changes meanwhile moves to the end, and may be told twice.
     pub(crate) fn recorded(
+        &self,
+        partition: PartitionId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Bytes)>, IndexError> {
+        // Before the table: what is applied in between is in both, and nothing in neither.
+        let newer = self.layers.recorded(partition, after);
+        let mut recorded = self.applied_records(partition, after, limit)?;
+        if !newer.is_empty() {
+            recorded.extend(newer);
+            recorded.sort();
+            recorded.dedup();
+            recorded.truncate(limit);
+        }
+        Ok(recorded)
+    }
+
+    fn applied_records(
         &self,
         partition: PartitionId,
         after: u64,

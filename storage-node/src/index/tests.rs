@@ -94,6 +94,30 @@ fn check(index: &Index, model: &BTreeMap<u16, Arc<Entry>>, (from, to): (u16, u16
     assert_eq!(index.get(&name(from)).unwrap(), model.get(&from).cloned());
 }
 
+/// Walks over a partition's records in pages, as one who copies them does.
+fn check_recorded(index: &Index, model: &BTreeMap<u16, Arc<Entry>>, (partition, limit): (u16, usize)) {
+    let (mut after, mut recorded) = (0, Vec::new());
+    loop {
+        let page = index.recorded(PartitionId(partition), after, limit).unwrap();
+        assert!(page.len() <= limit && page.is_sorted());
+        let Some((last, _)) = page.last() else { break };
+        assert!(*last > after);
+        after = *last;
+        recorded.extend(page);
+    }
+    let newest = |(sequence, key): &(u64, Bytes)| {
+        index.get(key).unwrap().is_some_and(|entry| entry.sequence == *sequence)
+    };
+    recorded.retain(newest);
+    let mut all: Vec<_> = model
+        .values()
+        .filter(|entry| entry.partition.0 == partition)
+        .map(|e| (e.sequence, e.key.clone()))
+        .collect();
+    all.sort();
+    assert_eq!(recorded, all);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -128,6 +152,7 @@ proptest! {
             }
         }
         check(&index, &model, range);
+        check_recorded(&index, &model, (range.0 % 16, 1 + usize::from(range.1 % 9)));
         index.apply(true, |_| Ok(())).unwrap();
         index.apply(true, |_| Ok(())).unwrap();
         check(&index, &model, range);

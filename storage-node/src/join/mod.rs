@@ -24,6 +24,7 @@
 //! the log and the status say so; the others go on.
 //! **Cancellation.** The stop ends the task at once.
 
+mod pages;
 mod slot;
 
 use std::sync::Arc;
@@ -43,13 +44,14 @@ use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 
+use self::pages::Pages;
 use self::slot::{JoiningSlot, Sources};
 use crate::node::StorageNode;
+use crate::pace::Pace;
 use crate::store::DriveStore;
 
-/// Partitions of a drive that are copied at the same time: few enough for the others to notice little, and enough for
-/// one sync to serve several.
-const CONCURRENCY: usize = 16;
+/// Partitions of a drive that are copied at the same time: all of a chunk, so that one question and one sync serve many.
+const CONCURRENCY: usize = RAISES_AT_ONCE;
 /// Before what could not be done is tried again, and between two looks at the map.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The same while slots move: one that has been taken and does not vote yet is missed by its partition.
@@ -71,15 +73,23 @@ struct JoiningDrive {
     store: Arc<DriveStore>,
     node: NodeId,
     cluster: Cluster,
+    pace: Pace,
     sources: Sources,
+    pages: Pages,
 }
 
 /// Starts on every open drive of the node; ends with `shutdown`, which waits for it.
 pub fn start(node: &StorageNode, cluster: &Cluster, shutdown: &Shutdown) {
     for store in node.drives() {
-        let (store, node, cluster) = (Arc::clone(store), node.id().clone(), cluster.clone());
-        let (drive, stop) =
-            (JoiningDrive { store, node, cluster, sources: Sources::default() }, shutdown.clone());
+        let drive = JoiningDrive {
+            store: Arc::clone(store),
+            node: node.id().clone(),
+            cluster: cluster.clone(),
+            pace: node.pace().clone(),
+            sources: Sources::default(),
+            pages: Pages::default(),
+        };
+        let stop = shutdown.clone();
         shutdown.spawn(async move {
             tokio::select! {
                 biased;

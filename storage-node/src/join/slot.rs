@@ -1,7 +1,6 @@
 //! One slot on its way to its vote: the protocol's machine, and what carries out its actions.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use coffer_common::cluster::{SlotSource, SlotTarget};
 use coffer_common::node::{HandOverRequest, NodeError, SlotAddress};
@@ -11,9 +10,7 @@ use coffer_common::types::{DriveId, Epoch, Incarnation, PartitionId, SlotIndex, 
 use parking_lot::Mutex;
 
 use super::JoiningDrive;
-
-/// How long a voter may take for a page.
-const PAGE_LIMIT: Duration = Duration::from_secs(20);
+use crate::pace::Urgency;
 
 /// A voter's drive, as long as it keeps its state.
 type Source = (DriveId, Incarnation);
@@ -83,7 +80,7 @@ impl JoiningSlot {
         let Action::Learn(others) = self.action else { return };
         let epoch = drive.store.partition(self.partition).epoch;
         for voter in self.in_turn(others, drive) {
-            match self.copy(voter.slot, epoch, drive).await {
+            match self.copy((voter.slot, epoch), Urgency::Patient, drive).await {
                 Ok(_) => return self.step(Event::Learned),
                 Err(error) => self.silent(voter.slot, &error),
             }
@@ -98,7 +95,7 @@ impl JoiningSlot {
             Action::Learn(_) | Action::Publish | Action::Retire => return,
         };
         for voter in self.in_turn(others, drive) {
-            match self.copy(voter.slot, epoch, drive).await {
+            match self.copy((voter.slot, epoch), Urgency::Prompt, drive).await {
                 Ok(adopted) => {
                     self.handed_over.insert(voter.slot);
                     self.step(Event::HandedOver(voter.slot, adopted));
@@ -158,8 +155,8 @@ impl JoiningSlot {
     /// Takes over what a voter has to tell from where it was left, and says which epoch the voter has adopted.
     async fn copy(
         &mut self,
-        voter: SlotIndex,
-        epoch: Epoch,
+        (voter, epoch): (SlotIndex, Epoch),
+        urgency: Urgency,
         drive: &JoiningDrive,
     ) -> Result<Epoch, NodeError> {
         let gone = || NodeError::Invalid("it votes no more".to_owned());
@@ -182,8 +179,8 @@ impl JoiningSlot {
                 after: self.positions.get(&source).copied().unwrap_or_default(),
                 buckets_after: drive.sources.0.lock().get(&source).copied().unwrap_or_default(),
             };
-            let asked = tokio::time::timeout(PAGE_LIMIT, client.hand_over(request));
-            let told = asked.await.unwrap_or_else(|_| Err(NodeError::Timeout { node: node.clone() }));
+            let asked = drive.pages.ask((&target.node, &client), request, (&drive.pace, urgency));
+            let told = asked.await;
             drive.cluster.report(&target.node, told.as_ref().map(drop));
             let page = told?;
             drive.store.take_over(&own, &page).await?;

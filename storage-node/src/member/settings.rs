@@ -7,6 +7,8 @@ use std::time::Duration;
 use coffer_common::rpc::NodeSecurity;
 use coffer_common::types::NodeId;
 
+use crate::pace::Slowdown;
+
 /// What must be there before the first layout is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
@@ -41,6 +43,8 @@ pub struct MemberSettings {
     pub scrub_period: Duration,
     /// How often what no slot needs is purged; zero for never.
     pub purge_period: Duration,
+    /// How much slower requests may be while background work runs.
+    pub background_slowdown: Slowdown,
     /// How callers are known.
     pub security: NodeSecurity,
     /// The coordinator's addresses, for messages.

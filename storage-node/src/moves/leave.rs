@@ -12,6 +12,7 @@ use metrics::counter;
 use tokio::time::Instant;
 
 use super::{MoveError, Mover};
+use crate::pace::Urgency;
 
 /// How long what was left is kept: reads that began at this drive end.
 const GRACE: Duration = Duration::from_secs(60);
@@ -81,6 +82,7 @@ impl Mover {
     }
 
     async fn drop_all(&self, partition: PartitionId) -> Result<(), MoveError> {
+        let _turn = self.pace.turn(Urgency::Patient).await;
         let registers = self.store.drop_registers(partition, None).await?;
         tracing::debug!(drive = %self.store.id(), partition = partition.0, registers, "left for good");
         counter!("coffer_moves_left_partitions_total").increment(1);

@@ -52,6 +52,7 @@ use coffer_common::types::{NodeId, PartitionId, SlotIndex};
 
 use self::leave::Leaving;
 use crate::node::StorageNode;
+use crate::pace::Pace;
 use crate::store::DriveStore;
 
 /// Between two rounds while slots move.
@@ -75,12 +76,14 @@ struct Mover {
     store: Arc<DriveStore>,
     node: NodeId,
     cluster: Cluster,
+    pace: Pace,
 }
 
 /// Starts on every open drive of the node; ends with `shutdown`, which waits for it.
 pub fn start(node: &StorageNode, cluster: &Cluster, shutdown: &Shutdown) {
     for store in node.drives() {
-        let mover = Mover { store: Arc::clone(store), node: node.id().clone(), cluster: cluster.clone() };
+        let (store, cluster, pace) = (Arc::clone(store), cluster.clone(), node.pace().clone());
+        let mover = Mover { store, node: node.id().clone(), cluster, pace };
         spawn(shutdown, async move { mover.run().await });
     }
     let cluster = cluster.clone();

@@ -10,6 +10,7 @@ use futures_util::future::try_join_all;
 use metrics::counter;
 
 use super::{MoveError, Mover};
+use crate::pace::Urgency;
 
 /// Slots of a drive that are on their way at the same time.
 const MOST_UNDER_WAY: usize = 64;
@@ -24,6 +25,7 @@ impl Mover {
         if room == 0 || !self.cluster.has_room(&self.node, &drive) || self.is_cutting_over(map) {
             return Ok(());
         }
+        let _turn = self.pace.turn(Urgency::Patient).await;
         let Some(entry) = coordinator.get(LAYOUT_TARGET_KEY).await? else { return Ok(()) };
         let target = Layout::decode(&entry.value)?;
         let (key, expected) = (entry.key, Expected::Revision(entry.revision));

@@ -22,7 +22,7 @@ use coffer_common::node::{
     OwedPage, OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall,
     Snapshot, SnapshotKind,
 };
-use coffer_common::protocol::message::SlotReply;
+use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::protocol::purge::Evidence;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId};
@@ -30,6 +30,7 @@ use futures_util::future::join_all;
 
 pub use open::NodeOpenError;
 
+use crate::pace::{Kind, Pace};
 use crate::store::{Background, DriveStore};
 
 /// Settings of a storage node.
@@ -52,6 +53,8 @@ pub struct StorageNode {
     stores: HashMap<DriveId, Arc<DriveStore>>,
     /// In the order of the configuration.
     order: Vec<DriveId>,
+    /// How background work gives way to what is asked here.
+    pace: Pace,
     /// Drives that could not be opened.
     broken: Vec<DriveInfo>,
     /// Their loops; dropped with the node.
@@ -73,6 +76,11 @@ impl StorageNode {
     /// Its open drives, in the order of the configuration.
     pub fn drives(&self) -> impl Iterator<Item = &Arc<DriveStore>> {
         self.order.iter().filter_map(|id| self.stores.get(id))
+    }
+
+    /// The turns of its background work.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// One of its drives.
@@ -106,7 +114,14 @@ impl StorageNode {
 #[async_trait]
 impl NodeClient for StorageNode {
     async fn call(&self, call: SlotCall) -> Result<SlotReply, NodeError> {
-        self.drive(call.address.drive)?.call(call).await
+        let drive = self.drive(call.address.drive)?;
+        let kind = match &call.request {
+            SlotRequest::Query { .. } => Kind::Read,
+            SlotRequest::Prepare { .. } | SlotRequest::Commit { .. } => Kind::Write,
+            // Nobody waits for these, or few do.
+            _ => return drive.call(call).await,
+        };
+        self.pace.timed(kind, drive.call(call)).await
     }
 
     async fn prepare_shard(&self, header: PrepareShard, pieces: ShardPieces) -> Result<SlotReply, NodeError> {
@@ -114,7 +129,8 @@ impl NodeClient for StorageNode {
     }
 
     async fn read_shard(&self, request: ReadShard) -> Result<ShardBlocks, NodeError> {
-        self.drive(request.address.drive)?.read_shard(request).await
+        let drive = self.drive(request.address.drive)?;
+        self.pace.timed(Kind::Read, drive.read_shard(request)).await
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListPage, NodeError> {

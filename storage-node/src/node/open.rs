@@ -9,6 +9,7 @@ use coffer_common::types::{ClusterId, DriveId, Incarnation, NodeId};
 
 use super::{NodeConfig, StorageNode};
 use crate::drive::{DriveProbe, DriveRefusal, KnownPath, OpenDrive, remember_paths, survey};
+use crate::pace::Pace;
 use crate::store::{Background, DriveStore};
 
 /// Why a node does not start.
@@ -125,7 +126,7 @@ fn assemble(
     let in_order = order.iter().filter_map(|id| stores.get(id));
     let background =
         in_order.map(|store| Background::start(Arc::clone(store))).collect::<Result<Vec<_>, _>>()?;
-    Ok(Arc::new(StorageNode { id: node, cluster, stores, order, broken, background }))
+    Ok(Arc::new(StorageNode { id: node, cluster, stores, order, pace: Pace::default(), broken, background }))
 }
 
 fn cluster_of(probe: &DriveProbe) -> Option<ClusterId> {

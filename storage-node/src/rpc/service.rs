@@ -6,7 +6,9 @@ use coffer_common::node::{
     HandOverRequest, ListRequest, NodeClient, NodeError, OwedRequest, PurgeRequest, ReadShard, Snapshot,
 };
 use coffer_common::proto::storage_v1 as wire;
-use coffer_common::rpc::convert::{Malformed, snapshot_kind_from_wire};
+use coffer_common::rpc::convert::{
+    Malformed, hand_over_answers, hand_over_requests, snapshot_kind_from_wire,
+};
 use coffer_common::rpc::error_to_status;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::types::BucketId;
@@ -110,6 +112,15 @@ impl wire::storage_node_server::StorageNode for Service {
         let request = HandOverRequest::try_from(request.into_inner()).map_err(malformed)?;
         let page = self.node.hand_over(request).await.map_err(error_to_status)?;
         Ok(Response::new(page.into()))
+    }
+
+    async fn hand_over_all(
+        &self,
+        request: Request<wire::HandOverAllRequest>,
+    ) -> Result<Response<wire::HandOverAllResponse>, Status> {
+        let requests = hand_over_requests(request.into_inner()).map_err(malformed)?;
+        let answers = self.node.hand_over_all(requests.clone()).await.map_err(error_to_status)?;
+        Ok(Response::new(hand_over_answers(&requests, answers)))
     }
 
     async fn owed(

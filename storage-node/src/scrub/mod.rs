@@ -27,12 +27,13 @@ use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
 use futures_util::FutureExt;
 use metrics::counter;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::record::{Finished, Pass, Record};
 use crate::node::StorageNode;
-use crate::pace::let_requests_pass;
+use crate::pace::{Pace, Turn, Urgency};
 use crate::store::{DriveStore, Scrubbed};
 
 /// Bytes in a second that a pass reads at least, unless requests are in the way.
@@ -54,6 +55,9 @@ struct Scrub {
     order: watch::Receiver<ScrubOrder>,
     record: Record,
     kept: Instant,
+    pace: Pace,
+    /// The turn that runs.
+    turn: Mutex<Option<Turn>>,
 }
 
 /// Starts on every open drive of the node, each once in `period` (zero: never); ends with `shutdown`, which waits for it.
@@ -74,11 +78,12 @@ pub fn start(node: &StorageNode, cluster: &Cluster, period: Duration, shutdown: 
         // Whoever asks before the record is read must not hear that nothing is scrubbed.
         store.tell_scrub(DriveScrub { period_seconds: period.as_secs(), ..DriveScrub::default() });
         let (store, order, stop) = (Arc::clone(store), order.clone(), shutdown.clone());
+        let pace = node.pace().clone();
         shutdown.spawn(async move {
             tokio::select! {
                 biased;
                 () = stop.told() => {}
-                () = run(store, period, order) => {}
+                () = run((store, pace), period, order) => {}
             }
         });
     }
@@ -94,18 +99,23 @@ async fn follow_order(cluster: &Cluster, sender: &watch::Sender<ScrubOrder>) {
     }
 }
 
-async fn run(store: Arc<DriveStore>, period: Duration, order: watch::Receiver<ScrubOrder>) {
+async fn run((store, pace): (Arc<DriveStore>, Pace), period: Duration, order: watch::Receiver<ScrubOrder>) {
     let record = store.load_scrub().await.unwrap_or_else(|| {
         let began_ms = now_ms().saturating_sub(millis(period)).saturating_add(millis(FIRST_AFTER));
         Record { last: Finished { began_ms, ..Finished::default() }, ..Record::default() }
     });
-    let mut scrub = Scrub { store, period, order, record, kept: Instant::now() };
+    let (kept, turn) = (Instant::now(), Mutex::default());
+    let mut scrub = Scrub { store, period, order, record, kept, pace, turn };
     scrub.keep().await;
     loop {
         scrub.tell();
         if scrub.order.borrow().paused || !scrub.is_due() {
             tokio::time::sleep(TICK).await;
-        } else if let Err(error) = scrub.pass().await {
+            continue;
+        }
+        let passed = scrub.pass().await;
+        scrub.end_turn();
+        if let Err(error) = passed {
             tracing::warn!(drive = %scrub.store.id(), %error, "scrubbing stands still");
             tokio::time::sleep(RETRY).await;
         }
@@ -179,7 +189,10 @@ impl Scrub {
                     }
                     Ok(Scrubbed::Gone) => {}
                     // The next time from this piece on.
-                    Err(NodeError::Overloaded) => tokio::time::sleep(TICK).await,
+                    Err(NodeError::Overloaded) => {
+                        self.end_turn();
+                        tokio::time::sleep(TICK).await;
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -233,13 +246,18 @@ impl Scrub {
         }
     }
 
-    /// Waits as long as reading this much may take at the pass's pace.
+    /// After this much was read: waits as long as that may take at the pass's pace, and for the next turn.
     async fn pause(&self, bytes: u64) {
-        let_requests_pass(&self.store).await;
-        if self.is_requested() {
-            return;
+        self.end_turn();
+        if !self.is_requested() {
+            tokio::time::sleep(Duration::from_secs_f64(bytes as f64 / self.rate() as f64)).await;
         }
-        tokio::time::sleep(Duration::from_secs_f64(bytes as f64 / self.rate() as f64)).await;
+        let turn = self.pace.turn(Urgency::Patient).await;
+        *self.turn.lock() = Some(turn);
+    }
+
+    fn end_turn(&self) {
+        drop(self.turn.lock().take());
     }
 
     /// Bytes in a second.

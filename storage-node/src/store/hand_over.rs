@@ -59,10 +59,6 @@ impl DriveStore {
     }
 
     fn hand_over_blocking(&self, request: &HandOverRequest) -> Result<HandOverPage, String> {
-        // What was recorded before the epoch was adopted is in the table then, unless that fails.
-        if !self.index.is_complete() {
-            self.apply(false);
-        }
         if let Some(reason) = self.health.poisoned() {
             return Err(reason);
         }

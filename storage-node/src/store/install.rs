@@ -150,9 +150,9 @@ impl DriveStore {
         self.slots.read().bucket(bucket).0.revision
     }
 
-    /// Whether requests wait for the drive's threads.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.pool.waiting() > 0
+    /// Whether the drive has no room for shards.
+    pub(crate) fn is_full(&self) -> bool {
+        self.health.is_full()
     }
 
     /// What catch-up knows and has done.

@@ -86,10 +86,10 @@ impl DriveStore {
             if self.partition(partition).role != Role::Out {
                 return Err(NodeError::Invalid("the drive takes part in the partition".to_owned()));
             }
-            let piece = self.recorded_piece(partition, after).await?;
-            let Some((last, _)) = piece.last() else { return Ok(dropped) };
-            after = *last;
-            for (_, entry) in &piece {
+            let (last, piece) = self.recorded_piece(partition, after).await?;
+            let Some(last) = last else { return Ok(dropped) };
+            after = last;
+            for entry in &piece {
                 let shards = if kept == Some(entry.slot) { shards_of(entry) } else { Vec::new() };
                 self.drop_register(entry, shards).await?;
                 dropped += 1;
@@ -97,27 +97,27 @@ impl DriveStore {
         }
     }
 
-    /// The next registers of a partition by the sequence of their records.
+    /// The next registers of a partition by the sequence of their records, and the last sequence that was looked at.
     pub(super) async fn recorded_piece(
         self: &Arc<Self>,
         partition: PartitionId,
         after: u64,
-    ) -> Result<Vec<(u64, Arc<Entry>)>, NodeError> {
+    ) -> Result<(Option<u64>, Vec<Arc<Entry>>), NodeError> {
         self.check_health()?;
         let read = self.run(move |store| {
-            // What was recorded before is in the table then, unless that fails.
-            store.apply(false);
             if let Some(reason) = store.health.poisoned() {
                 return Err(reason);
             }
-            let recorded = store.index.recorded(partition, after, PIECE);
-            let mut piece = Vec::new();
-            for (sequence, key) in recorded.map_err(|error| error.to_string())? {
-                if let Some(entry) = store.index.get(&key).map_err(|error| error.to_string())? {
-                    piece.push((sequence, entry));
-                }
-            }
-            Ok(piece)
+            let recorded =
+                store.index.recorded(partition, after, PIECE).map_err(|error| error.to_string())?;
+            let last = recorded.last().map(|(sequence, _)| *sequence);
+            let entries = recorded.iter().map(|(sequence, key)| {
+                // One that has changed since comes again, later in that order.
+                let newest = |entry: &Arc<Entry>| entry.sequence == *sequence;
+                store.index.get(key).map(|entry| entry.filter(newest))
+            });
+            let entries = entries.filter_map(Result::transpose);
+            Ok((last, entries.collect::<Result<_, _>>().map_err(|error| error.to_string())?))
         });
         read.await?.map_err(|error| self.unavailable(error))
     }

@@ -43,10 +43,10 @@ impl DriveStore {
     ) -> Result<Vec<Purgeable>, NodeError> {
         let (mut after, mut found, mut bytes) = (0, Vec::new(), 0);
         loop {
-            let piece = self.recorded_piece(partition, after).await?;
-            let Some((last, _)) = piece.last() else { return Ok(found) };
-            after = *last;
-            for (_, entry) in &piece {
+            let (last, piece) = self.recorded_piece(partition, after).await?;
+            let Some(last) = last else { return Ok(found) };
+            after = last;
+            for entry in &piece {
                 let tombstone = purge::tombstone(&entry.register).map(Candidate::Tombstone);
                 let orphans = entry.register.prepared.iter().copied();
                 let orphans = orphans.filter(|op| has_waited(entry, *op, grace_ms)).map(Candidate::Orphan);

@@ -13,6 +13,7 @@ mod races;
 mod repair;
 mod returns;
 mod slow;
+mod steady;
 mod volley;
 
 use std::sync::Arc;

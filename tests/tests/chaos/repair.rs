@@ -1,108 +1,31 @@
 //! A cluster under load loses a drive, a node's drives and a hundred shards, and has two drives swapped: each comes back
 //! whole with no failed read; what it cost is printed beside what had to move.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::primitives::ByteStream;
 use coffer_tests::harness::cli::expect;
 use coffer_tests::harness::daemons::{Daemon, Daemons};
 use coffer_tests::harness::{census, http_get, shard_paths, wait_for};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use tokio::task::JoinHandle;
+use parking_lot::Mutex;
 
 use super::ONE_AT_A_TIME;
+use super::steady::{BUCKET, Steady, key, put, reads};
 
-const BUCKET: &str = "repair";
 const NODES: usize = 6;
 const ROTTEN: usize = 100;
+/// How long the load runs before anything is lost.
+const HEALTHY: Duration = Duration::from_secs(30);
+/// The status may be so old.
+const SETTLED: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// How many objects there are.
 #[expect(clippy::disallowed_methods, reason = "a run is configured by its caller's environment")]
 fn objects() -> usize {
     std::env::var("COFFER_REPAIR_OBJECTS").ok().and_then(|count| count.parse().ok()).unwrap_or(3000)
-}
-
-/// From 1 KiB to 64 MiB, most of them small.
-fn size(number: usize) -> usize {
-    match number {
-        _ if number % 1000 == 999 => 64 << 20,
-        _ if number % 100 == 99 => 4 << 20,
-        _ if number % 10 == 9 => 256 << 10,
-        _ if number % 3 == 2 => 16 << 10,
-        _ => 1 << 10,
-    }
-}
-
-fn key(number: usize) -> String {
-    format!("object/{number:06}")
-}
-
-async fn put(client: &Client, number: usize) -> Result<()> {
-    let body = vec![number as u8; size(number)];
-    client.put_object().bucket(BUCKET).key(key(number)).body(ByteStream::from(body)).send().await?;
-    Ok(())
-}
-
-/// Whether an object reads as it was written.
-async fn reads(client: &Client, number: usize) -> Result<bool> {
-    let got = client.get_object().bucket(BUCKET).key(key(number)).send().await?;
-    let body = got.body.collect().await?.into_bytes();
-    Ok(body.len() == size(number) && body.iter().all(|byte| *byte == number as u8))
-}
-
-/// Reads and writes all the time.
-struct Load {
-    stop: Arc<AtomicBool>,
-    read: Arc<AtomicUsize>,
-    tasks: Vec<JoinHandle<Result<()>>>,
-}
-
-impl Load {
-    fn start(clients: &[Client], count: usize) -> Self {
-        let (stop, read) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let mut tasks = Vec::new();
-        for (place, client) in clients.iter().enumerate() {
-            let (client, stopped, counted) = (client.clone(), Arc::clone(&stop), Arc::clone(&read));
-            tasks.push(tokio::spawn(async move {
-                let mut number = place * 17;
-                while !stopped.load(Ordering::Relaxed) {
-                    number = (number + 7919) % count;
-                    let right =
-                        reads(&client, number).await.with_context(|| format!("GET {}", key(number)))?;
-                    ensure!(right, "{} reads otherwise", key(number));
-                    counted.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(())
-            }));
-            let (client, stopped) = (clients[place].clone(), Arc::clone(&stop));
-            tasks.push(tokio::spawn(async move {
-                for number in 0.. {
-                    if stopped.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let put =
-                        client.put_object().bucket(BUCKET).key(format!("load/{place}/{}", number % 500));
-                    // A write may be refused while a node dies; the client tries again.
-                    let _ = put.body(ByteStream::from(vec![7; 4000])).send().await;
-                }
-                Ok(())
-            }));
-        }
-        Self { stop, read, tasks }
-    }
-
-    async fn end(self) -> Result<usize> {
-        self.stop.store(true, Ordering::Relaxed);
-        for task in self.tasks {
-            task.await??;
-        }
-        Ok(self.read.load(Ordering::Relaxed))
-    }
 }
 
 /// The sum of a counter of all nodes.
@@ -133,27 +56,34 @@ async fn state(cluster: &Daemons) -> Option<(bool, u64, u64, u64)> {
     Some((healthy, heal["missing_shards"].as_u64()?, heal["owed_registers"].as_u64()?, waiting))
 }
 
-/// Waits until nothing is missing, and prints what it took.
-async fn mended(cluster: &Daemons, what: &str, (floor, began): (u64, Instant)) -> Result<()> {
+/// Waits until nothing is missing, and prints what it took. Returns when something was missing last.
+async fn mended(cluster: &Daemons, what: &str, (floor, began): (u64, Instant)) -> Result<Instant> {
     let before = Instant::now();
-    // The load leaves something owed at any moment.
+    let lacking = Mutex::new(before);
     let whole = || async {
-        state(cluster).await.is_some_and(|(healthy, missing, owed, waiting)| {
-            healthy && waiting == 0 && missing + owed <= 20 && before.elapsed() > Duration::from_secs(15)
-        })
+        // Telling the status is work too.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let state = state(cluster).await;
+        // The load leaves something owed at any moment.
+        let whole = state
+            .is_some_and(|(healthy, missing, owed, waiting)| healthy && waiting == 0 && missing + owed <= 20);
+        if !whole {
+            *lacking.lock() = Instant::now();
+        }
+        whole && before.elapsed() > SETTLED && lacking.lock().elapsed() > SETTLED
     };
     let waited = wait_for(&format!("{what} to be mended"), PATIENCE, whole).await;
     let state = state(cluster).await;
     waited.with_context(|| format!("{state:?}"))?;
     let moved = sum(&cluster.nodes, "coffer_heal_bytes_total").await;
+    let last = *lacking.lock();
     println!(
-        "{what}: {:.0} s (15 s of them waiting for the status), {} MB in shard files had to move, {} MB rebuilt by the nodes \
-         since their start",
-        began.elapsed().as_secs_f64(),
+        "{what}: {:.0} s, {} MB in shard files had to move, {} MB rebuilt by the nodes since their start",
+        (last - began).as_secs_f64(),
         floor / 1_000_000,
         moved / 1_000_000
     );
-    Ok(())
+    Ok(last)
 }
 
 /// Kills a node, empties these drives, and starts it so that they are replaced.
@@ -185,23 +115,22 @@ fn rot(cluster: &Daemons, node: usize, drive: usize, count: usize) -> Result<(us
 #[ignore = "takes minutes; COFFER_REPAIR_OBJECTS tells how many objects"]
 async fn a_drive_a_node_swapped_drives_and_rot_are_mended_under_load() -> Result<()> {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let mut cluster = Daemons::start(NODES, 2, 2).await?;
-    let clients: Vec<Client> = cluster.gateways.iter().map(Daemon::client).collect();
-    clients[0].create_bucket().bucket(BUCKET).send().await?;
-    let (count, began) = (objects(), Instant::now());
-    let written = stream::iter(0..count).map(|number| put(&clients[number % 2], number));
-    written.buffer_unordered(8).try_collect::<Vec<()>>().await?;
-    println!("{count} objects written in {:.0} s", began.elapsed().as_secs_f64());
-    mended(&cluster, "the beginning", (0, Instant::now())).await?;
-    let load = Load::start(&clients, count);
+    let count = objects();
+    let (mut cluster, clients) = written(count).await?;
+    let load = Steady::start(&clients, count, Duration::ZERO);
+    let began = Instant::now();
+    tokio::time::sleep(HEALTHY).await;
+    println!("healthy: {}", load.between(began, Instant::now()));
 
     let (floor, began) = (stored(&cluster, 0, 1), Instant::now());
     replace(&mut cluster, 0, &[1])?;
-    mended(&cluster, "a wiped drive", (floor, began)).await?;
+    let whole = mended(&cluster, "a wiped drive", (floor, began)).await?;
+    println!("a wiped drive: {}", load.between(began, whole));
 
     let (floor, began) = (stored(&cluster, 1, 1) + stored(&cluster, 1, 2), Instant::now());
     replace(&mut cluster, 1, &[1, 2])?;
-    mended(&cluster, "an emptied node", (floor, began)).await?;
+    let whole = mended(&cluster, "an emptied node", (floor, began)).await?;
+    println!("an emptied node: {}", load.between(began, whole));
 
     let began = Instant::now();
     cluster.nodes[2].process().kill();
@@ -211,7 +140,8 @@ async fn a_drive_a_node_swapped_drives_and_rot_are_mended_under_load() -> Result
     std::fs::rename(&two, &one)?;
     std::fs::rename(&aside, &two)?;
     cluster.nodes[2].restart().await?;
-    mended(&cluster, "two swapped drives", (0, began)).await?;
+    let whole = mended(&cluster, "two swapped drives", (0, began)).await?;
+    println!("two swapped drives: {}", load.between(began, whole));
 
     let (half, began) = (ROTTEN / 2, Instant::now());
     let rotten = [rot(&cluster, 3, 1, half)?, rot(&cluster, 4, 2, half)?];
@@ -236,4 +166,17 @@ async fn a_drive_a_node_swapped_drives_and_rot_are_mended_under_load() -> Result
         ensure!(reads(&clients[0], number).await?, "{} reads otherwise", key(number));
     }
     Ok(())
+}
+
+/// Drives with these objects, all of them whole, and their gateways' clients.
+async fn written(count: usize) -> Result<(Daemons, Vec<Client>)> {
+    let cluster = Daemons::start(NODES, 2, 2).await?;
+    let clients: Vec<Client> = cluster.gateways.iter().map(Daemon::client).collect();
+    clients[0].create_bucket().bucket(BUCKET).send().await?;
+    let began = Instant::now();
+    let written = stream::iter(0..count).map(|number| put(&clients[number % 2], number));
+    written.buffer_unordered(8).try_collect::<Vec<()>>().await?;
+    println!("{count} objects written in {:.0} s", began.elapsed().as_secs_f64());
+    mended(&cluster, "the beginning", (0, Instant::now())).await?;
+    Ok((cluster, clients))
 }

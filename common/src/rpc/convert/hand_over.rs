@@ -1,7 +1,10 @@
 //! What a voter hands over.
 
+use prost::Message as _;
+use wire::hand_over_answer::Answer;
+
 use super::{Malformed, optional, register_from_wire, register_to_wire, required};
-use crate::node::{HandOverPage, HandOverRequest};
+use crate::node::{HandOverAnswers, HandOverPage, HandOverRequest, NodeError};
 use crate::proto::storage_v1 as wire;
 use crate::protocol::message::SlotVersion;
 use crate::protocol::register::Register;
@@ -102,5 +105,51 @@ impl TryFrom<wire::HandOverResponse> for HandOverPage {
             buckets: page.buckets.into_iter().map(bucket).collect::<Result<_, Malformed>>()?,
             buckets_position: page.buckets_position,
         })
+    }
+}
+
+/// Of what several voters hand over at once: when so much is told, further answers are empty and not complete.
+const MOST_BYTES: usize = 4 << 20;
+
+/// The requests for several voters of a node.
+pub fn hand_over_requests(all: wire::HandOverAllRequest) -> Result<Vec<HandOverRequest>, Malformed> {
+    all.requests.into_iter().map(TryInto::try_into).collect()
+}
+
+/// What several voters answer to these requests, as much of it as fits into a message.
+pub fn hand_over_answers(
+    requests: &[HandOverRequest],
+    answers: HandOverAnswers,
+) -> wire::HandOverAllResponse {
+    let mut bytes = 0;
+    let answers = requests.iter().zip(answers).map(|(request, answer)| {
+        let answer = match answer {
+            Ok(page) => {
+                let mut page = wire::HandOverResponse::from(page);
+                if bytes >= MOST_BYTES {
+                    (page.registers, page.buckets, page.complete) = (Vec::new(), Vec::new(), false);
+                    (page.position, page.buckets_position) = (request.after, request.buckets_after);
+                }
+                bytes += page.encoded_len();
+                Answer::Page(page)
+            }
+            Err(error) => Answer::Error(error.into()),
+        };
+        wire::HandOverAnswer { answer: Some(answer) }
+    });
+    wire::HandOverAllResponse { answers: answers.collect() }
+}
+
+impl TryFrom<wire::HandOverAllResponse> for HandOverAnswers {
+    type Error = Malformed;
+
+    fn try_from(all: wire::HandOverAllResponse) -> Result<Self, Malformed> {
+        let answer = |answer: wire::HandOverAnswer| {
+            Ok(match answer.answer.ok_or(Malformed("hand-over.answer"))? {
+                Answer::Page(page) => Ok(HandOverPage::try_from(page)?),
+                Answer::Error(error) => Err(NodeError::try_from(error)?),
+            })
+        };
+        all.answers.into_iter().map(answer).collect()
     }
 }

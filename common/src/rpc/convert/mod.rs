@@ -22,6 +22,7 @@ mod version;
 
 use bytes::Bytes;
 
+pub use hand_over::{hand_over_answers, hand_over_requests};
 pub use node::{snapshot_kind_from_wire, snapshot_kind_to_wire};
 
 use crate::node::NodeError;

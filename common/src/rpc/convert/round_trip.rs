@@ -252,7 +252,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_handed_over_survives_the_wire(address in address(), numbers: [u64; 4], floor in tag(), key in register(),
+    fn what_is_handed_over_survives_the_wire(address in address(), error in error(), numbers: [u64; 4], floor in tag(), key in register(),
                                              promise in (fence(), option::of((fence(), op())), option::of(tag())),
                                              mut versions in vec(held(), 0..3), complete: bool, bucket: u128) {
         let [after, buckets_after, epoch, purge_epoch] = numbers;
@@ -261,10 +261,14 @@ proptest! {
         versions.dedup_by_key(|version| version.tag);
         let (fence, exclusive, learn) = promise;
         let register = Register { fence, exclusive, learn, versions, prepared: Vec::new() };
-        check::<_, wire::HandOverResponse>(HandOverPage {
+        let page = HandOverPage {
             epoch: Epoch(epoch), purge_epoch: Epoch(purge_epoch), floor, registers: std::vec![(key, register)],
             position: after, complete, buckets: std::vec![(BucketId(bucket), epoch)], buckets_position: buckets_after,
-        });
+        };
+        check::<_, wire::HandOverResponse>(page.clone());
+        let (request, answers) = (HandOverRequest { address, after, buckets_after }, std::vec![Ok(page), Err(error)]);
+        let wired = hand_over_answers(&[request.clone(), request], answers.clone());
+        assert_eq!(HandOverAnswers::try_from(wired).unwrap(), answers);
     }
 
     #[test]

@@ -1,0 +1,305 @@
+//! How much background work there may be at a time, by what it costs the requests.
+//!
+//! Pure: a tick's figures in, the limit out. The limit is a number of steps at a time; below 1, while health is measured, it
+//! is the share of the time in which the one step runs.
+//!
+//! 1. **Healthy** is how long requests take while no background work runs. While it does, it is measured anew once in a
+//!    [`CYCLE_MS`]: for a moment there is next to none. All nodes do so at the same moment by their wall clocks, so that
+//!    none takes the work of another for health; clocks that differ make the measure worse, and nothing wrong.
+//! 2. **Loaded** is how long they take beside the work. The share [`SHARE`] of both is compared for each signal by itself.
+//! 3. The limit falls by a third while any signal is slower than it may be, and grows slowly while all are well below.
+//!    It never falls under [`FLOOR`]: what is missing is a danger of its own.
+//! 4. Without requests there is nothing to give way to, and the limit grows to the most.
+
+use super::meter::Histogram;
+
+/// How often figures come.
+pub(super) const TICK_MS: u64 = 250;
+/// Once in so long health is measured.
+const CYCLE_MS: u64 = 10_000;
+/// Ticks of the measure; in the first what was under way ends.
+const PROBE_TICKS: u64 = 3;
+/// Ticks that a start without any measure may take for one.
+const FIRST_PROBE_TICKS: u32 = 8;
+/// What the work begins with.
+const START: f64 = 2.0;
+/// The least.
+pub(super) const FLOOR: f64 = 1.0;
+/// The limit while health is measured.
+const PROBE_LIMIT: f64 = 0.05;
+/// Of requests, the share whose time is compared: the slowest are too few in a tick to tell anything.
+const SHARE: f64 = 0.9;
+/// Requests that a comparison needs at least, and the number that makes one at once.
+const FEW: u64 = 6;
+const ENOUGH: u64 = 20;
+/// Ticks after which few requests make a comparison, and fewer are forgotten.
+const OLD: u32 = 4;
+/// Added to all times: below about this nobody notices what a request takes.
+const SLACK_MS: f64 = 0.3;
+/// How much of a new measure of health goes into the one that is known: what disturbs a measure only makes it worse.
+const BETTER: f64 = 0.5;
+const WORSE: f64 = 0.1;
+/// Of the slowdown that is allowed: below this share of it the limit grows.
+const CALM: f64 = 0.9;
+/// How much of a new comparison goes into the one that is known.
+const NEWS: f64 = 0.5;
+/// Ticks without work after which it begins anew.
+const FORGOTTEN: u32 = 120;
+
+/// How many signals there are.
+pub(super) const SIGNALS: usize = 4;
+
+/// A tick.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tick {
+    /// The wall clock.
+    pub(super) now_ms: u64,
+    /// Whether there was background work.
+    pub(super) worked: bool,
+    /// How long requests took, by signal.
+    pub(super) took: [Histogram; SIGNALS],
+}
+
+/// What a tick belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Working,
+    /// The work that was under way ends.
+    Settling,
+    Probing,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Signal {
+    healthy_ms: Option<f64>,
+    healthy: Histogram,
+    loaded: Histogram,
+    age: u32,
+}
+
+impl Signal {
+    fn add_healthy(&mut self, took: &Histogram) {
+        self.healthy.add(took);
+        if self.healthy.count() >= FEW
+            && let Some(now) = self.healthy.below_ms(SHARE)
+        {
+            let weight = |before| if now < before { BETTER } else { WORSE };
+            let known = self.healthy_ms.map_or(now, |before| before + (now - before) * weight(before));
+            self.healthy_ms = Some(known);
+            self.healthy = Histogram::default();
+        }
+    }
+
+    /// By how much requests are slower than they were in health, if that can be told now.
+    fn add_loaded(&mut self, took: &Histogram) -> Option<f64> {
+        self.loaded.add(took);
+        self.age += 1;
+        let count = self.loaded.count();
+        if count < ENOUGH && self.age < OLD {
+            return None;
+        }
+        let loaded = std::mem::take(&mut self.loaded);
+        self.age = 0;
+        let (loaded, healthy) = (loaded.below_ms(SHARE)?, self.healthy_ms?);
+        (count >= FEW).then(|| (loaded + SLACK_MS) / (healthy + SLACK_MS))
+    }
+
+    fn is_unknown(&self) -> bool {
+        self.healthy_ms.is_none()
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Controller {
+    /// How many times as long requests may take; nothing: no matter how long.
+    slowdown: Option<f64>,
+    most: f64,
+    limit: f64,
+    phase: Phase,
+    signals: [Signal; SIGNALS],
+    /// Ticks of the first measure that are left.
+    first: u32,
+    /// Ticks without work, and working ticks without a request.
+    idle: u32,
+    alone: u32,
+    ratio: f64,
+}
+
+impl Controller {
+    pub(super) fn new(slowdown: Option<f64>, most: f64) -> Self {
+        let most = most.max(START);
+        Self {
+            slowdown,
+            most,
+            limit: START,
+            phase: Phase::Working,
+            signals: Default::default(),
+            first: FIRST_PROBE_TICKS,
+            idle: 0,
+            alone: 0,
+            ratio: 1.0,
+        }
+    }
+
+    /// By how much requests were slower when that was told last.
+    pub(super) fn ratio(&self) -> f64 {
+        self.ratio
+    }
+
+    /// Takes a tick; returns the limit until the next one.
+    pub(super) fn step(&mut self, tick: &Tick) -> f64 {
+        let Some(slowdown) = self.slowdown else { return self.most };
+        if !tick.worked {
+            self.rest(tick);
+        } else {
+            self.idle = 0;
+            match self.phase {
+                Phase::Settling => {}
+                Phase::Probing => self.add_healthy(tick),
+                Phase::Working => self.work(tick, slowdown),
+            }
+        }
+        self.phase = self.next_phase(tick);
+        if self.phase == Phase::Working { self.limit } else { PROBE_LIMIT }
+    }
+
+    fn add_healthy(&mut self, tick: &Tick) {
+        for (signal, took) in self.signals.iter_mut().zip(&tick.took) {
+            signal.add_healthy(took);
+        }
+    }
+
+    fn rest(&mut self, tick: &Tick) {
+        self.add_healthy(tick);
+        self.ratio = 1.0;
+        self.idle += 1;
+        if self.idle >= FORGOTTEN {
+            self.limit = START;
+        }
+    }
+
+    fn work(&mut self, tick: &Tick, slowdown: f64) {
+        let requests: u64 = tick.took.iter().map(Histogram::count).sum();
+        self.alone = if requests == 0 { self.alone + 1 } else { 0 };
+        let ratios =
+            self.signals.iter_mut().zip(&tick.took).filter_map(|(signal, took)| signal.add_loaded(took));
+        let worst = ratios
+            .fold(None, |worst: Option<f64>, ratio| Some(worst.map_or(ratio, |worst| worst.max(ratio))));
+        match worst {
+            Some(ratio) => {
+                self.ratio += (ratio - self.ratio) * NEWS;
+                if self.ratio > slowdown {
+                    self.limit = (self.limit * 0.7).max(FLOOR);
+                } else if self.ratio < slowdown * CALM {
+                    self.grow();
+                }
+            }
+            None if self.alone >= OLD => {
+                self.ratio = 1.0;
+                self.grow();
+            }
+            None => {}
+        }
+    }
+
+    fn grow(&mut self) {
+        let more = if self.limit < 4.0 { self.limit * 1.25 } else { self.limit + 1.0 };
+        self.limit = more.min(self.most);
+    }
+
+    fn next_phase(&mut self, tick: &Tick) -> Phase {
+        let told = tick.took.iter().zip(&self.signals);
+        let unknown = told.into_iter().any(|(took, signal)| took.count() > 0 && signal.is_unknown());
+        if unknown && tick.worked && self.first > 0 {
+            self.first -= 1;
+            return Phase::Probing;
+        }
+        match tick.now_ms % CYCLE_MS / TICK_MS {
+            0 => Phase::Settling,
+            part if part < PROBE_TICKS => Phase::Probing,
+            _ => Phase::Working,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(took_ms: f64, requests: usize) -> [Histogram; SIGNALS] {
+        let mut took: [Histogram; SIGNALS] = Default::default();
+        took[0] = Histogram::of(&vec![took_ms; requests]);
+        took
+    }
+
+    /// A drive whose requests take `2 + cost · limit` milliseconds; returns the limits of all ticks.
+    fn run(controller: &mut Controller, ticks: u64, cost: f64, requests: usize) -> Vec<f64> {
+        let mut limit = START;
+        let mut limits = Vec::new();
+        for number in 1..=ticks {
+            let took_ms = 2.0 + cost * limit;
+            let took = read(took_ms, requests);
+            limit = controller.step(&Tick { now_ms: number * TICK_MS, worked: true, took });
+            limits.push(limit);
+        }
+        limits
+    }
+
+    fn mean(limits: &[f64]) -> f64 {
+        limits.iter().sum::<f64>() / limits.len() as f64
+    }
+
+    #[test]
+    fn the_limit_settles_where_requests_are_as_slow_as_they_may_be() {
+        let mut controller = Controller::new(Some(1.5), 64.0);
+        let limits = run(&mut controller, 2000, 0.25, 50);
+        // (2 + 0.25 x + 1) / 3 is 1.5 at 6.
+        let mean = mean(&limits[1000..]);
+        assert!((3.0..7.0).contains(&mean), "{mean}");
+        assert!(limits[1000..].iter().all(|limit| *limit <= 9.0));
+    }
+
+    #[test]
+    fn work_that_costs_nothing_and_work_that_nobody_waits_for_take_all_there_is() {
+        for (cost, requests) in [(0.0, 50), (5.0, 0)] {
+            let limits = run(&mut Controller::new(Some(1.5), 64.0), 400, cost, requests);
+            assert_eq!(limits.iter().copied().fold(0.0, f64::max), 64.0);
+        }
+        let unlimited = run(&mut Controller::new(None, 64.0), 10, 50.0, 50);
+        assert!(unlimited.iter().all(|limit| *limit == 64.0));
+    }
+
+    #[test]
+    fn work_that_slows_requests_whatever_it_does_goes_on_at_the_floor() {
+        let mut controller = Controller::new(Some(1.2), 64.0);
+        run(&mut controller, 400, 400.0, 50);
+        assert_eq!(controller.limit, FLOOR);
+    }
+
+    #[test]
+    fn requests_that_become_slower_by_themselves_do_not_stop_the_work_for_good() {
+        let mut controller = Controller::new(Some(1.5), 64.0);
+        run(&mut controller, 400, 0.0, 50);
+        let (mut least, mut last) = (f64::MAX, Vec::new());
+        for number in 401..=1200_u64 {
+            let took = read(20.0, 50);
+            controller.step(&Tick { now_ms: number * TICK_MS, worked: true, took });
+            least = least.min(controller.limit);
+            last.push(controller.limit);
+        }
+        assert!(least < 8.0 && last.ends_with(&[64.0; 100]), "{least} {last:?}");
+    }
+
+    #[test]
+    fn health_is_measured_while_nothing_runs_and_the_first_tick_of_work_begins_small() {
+        let mut controller = Controller::new(Some(1.5), 64.0);
+        for number in 1..=200_u64 {
+            let took = read(4.0, 10);
+            controller.step(&Tick { now_ms: number * TICK_MS, worked: false, took });
+        }
+        let healthy = controller.signals[0].healthy_ms.unwrap();
+        assert!((4.0..5.0).contains(&healthy), "{healthy}");
+        assert_eq!((controller.limit, controller.first), (START, FIRST_PROBE_TICKS));
+    }
+}

@@ -7,13 +7,15 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
-use coffer_common::node::DriveScrub;
+use coffer_common::cluster::staged::NearlyFull;
+use coffer_common::node::{DriveHeal, DriveScrub};
 use http_body_util::{BodyExt, Empty};
 use hyper::{StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
+use crate::layout::advice;
 use crate::table::table;
 use crate::units::bytes;
 
@@ -50,6 +52,7 @@ struct Status {
     layout: u64,
     moves: Option<Moves>,
     unstable_versions: u64,
+    nearly_full: Vec<NearlyFull>,
     nodes: Vec<Node>,
     version: String,
 }
@@ -114,6 +117,7 @@ struct Drive {
     capacity_bytes: u64,
     free_bytes: u64,
     join: Join,
+    heal: DriveHeal,
     scrub: DriveScrub,
 }
 
@@ -311,6 +315,12 @@ fn next_steps(status: &Status) -> Vec<String> {
         }
         for drive in node.drives.iter().filter(|drive| drive.state != "online") {
             next.push(format!("node {} drive {} is {}: {}", node.id, drive.path, drive.state, drive.reason));
+            if drive.state == "read-only" && drive.heal.missing > 0 {
+                next.push(format!(
+                    "node {} drive {}: healing waits for room for {} missing shards, and goes on by itself when there is some",
+                    node.id, drive.path, drive.heal.missing
+                ));
+            }
         }
         for drive in node.drives.iter().filter(|drive| drive.scrub.unrepaired_segments > 0) {
             next.push(format!(
@@ -328,12 +338,15 @@ fn next_steps(status: &Status) -> Vec<String> {
             ));
         }
     }
+    next.extend(status.nearly_full.iter().map(advice));
     next.extend(status.tolerance.warnings.iter().cloned());
     next
 }
 
 #[cfg(test)]
 mod tests {
+    use coffer_common::types::{DriveId, NodeId};
+
     use super::*;
 
     #[test]
@@ -345,6 +358,7 @@ mod tests {
             capacity_bytes: 2 << 40,
             free_bytes: 1 << 40,
             join: Join { partitions: 4096, waiting: 96 },
+            heal: DriveHeal { missing: 11, ..DriveHeal::default() },
             scrub: DriveScrub { damaged_shards: 7, unrepaired_segments: 1, ..DriveScrub::default() },
         };
         let node = |id: &str, alive: bool, state: &str| Node {
@@ -357,7 +371,14 @@ mod tests {
         let status = Status {
             health: "degraded".to_owned(),
             quorum: Quorum { partitions: 4096, complete: 96, ..Quorum::default() },
-            nodes: vec![node("a", true, "failed"), node("bb", false, "online")],
+            nearly_full: vec![NearlyFull {
+                id: DriveId(3),
+                node: NodeId("c".to_owned()),
+                path: "/data1".to_owned(),
+                used_percent: 96,
+                share_bytes: Some(7_210_000_000_000),
+            }],
+            nodes: vec![node("a", true, "failed"), node("bb", false, "online"), node("c", true, "read-only")],
             layout: 2,
             moves: Some(Moves { version: 3, total: 900, moved: 100, under_way: 16 }),
             ..Status::default()
@@ -367,11 +388,13 @@ mod tests {
         for wanted in [
             "4000 of 4096 partitions lack",
             "1.0 TiB of 2.0 TiB",
+            "node c drive /data1: healing waits for room for 11 missing shards",
+            "drive c:/data1 is 96 % full: `coffer layout set c:/data1 --capacity 7.21TB`",
             "node bb does not answer",
             "drive /data1 is failed",
             "votes in 4000 of 4096",
             "version 2, on the way to 3: 100 of 900 slots have moved, 16 are under way",
-            "14 damaged shards found; 2 of 2 drives were never read whole",
+            "21 damaged shards found; 3 of 3 drives were never read whole",
             "1 damaged journal segments: replace it",
         ] {
             assert!(screen.contains(wanted), "{wanted} is not in\n{screen}");

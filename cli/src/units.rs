@@ -12,6 +12,21 @@ pub(crate) fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// A size as an argument that [`parse_bytes`] reads, `7.21TB`: three digits that count, rounded down.
+pub(crate) fn argument(count: u64) -> String {
+    const UNITS: [(&str, u64); 5] = [
+        ("PB", 10_u64.pow(15)),
+        ("TB", 10_u64.pow(12)),
+        ("GB", 10_u64.pow(9)),
+        ("MB", 10_u64.pow(6)),
+        ("KB", 1000),
+    ];
+    let Some((unit, size)) = UNITS.into_iter().find(|(_, size)| count >= *size) else {
+        return count.to_string();
+    };
+    format!("{:.2}{unit}", (count as f64 / size as f64 * 100.0).floor() / 100.0)
+}
+
 /// Reads `10TB`, `9.1 TiB` or a count of bytes.
 ///
 /// # Errors

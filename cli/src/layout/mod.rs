@@ -8,9 +8,11 @@
 //! 3. `show` tells how far the moves are; `revert` drops what is staged, or takes running moves back.
 
 mod plan;
+mod room;
 mod show;
 mod stage;
 
+pub(crate) use room::advice;
 pub(crate) use stage::stage;
 
 use std::process::ExitCode;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use coffer_common::cluster::staged::{LayoutPlan, LayoutState, LayoutStateError, Share, Traffic};
+use coffer_common::cluster::ClusterMap;
+use coffer_common::cluster::staged::{
+    DrivePlan, LayoutPlan, LayoutState, LayoutStateError, NearlyFull, Share, Traffic, nearly_full,
+};
 use coffer_common::coordination::Coordinator;
 use coffer_common::layout::Layout;
 use coffer_common::node::{DriveState, NodeInfo};
@@ -12,13 +15,17 @@ use coffer_common::types::NodeId;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{ApplyArgs, PlanArgs, RevertArgs};
+use super::{ApplyArgs, PlanArgs, RevertArgs, advice};
 use crate::reach::{confirmed, on_layout};
 use crate::table::table;
 use crate::units::{bytes, duration};
 
 pub(super) async fn show(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     on_layout(&args.cluster, async |_, state| {
+        if !state.is_staged() && !args.cluster.json {
+            let infos = args.cluster.ask_nodes(&state.map).await?;
+            proposals(&state.map, &infos).iter().for_each(|drive| println!("  {}", advice(drive)));
+        }
         let report = Report::of(args, &state, &state.planned(None)?).await?;
         report.print(args, false)?;
         if !args.cluster.json {
@@ -103,12 +110,26 @@ struct Report {
     /// Seconds that the busiest drive needs.
     about_seconds: u64,
     warnings: Vec<String>,
+    /// Drives that are nearly full and that the plan does not relieve.
+    nearly_full: Vec<NearlyFull>,
+}
+
+/// What the nodes' drives need.
+fn proposals(map: &ClusterMap, infos: &BTreeMap<NodeId, NodeInfo>) -> Vec<NearlyFull> {
+    let drives = infos.iter().flat_map(|(node, info)| info.drives.iter().map(move |drive| (node, drive)));
+    nearly_full(map, drives)
 }
 
 impl Report {
     async fn of(args: &PlanArgs, state: &LayoutState, layout: &Layout) -> anyhow::Result<Self> {
         let infos = args.cluster.ask_nodes(&state.map).await?;
-        Ok(Self::new(LayoutPlan::new(&state.map, layout), &infos, args.rate))
+        let mut report = Self::new(LayoutPlan::new(&state.map, layout), &infos, args.rate);
+        report.nearly_full = proposals(&state.map, &infos);
+        let relieved = |drive: &DrivePlan| drive.slots_out > drive.slots_in;
+        let relieved: Vec<_> =
+            report.plan.drives.iter().filter(|drive| relieved(drive)).map(|d| d.id).collect();
+        report.nearly_full.retain(|drive| !relieved.contains(&drive.id));
+        Ok(report)
     }
 
     fn new(plan: LayoutPlan, infos: &BTreeMap<NodeId, NodeInfo>, rate: u64) -> Self {
@@ -132,7 +153,7 @@ impl Report {
             ));
         }
         let about_seconds = traffic.busiest_drive_bytes.div_ceil(rate.max(1));
-        Self { plan, traffic, about_seconds, warnings }
+        Self { plan, traffic, about_seconds, warnings, nearly_full: Vec::new() }
     }
 
     fn print(&self, args: &PlanArgs, applied: bool) -> anyhow::Result<()> {
@@ -190,7 +211,7 @@ impl Report {
             bytes(rate),
             bytes(traffic.busiest_drive_bytes)
         );
-        for warning in &self.warnings {
+        for warning in self.warnings.iter().cloned().chain(self.nearly_full.iter().map(advice)) {
             let _ = writeln!(out, "\n  {warning}");
         }
         out

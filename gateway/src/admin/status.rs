@@ -1,6 +1,6 @@
 //! The state of the cluster as one document.
 
-use coffer_common::cluster::staged::MoveProgress;
+use coffer_common::cluster::staged::{MoveProgress, NearlyFull, nearly_full};
 use coffer_common::cluster::{Cluster, NodeStatus};
 use coffer_common::layout::Tolerance;
 use coffer_common::node::{DriveInfo, DriveState};
@@ -52,6 +52,8 @@ pub struct Status {
     pub layout: u64,
     /// How far slots are on their way to another one; `None` if none are.
     pub moves: Option<MoveProgress>,
+    /// Drives that are nearly full, and what would relieve them.
+    pub nearly_full: Vec<NearlyFull>,
     /// The nodes.
     pub nodes: Vec<NodeView>,
     /// The version of this gateway.
@@ -133,12 +135,18 @@ impl Status {
             heal: Heal::of(drives(), map.layout.n()),
             layout: map.layout.version(),
             moves: MoveProgress::of(&map),
+            nearly_full: nearly_full(&map, of_nodes(&nodes)),
             unstable_versions: drives().map(|drive| drive.unstable).sum(),
             quorum,
             nodes,
             version: env!("CARGO_PKG_VERSION"),
         }
     }
+}
+
+fn of_nodes(nodes: &[NodeView]) -> impl Iterator<Item = (&NodeId, &DriveInfo)> {
+    let alive = nodes.iter().filter(|node| node.alive);
+    alive.flat_map(|node| node.drives.iter().map(|drive| (&node.id, drive)))
 }
 
 /// `joining`: a drive has lost its state, and not all of its slots vote.

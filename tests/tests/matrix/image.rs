@@ -9,7 +9,7 @@ use coffer_tests::bucket::Bucket;
 use coffer_tests::harness::image::ImageDrive;
 use coffer_tests::harness::process::Process;
 use coffer_tests::harness::standalone::Standalone;
-use coffer_tests::harness::{http_status, wait_for};
+use coffer_tests::harness::{census, http_get, http_status, wait_for};
 
 use super::ONE_AT_A_TIME;
 use super::drive::{SIZES, assert_all, wait_for_status, write_all};
@@ -174,5 +174,87 @@ async fn one_full_drive_of_four_costs_no_request() -> Result<()> {
     wait_for_status(&server.admin_url(""), &["HEALTHY"]).await?;
     write_all(&bucket, 7).await;
     assert_all(&bucket, 7).await;
+    Ok(())
+}
+
+/// Objects whose shards are files: more of them than the small drive of a test has room for.
+const LARGE: usize = 6 << 20;
+const MANY: usize = 40;
+
+fn large(number: usize) -> (String, Vec<u8>) {
+    (format!("large/{number:02}"), vec![number as u8; LARGE])
+}
+
+async fn assert_large(bucket: &Bucket, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        let (key, body) = large(number);
+        assert_eq!(bucket.get(&key).await, Ok(body), "{key}");
+    }
+}
+
+/// The sum of a counter over all drives.
+async fn counted(server: &Standalone, name: &str) -> u64 {
+    let (_, text) = http_get(&server.admin_url("/metrics")).await.unwrap_or_default();
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "mounts loop devices"]
+async fn a_drive_that_gets_full_while_it_heals_waits_for_room_and_goes_on() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let Some((mut server, bucket, drives)) = start(512).await? else { return Ok(()) };
+    let many = Bucket::create(server.client(), "large").await?;
+    for number in 0..MANY {
+        let (key, body) = large(number);
+        assert_eq!(many.put(&key, body).await, Ok(()));
+    }
+    stop(&mut server);
+    drives[1].unmount()?;
+    let new = [drives[1].path().to_owned()];
+    std::fs::rename(drives[1].image(), drives[1].image().with_extension("old"))?;
+    // Forty shards of three megabytes do not fit.
+    let Some(small) = ImageDrive::create(&new, 96)? else { return Ok(()) };
+    let mut command = server.command();
+    command.arg("--replace").arg(small[0].path());
+    let mut replaced = Process::start("replaced", &server.drive(1).with_file_name(""), &mut command)?;
+    let url = server.admin_url("/health/ready");
+    let ready = || async { http_status(&url).await == Some(200) };
+    wait_for("the server with a new drive", Duration::from_secs(60), ready).await?;
+    let words = ["DEGRADED", "drive2 is read-only", "drive2: healing waits for room for", "% full"];
+    wait_for_status(&server.admin_url(""), &words).await?;
+    assert_large(&many, 0..MANY).await;
+
+    // Nothing is tried again and again, and nothing is half there.
+    let names = ["coffer_heal_failures_total", "coffer_heal_bytes_total", "coffer_heal_shards_total"];
+    let before = [
+        counted(&server, names[0]).await,
+        counted(&server, names[1]).await,
+        counted(&server, names[2]).await,
+    ];
+    ensure!(before[2] > 0, "some of it has come");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    for (name, before) in names.into_iter().zip(before) {
+        let now = counted(&server, name).await;
+        ensure!(now <= before + 4, "{name}: {before}, and {now} soon after");
+    }
+    write_all(&bucket, 2).await;
+    assert_all(&bucket, 2).await;
+
+    // A crash in this state loses nothing either.
+    replaced.kill();
+    server.launch().await?;
+    wait_for_status(&server.admin_url(""), &words).await?;
+    assert_large(&many, 0..MANY).await;
+    for number in 10..MANY {
+        assert_eq!(many.delete(&large(number).0).await, Ok(()));
+    }
+    wait_for_status(&server.admin_url(""), &["HEALTHY", " 0 shards known to be missing"]).await?;
+    assert_large(&many, 0..10).await;
+    assert_all(&bucket, 2).await;
+    server.process_mut().stop(Duration::from_secs(20));
+    let folders: Vec<String> = server.drives().iter().map(|drive| drive.display().to_string()).collect();
+    let census = census(&folders)?;
+    ensure!(census.exit_code == Some(0), "{:#?}", census.sum);
     Ok(())
 }

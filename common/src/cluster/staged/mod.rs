@@ -9,7 +9,8 @@
 //! 1. `add`, `remove` and `set` ([`StagedChanges::edit`]) find drives by what people call them and note what is to be.
 //! 2. [`propose`] makes the layout that this gives, with as few moves as the slots' present places allow.
 //! 3. [`LayoutPlan`] compares it with what is.
-//! 4. [`LayoutState::make_target`] makes it the target, if nobody has changed anything since it was read.
+//! 4. [`nearly_full`] proposes what to ask for when drives run out of room.
+//! 5. [`LayoutState::make_target`] makes it the target, if nobody has changed anything since it was read.
 //!
 //! Each change gives the staged layout a new version, which no other change ever had: who applies a version applies what was
 //! planned under it.
@@ -17,6 +18,7 @@
 mod drives;
 mod plan;
 mod progress;
+mod room;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ use crate::types::{DriveId, NodeId};
 pub use drives::{KnownDrive, known_drives};
 pub use plan::{DrivePlan, LayoutPlan, Share, Traffic};
 pub use progress::MoveProgress;
+pub use room::{NearlyFull, nearly_full};
 pub use state::{LayoutState, LayoutStateError};
 
 /// The key of what is staged.

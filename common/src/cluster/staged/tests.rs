@@ -10,6 +10,7 @@ use crate::cluster::{ClusterRecord, DriveRecord, NodeRecord, PROTOCOL_VERSION, n
 use crate::coordination::{CLUSTER_KEY, Coordinator, Entry, Expected, LocalCoordinator};
 use crate::layout::{PartitionRecord, SlotRecord, SlotRole};
 use crate::limits::PARTITION_COUNT;
+use crate::node::{DriveHeal, DriveInfo, DriveJoin, DriveScrub, DriveState};
 use crate::types::{ClusterId, Epoch, Incarnation, PartitionId};
 
 const TIB: u64 = 1 << 40;
@@ -438,4 +439,58 @@ fn golden_form_of_staged_changes() {
         r#""00000000000000050000000000000000":{"place":{"node":"node-4","zone":"default","capacity_bytes":1099511627776}}}}"#
     );
     assert_eq!(serde_json::to_string(&staged).unwrap(), text);
+}
+
+/// What the nodes say of their drives, each so full in percent.
+fn told(map: &ClusterMap, used_percent: &[u64]) -> Vec<NearlyFull> {
+    let info = |drive: &DriveRecord, used: u64| DriveInfo {
+        id: drive.id,
+        incarnation: drive.incarnation,
+        path: drive.path.clone(),
+        state: DriveState::Online,
+        reason: String::new(),
+        capacity_bytes: TIB,
+        free_bytes: TIB / 100 * (100 - used),
+        registers: 0,
+        unstable: 0,
+        missing_shards: 0,
+        boot_count: 0,
+        journal_sequence: 0,
+        join: DriveJoin::default(),
+        heal: DriveHeal::default(),
+        scrub: DriveScrub::default(),
+    };
+    let records = map.nodes.values().flat_map(|node| node.drives.iter().map(|drive| (&node.id, drive)));
+    let infos: Vec<_> =
+        records.zip(used_percent).map(|((node, drive), used)| (node, info(drive, *used))).collect();
+    nearly_full(map, infos.iter().map(|(node, info)| (*node, info)))
+}
+
+#[test]
+fn a_drive_that_is_fuller_than_the_others_is_to_take_as_much_less() {
+    // Eight slots on twelve drives would leave room for any share; here every drive has one slot of each partition or none.
+    let map = map(6, 0, 3);
+    let used = |full: u64| {
+        let mut used = vec![48; 18];
+        used[0] = full;
+        used
+    };
+    assert_eq!(told(&map, &used(89)), []);
+    let found = told(&map, &used(96));
+    let share = found[0].share_bytes.unwrap();
+    assert_eq!((found.len(), found[0].path.as_str(), found[0].used_percent), (1, "/data0", 96));
+    assert!((TIB / 100 * 51..TIB / 100 * 55).contains(&share), "{share}");
+    let staged = edited(&map, &[capacity(&["node-0:/data0"], share)]);
+    let plan = LayoutPlan::new(&map, &propose(&map, &staged).unwrap());
+    let drive = plan.drives.iter().find(|drive| drive.id == found[0].id).unwrap();
+    assert!(drive.slots_out > 0 && drive.slots_in == 0, "{drive:?}");
+}
+
+#[test]
+fn no_share_is_proposed_that_would_not_help() {
+    let all_full = told(&map(6, 0, 3), &[95; 18]);
+    assert!(all_full.len() == 18 && all_full.iter().all(|drive| drive.share_bytes.is_none()));
+    // Four slots on four drives: none of them can take less.
+    let narrow = told(&map(4, 0, 1), &[96, 20, 20, 20]);
+    assert_eq!(narrow.iter().map(|drive| drive.share_bytes).collect::<Vec<_>>(), [None]);
 }

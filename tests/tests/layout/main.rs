@@ -7,6 +7,8 @@ mod data;
 mod faults;
 mod grow;
 mod shrink;
+mod steps;
+mod stream;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

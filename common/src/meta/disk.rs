@@ -1,7 +1,7 @@
 //! The encoding of register metadata: protobuf with fixed field numbers, inside an envelope that says the format.
 //!
 //! ```text
-//! Envelope { 1: format (1)  2: object | 3: upload | 4: part }
+//! Envelope { 1: format (1, or 2 where a version stands among others of its key)  2: object | 3: upload | 4: part }
 //! ```
 //! Rules: numbers are never reused; a reader refuses a higher `format`; new optional fields do not raise it; a change that
 //! an old reader must not overlook does. Enumerations are numbers with 0 for "absent", so that an unknown value is an
@@ -11,18 +11,22 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::records::{
-    Body, DiskAttributes, DiskChecksum, DiskCoding, DiskCompletion, DiskEncryption, DiskEnvelope, DiskObject,
-    DiskObjectPart, DiskOp, DiskOwner, DiskPart, DiskPartTable, DiskRetention, DiskTag, DiskUpload,
+    Body, DiskAttributes, DiskChecksum, DiskCoding, DiskCompletion, DiskEncryption, DiskEnvelope,
+    DiskHistory, DiskObject, DiskObjectPart, DiskOp, DiskOwner, DiskPart, DiskPartTable, DiskRetention,
+    DiskTag, DiskUpload, DiskVersionRef,
 };
 use super::{
-    Access, Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, Coding, Encryption, ObjectMeta,
-    ObjectPart, Owner, PartMeta, PartTable, Retention, RetentionMode, StorageClass, UploadMeta, UploadState,
+    Access, Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, Coding, Encryption, History, NullVersion,
+    ObjectMeta, ObjectPart, Owner, PartMeta, PartTable, Retention, RetentionMode, StorageClass, UploadMeta,
+    UploadState,
 };
 use crate::time::UnixMillis;
-use crate::types::{Fence, OpId, Tag, UploadId};
+use crate::types::{Fence, OpId, Tag, UploadId, VersionRef};
 
-/// The format this code writes, and the highest it reads.
+/// The format of what older versions of Coffer can read.
 const FORMAT: u32 = 1;
+/// The format of an object that stands among other versions of its key; the highest that is read.
+const FORMAT_HISTORY: u32 = 2;
 
 /// The bytes are not register metadata this code can read.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -31,7 +35,7 @@ pub enum DecodeError {
     #[error("malformed register metadata: {0}")]
     Malformed(String),
     /// Written by a later version of Coffer.
-    #[error("register metadata of format {0} is newer than {FORMAT}")]
+    #[error("register metadata of format {0} is newer than {FORMAT_HISTORY}")]
     Newer(u32),
     /// A field is missing or holds a value out of its range.
     #[error("register metadata has a bad `{0}`")]
@@ -57,7 +61,20 @@ impl RegisterMeta {
             Self::Upload(upload) => Body::Upload(upload_to_disk(upload)),
             Self::Part(part) => Body::Part(part_to_disk(part)),
         };
-        DiskEnvelope { format: FORMAT, body: Some(body) }.encode_to_vec().into()
+        let format = if self.has_history() { FORMAT_HISTORY } else { FORMAT };
+        DiskEnvelope { format, body: Some(body) }.encode_to_vec().into()
+    }
+
+    /// Whether a reader that knows of no other versions would take it for something else.
+    fn has_history(&self) -> bool {
+        match self {
+            Self::Object(object) => object.history.is_some(),
+            Self::Upload(upload) => match &upload.state {
+                UploadState::Completed { object, .. } => object.history.is_some(),
+                UploadState::Open => false,
+            },
+            Self::Part(_) => false,
+        }
     }
 
     /// The inverse of [`Self::encode`].
@@ -67,7 +84,7 @@ impl RegisterMeta {
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let envelope =
             DiskEnvelope::decode(bytes).map_err(|error| DecodeError::Malformed(error.to_string()))?;
-        if envelope.format > FORMAT {
+        if envelope.format > FORMAT_HISTORY {
             return Err(DecodeError::Newer(envelope.format));
         }
         match envelope.body.ok_or(DecodeError::Field("body"))? {
@@ -316,6 +333,38 @@ fn encryption_from_disk(encryption: DiskEncryption) -> Encryption {
     }
 }
 
+fn version_to_disk(version: VersionRef) -> DiskVersionRef {
+    DiskVersionRef { ordinal: version.ordinal, op: Some(op_to_disk(version.op)), has_shards: false }
+}
+
+fn version_from_disk(version: DiskVersionRef) -> Result<VersionRef, DecodeError> {
+    let op = version.op.map(op_from_disk).ok_or(DecodeError::Field("version op"))?;
+    Ok(VersionRef { ordinal: version.ordinal, op })
+}
+
+fn history_to_disk(history: &History) -> DiskHistory {
+    let null = |null: NullVersion| DiskVersionRef { has_shards: null.has_shards, ..version_to_disk(null.at) };
+    DiskHistory {
+        ordinal: history.ordinal,
+        edits: history.edits,
+        high: history.high,
+        null: history.null.map(null),
+        removing: history.removing.iter().copied().map(version_to_disk).collect(),
+    }
+}
+
+fn history_from_disk(history: DiskHistory) -> Result<History, DecodeError> {
+    let null =
+        |null: DiskVersionRef| Ok(NullVersion { has_shards: null.has_shards, at: version_from_disk(null)? });
+    Ok(History {
+        ordinal: history.ordinal,
+        edits: history.edits,
+        high: history.high,
+        null: history.null.map(null).transpose()?,
+        removing: history.removing.into_iter().map(version_from_disk).collect::<Result<_, _>>()?,
+    })
+}
+
 fn object_to_disk(object: &ObjectMeta) -> DiskObject {
     DiskObject {
         size: object.size,
@@ -329,6 +378,7 @@ fn object_to_disk(object: &ObjectMeta) -> DiskObject {
         version: object.version.map(op_to_disk),
         delete_marker: object.delete_marker,
         encryption: object.encryption.as_ref().map(encryption_to_disk),
+        history: object.history.as_ref().map(history_to_disk),
     }
 }
 
@@ -345,6 +395,7 @@ fn object_from_disk(object: DiskObject) -> Result<ObjectMeta, DecodeError> {
         version: object.version.map(op_from_disk),
         delete_marker: object.delete_marker,
         encryption: object.encryption.map(encryption_from_disk),
+        history: object.history.map(history_from_disk).transpose()?,
     })
 }
 

@@ -1,9 +1,10 @@
 //! What a gateway keeps in `Version::metadata`: the domain types and, in `disk`, their encoding.
 //!
 //! Slots treat the bytes as opaque; the gateway's object layer writes and reads them, and repair tools that must know
-//! which shards a completed object needs read them too. Three kinds of register hold three records:
+//! which shards a completed object needs read them too. Four kinds of register hold three records:
 //!
 //! - `RegisterKind::Object`: [`ObjectMeta`], one per version; a tombstone carries [`ObjectMeta`] too (its time and owner);
+//! - `RegisterKind::Version`: [`ObjectMeta`] of one version that is not current any more;
 //! - `RegisterKind::Upload`: [`UploadMeta`];
 //! - `RegisterKind::Part`: [`PartMeta`].
 //!
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::time::UnixMillis;
-use crate::types::{OpId, Tag, UploadId};
+use crate::types::{OpId, Tag, UploadId, VersionRef};
 
 mod disk;
 mod records;
@@ -96,7 +97,8 @@ pub enum Access {
 }
 
 /// How firmly a retention date holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RetentionMode {
     /// Users with a special permission may shorten it.
     Governance,
@@ -217,12 +219,38 @@ pub struct ObjectMeta {
     pub coding: Coding,
     /// The parts, if it is a multipart object.
     pub parts: Option<PartTable>,
-    /// The version id's op in a versioned bucket; `None` is the null version.
+    /// The version id's op in a bucket that keeps versions; `None` is the null version.
     pub version: Option<OpId>,
     /// Whether this hides the key (a delete marker or a plain tombstone).
     pub delete_marker: bool,
     /// Encryption at rest, if any.
     pub encryption: Option<Encryption>,
+    /// Where it stands among the versions of its key; `None` in a bucket that never kept versions.
+    pub history: Option<History>,
+}
+
+/// What the current version of a key says of the versions below it, and each version of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// The version's place among those of the key.
+    pub ordinal: u64,
+    /// How often the version's attributes were changed.
+    pub edits: u32,
+    /// The highest place that was ever given to a version of the key. Only the current version's counts, as with what follows.
+    pub high: u64,
+    /// The null version, if it is not the current one.
+    pub null: Option<NullVersion>,
+    /// Versions that are gone, and may not have been cleared away yet.
+    pub removing: Vec<VersionRef>,
+}
+
+/// A null version below the current one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NullVersion {
+    /// Its register.
+    pub at: VersionRef,
+    /// Whether its shards lie in the object's register, where they were written before the bucket kept versions.
+    pub has_shards: bool,
 }
 
 /// Where an upload stands.

@@ -32,7 +32,7 @@ pub(super) struct DiskOwner {
     pub(super) display_name: String,
 }
 
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct DiskOp {
     #[prost(fixed64, tag = "1")]
     pub(super) session: u64,
@@ -167,6 +167,33 @@ pub(super) struct DiskObject {
     pub(super) delete_marker: bool,
     #[prost(message, optional, tag = "11")]
     pub(super) encryption: Option<DiskEncryption>,
+    #[prost(message, optional, tag = "12")]
+    pub(super) history: Option<DiskHistory>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct DiskVersionRef {
+    #[prost(uint64, tag = "1")]
+    pub(super) ordinal: u64,
+    #[prost(message, optional, tag = "2")]
+    pub(super) op: Option<DiskOp>,
+    /// Of a null version: its shards lie in the object's register.
+    #[prost(bool, tag = "3")]
+    pub(super) has_shards: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DiskHistory {
+    #[prost(uint64, tag = "1")]
+    pub(super) ordinal: u64,
+    #[prost(uint32, tag = "2")]
+    pub(super) edits: u32,
+    #[prost(uint64, tag = "3")]
+    pub(super) high: u64,
+    #[prost(message, optional, tag = "4")]
+    pub(super) null: Option<DiskVersionRef>,
+    #[prost(message, repeated, tag = "5")]
+    pub(super) removing: Vec<DiskVersionRef>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -41,7 +41,20 @@ fn object() -> ObjectMeta {
             customer_key_md5: Bytes::new(),
             plain_size: 5,
         }),
+        history: None,
     }
+}
+
+fn kept() -> ObjectMeta {
+    let version = |ordinal| crate::types::VersionRef { ordinal, op: OpId { session: 8, counter: ordinal } };
+    let history = History {
+        ordinal: 3,
+        edits: 2,
+        high: 4,
+        null: Some(NullVersion { at: version(1), has_shards: true }),
+        removing: vec![version(4), version(2)],
+    };
+    ObjectMeta { history: Some(history), ..object() }
 }
 
 fn upload(state: UploadState) -> UploadMeta {
@@ -84,6 +97,7 @@ fn all() -> Vec<RegisterMeta> {
         RegisterMeta::Part(part(false)),
         RegisterMeta::Upload(Box::new(upload(completed(true)))),
         RegisterMeta::Part(part(true)),
+        RegisterMeta::Object(Box::new(kept())),
     ]
 }
 
@@ -102,7 +116,7 @@ fn cut_or_newer_metadata_is_refused() {
             assert!(RegisterMeta::decode(bytes.slice(..cut)).is_err(), "cut at {cut}");
         }
     }
-    assert_eq!(RegisterMeta::decode(Bytes::from_static(&[0x08, 0x02])), Err(DecodeError::Newer(2)));
+    assert_eq!(RegisterMeta::decode(Bytes::from_static(&[0x08, 0x03])), Err(DecodeError::Newer(3)));
 }
 
 #[test]

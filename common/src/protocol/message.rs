@@ -30,8 +30,10 @@ pub struct Version {
     pub shard_len_bytes: u64,
     /// Bytes of a shard block.
     pub block_len_bytes: u32,
-    /// Whether it is S3's null version: written while versioning was never enabled, or suspended. A null version is
-    /// freed once a newer null version is STABLE; any other version stays as a non-current one.
+    /// Whether it replaces null versions below it, and is freed as one once a newer one is STABLE. Any other version keeps
+    /// them: a version of a bucket that keeps versions, on top of an object that was written before and has its shards in
+    /// the same register. It has no shards of its own, and is freed once anything newer is STABLE; what is kept of it lies
+    /// in a register of its own by then. An attempt at a part has shards and is no null version either.
     pub null_version: bool,
     /// What the gateway keeps about the version; opaque to slots.
     pub metadata: Bytes,

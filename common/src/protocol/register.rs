@@ -136,20 +136,23 @@ impl Register {
         Step { reply: counted(partition, self.view(partition, false)), changed }
     }
 
-    /// Superseded versions whose shards may be freed after the read grace: null versions below a STABLE null version.
+    /// Superseded versions that may be freed after the read grace: null versions below a STABLE null version, and versions
+    /// that are neither null nor have shards below any STABLE one.
     ///
     /// An attempt at a part is no null version: a later attempt does not free it, because a completed object may be made
     /// of it. What is known to end all other attempts, a tombstone or the one attempt that is left, is committed as a null
     /// version, and below that one everything is freeable in a part's register.
     pub fn freeable(&self, kind: RegisterKind) -> impl Iterator<Item = &SlotVersion> {
-        let stable = self.versions.iter().rev();
-        let newest = stable
-            .filter(|v| v.version.null_version && v.state == VersionState::Stable)
-            .map(|v| v.tag)
-            .next()
-            .unwrap_or_default();
-        let replaced = move |v: &&SlotVersion| v.version.null_version || kind == RegisterKind::Part;
-        self.versions.iter().filter(replaced).filter(move |v| v.tag < newest)
+        let mut stable = self.versions.iter().rev().filter(|v| v.state == VersionState::Stable);
+        let newest = stable.clone().map(|v| v.tag).next().unwrap_or_default();
+        let newest_null = stable.find(|v| v.version.null_version).map(|v| v.tag).unwrap_or_default();
+        self.versions.iter().filter(move |v| {
+            if v.version.null_version || kind == RegisterKind::Part {
+                v.tag < newest_null
+            } else {
+                !v.version.has_shards() && v.tag < newest
+            }
+        })
     }
 
     /// Forgets the version of this op if it is freeable. Returns whether the register changed.

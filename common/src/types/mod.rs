@@ -11,5 +11,5 @@ pub use id::{
     SlotSet, UploadId,
 };
 pub use name::{BucketName, InvalidBucketName, InvalidObjectKey, ObjectKey};
-pub use register::{DecodeRegisterKeyError, RegisterKey, RegisterKind};
+pub use register::{DecodeRegisterKeyError, RegisterKey, RegisterKind, VersionRef};
 pub use tag::{Fence, Tag};

@@ -5,13 +5,15 @@
 //! kind        1 byte
 //! key         UTF-8, each 0x00 written as 0x00 0xFF
 //! end         0x00 0x01
-//! sub         nothing | upload id (16) | upload id (16) + part number (2, big-endian) | version (16)
+//! sub         nothing | upload id (16) | upload id (16) + part number (2, big-endian)
+//!             | complement of a version's ordinal (8, big-endian) + its op (16)
 //! ```
-//! Byte order of the encoding is (bucket, kind, key, sub) order, so that a listing is one range.
+//! Byte order of the encoding is (bucket, kind, key, sub) order, so that a listing is one range, and lists the newest version
+//! of a key first.
 
 use bytes::Bytes;
 
-use super::{BucketId, ObjectKey, UploadId};
+use super::{BucketId, ObjectKey, OpId, UploadId};
 
 /// What a register decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,7 +21,7 @@ use super::{BucketId, ObjectKey, UploadId};
 pub enum RegisterKind {
     /// The current version of an object key.
     Object = 1,
-    /// The mutable metadata (tags, retention, legal hold) of one version.
+    /// One version of an object key that is not the current one any more.
     Version = 2,
     /// A multipart upload.
     Upload = 3,
@@ -37,6 +39,16 @@ impl RegisterKind {
             _ => None,
         }
     }
+}
+
+/// A version of a key in a bucket that keeps versions: a client's version id, and with the key its register once it is not
+/// current any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VersionRef {
+    /// Its place among the versions of the key; never used for two of them.
+    pub ordinal: u64,
+    /// The op that made it.
+    pub op: OpId,
 }
 
 /// The name of a register.
@@ -63,12 +75,28 @@ impl RegisterKey {
         Self { bucket, kind: RegisterKind::Object, key, sub: Bytes::new() }
     }
 
+    /// The register of a version that is not current any more.
+    pub fn version(bucket: BucketId, key: ObjectKey, version: VersionRef) -> Self {
+        let mut sub = (!version.ordinal).to_be_bytes().to_vec();
+        sub.extend_from_slice(&version.op.to_bytes());
+        Self { bucket, kind: RegisterKind::Version, key, sub: sub.into() }
+    }
+
+    /// The version, if this is the register of one.
+    pub fn version_ref(&self) -> Option<VersionRef> {
+        let (ordinal, op) = self.sub.split_first_chunk::<8>()?;
+        let op = OpId::from_bytes(op.try_into().ok()?);
+        (self.kind == RegisterKind::Version)
+            .then_some(VersionRef { ordinal: !u64::from_be_bytes(*ordinal), op })
+    }
+
     /// The register of a multipart upload.
     pub fn upload(bucket: BucketId, key: ObjectKey, upload: UploadId) -> Self {
         Self { bucket, kind: RegisterKind::Upload, key, sub: Bytes::copy_from_slice(&upload.to_bytes()) }
     }
 
-    /// The register of one part, `1..=10,000`, of a multipart upload.
+    /// The register of one part, `1..=10,000`, of a multipart upload; 0 for the only part of a version that was written in
+    /// one piece.
     pub fn part(bucket: BucketId, key: ObjectKey, upload: UploadId, part_number: u16) -> Self {
         let mut sub = upload.to_bytes().to_vec();
         sub.extend_from_slice(&part_number.to_be_bytes());
@@ -165,6 +193,19 @@ mod tests {
             key: ObjectKey::new(key.to_owned()).unwrap(),
             sub: sub.into(),
         }
+    }
+
+    #[test]
+    fn the_newest_version_of_a_key_comes_first() {
+        let key = |ordinal, counter| {
+            let version = VersionRef { ordinal, op: OpId { session: 1, counter } };
+            let key = RegisterKey::version(BucketId(7), ObjectKey::new("k").unwrap(), version);
+            assert_eq!(key.version_ref(), Some(version));
+            assert_eq!(RegisterKey::decode(&key.encode()), Ok(key.clone()));
+            key.encode()
+        };
+        assert!(key(u64::MAX, 1) < key(300, 9) && key(300, 9) < key(2, 0) && key(2, 0) < key(2, 1));
+        assert_eq!(register("k", vec![0; 24]).version_ref(), None);
     }
 
     proptest! {

@@ -111,6 +111,27 @@ fn a_versioned_write_frees_no_null_version() {
 }
 
 #[test]
+fn a_version_without_shards_keeps_null_versions_and_goes_with_the_next() {
+    let pointer = |counter| Version { null_version: false, k: 0, shard_len_bytes: 0, ..version(counter) };
+    let freeable = |register: &Register| -> Vec<OpId> {
+        register.freeable(RegisterKind::Object).map(|v| v.version.op).collect()
+    };
+    let mut register = Register::default();
+    register.step(&VOTER, &stable(version(1), tag(0, 1, 1)));
+    register.step(&VOTER, &stable(pointer(2), tag(0, 2, 2)));
+    register.step(&VOTER, &commit(pointer(3), tag(0, 3, 3)));
+    assert_eq!(freeable(&register), [], "nothing is freed before STABLE");
+    register.step(&VOTER, &stable(pointer(3), tag(0, 3, 3)));
+    assert_eq!(freeable(&register), [op(2)]);
+    // The same one again, and what it has kept is not needed any more.
+    let last = Version { null_version: true, ..pointer(3) };
+    register.step(&VOTER, &stable(last, tag(1, 1, 3)));
+    assert_eq!(freeable(&register), [op(1), op(2)]);
+    register.step(&VOTER, &stable(Version { null_version: true, ..pointer(4) }, tag(2, 1, 4)));
+    assert_eq!(freeable(&register), [op(1), op(2), op(3)]);
+}
+
+#[test]
 fn in_a_parts_register_an_attempt_frees_nothing_and_a_null_version_everything_below() {
     let freeable = |register: &Register| -> Vec<OpId> {
         register.freeable(RegisterKind::Part).map(|v| v.version.op).collect()

@@ -134,6 +134,7 @@ mod tests {
             owner: Owner::default(),
             attributes: Attributes { tags, ..Attributes::default() },
             checksums: Vec::new(),
+            versioned: false,
             version: VersionId::Null,
             parts: Vec::new(),
         }

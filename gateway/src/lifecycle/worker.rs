@@ -119,8 +119,11 @@ async fn objects(
 async fn expire(store: &ObjectStore, bucket: &BucketName, object: ListedObject) {
     let condition =
         WriteCondition::Unchanged { etag: object.info.etag, last_modified: object.info.last_modified };
-    let (bucket, key, version) = (bucket.clone(), object.key, None);
-    match store.delete_object(DeleteObject { bucket, key: key.clone(), version, condition }).await {
+    let (bucket, key) = (bucket.clone(), object.key);
+    // In a bucket that keeps versions, a delete marker comes on top.
+    let (key_of, version, bypass_governance) = (key.clone(), None, false);
+    let request = DeleteObject { bucket, key: key_of, version, condition, bypass_governance };
+    match store.delete_object(request).await {
         Ok(_) => metrics::counter!(EXPIRED).increment(1),
         // It was written or deleted meanwhile.
         Err(DeleteError::ConditionFailed | DeleteError::NoSuchKey | DeleteError::NoSuchBucket) => {}

@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 
 use super::documents::Documents;
 use super::error::{CreateBucketError, HeadBucketError, Unavailable};
-use super::types::{BucketInfo, CreateBucket, Owner};
+use super::types::{BucketInfo, BucketVersioning, CreateBucket, ObjectLock, Owner};
 
 /// Where records lie at the coordinator.
 pub(super) const PREFIX: &str = "buckets/";
@@ -41,6 +41,32 @@ pub(super) enum BucketState {
     Active,
     /// Being deleted: takes no writes and is not read.
     Deleting,
+}
+
+/// Whether a bucket keeps versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Versioning {
+    /// It never did.
+    #[default]
+    Unversioned,
+    /// It never did, and is about to: every writer must take notice of versions before there is one.
+    Enabling,
+    /// Every write makes a version.
+    Enabled,
+    /// Versions stay; a write replaces the null version.
+    Suspended,
+}
+
+impl Versioning {
+    fn is_default(&self) -> bool {
+        *self == Self::Unversioned
+    }
+
+    /// Whether it does, or did.
+    pub(super) fn keeps_versions(self) -> bool {
+        matches!(self, Self::Enabled | Self::Suspended)
+    }
 }
 
 /// A bucket's record. JSON; unknown fields of later versions are kept.
@@ -59,6 +85,12 @@ pub(super) struct BucketRecord {
     /// How it is configured.
     #[serde(default, skip_serializing_if = "Documents::is_empty")]
     pub(super) documents: Documents,
+    /// Whether it keeps versions.
+    #[serde(default, skip_serializing_if = "Versioning::is_default")]
+    pub(super) versioning: Versioning,
+    /// How it protects them, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) object_lock: Option<ObjectLock>,
     /// What later versions of Coffer keep.
     #[serde(flatten)]
     pub(super) more: serde_json::Map<String, serde_json::Value>,
@@ -66,8 +98,17 @@ pub(super) struct BucketRecord {
 
 impl BucketRecord {
     fn new(id: BucketId, owner: Owner, region: String, documents: Documents) -> Self {
-        let (created_ms, more) = (UnixMillis::now().0, serde_json::Map::new());
-        Self { id, created_ms, owner, region, state: BucketState::Active, documents, more }
+        Self {
+            id,
+            created_ms: UnixMillis::now().0,
+            owner,
+            region,
+            state: BucketState::Active,
+            documents,
+            versioning: Versioning::default(),
+            object_lock: None,
+            more: serde_json::Map::new(),
+        }
     }
 }
 
@@ -103,6 +144,12 @@ impl Bucket {
             owner: self.record.owner.clone(),
             region: self.record.region.clone(),
             documents: self.record.documents.clone(),
+            versioning: match self.record.versioning {
+                Versioning::Unversioned | Versioning::Enabling => BucketVersioning::Never,
+                Versioning::Enabled => BucketVersioning::Enabled,
+                Versioning::Suspended => BucketVersioning::Suspended,
+            },
+            object_lock: self.record.object_lock.clone(),
         }
     }
 
@@ -276,14 +323,17 @@ impl Buckets {
         Ok(Some(bucket))
     }
 
-    /// Creates a bucket.
+    /// Creates a bucket; with object lock, it keeps versions from the start.
     pub(super) async fn create(
         &self,
         coordinator: &dyn Coordinator,
         request: CreateBucket,
     ) -> Result<BucketInfo, CreateBucketError> {
-        let CreateBucket { name, owner, region, documents } = request;
-        let record = BucketRecord::new(BucketId::random(), owner, region, documents);
+        let CreateBucket { name, owner, region, documents, object_lock } = request;
+        let mut record = BucketRecord::new(BucketId::random(), owner, region, documents);
+        if object_lock {
+            (record.versioning, record.object_lock) = (Versioning::Enabled, Some(ObjectLock::default()));
+        }
         match coordinator.put(&key(&name), encode(&record), Expected::Absent, false).await {
             Ok(revision) => {
                 let bucket = Arc::new(Bucket { name, record, revision });

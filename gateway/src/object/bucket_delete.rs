@@ -143,7 +143,7 @@ async fn change_state(
 
 /// Has M voters of every partition adopt the bucket's revision, each within one epoch of its partition; says which drives
 /// have, each time they were asked. Partitions whose slots move meanwhile are looked at again.
-async fn adopt(core: &Core, bucket: &Bucket) -> Result<Arc<BTreeSet<DriveId>>, Unavailable> {
+pub(super) async fn adopt(core: &Core, bucket: &Bucket) -> Result<Arc<BTreeSet<DriveId>>, Unavailable> {
     let mut left: Vec<PartitionId> = (0..PARTITION_COUNT).map(PartitionId).collect();
     let mut adopted: Option<BTreeSet<DriveId>> = None;
     for round in 1.. {

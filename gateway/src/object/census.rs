@@ -1,4 +1,4 @@
-//! Census: which slots hold a verified shard of every live object and of every part of an open upload.
+//! Census: which slots hold a verified shard of every version of every object and of every part of an open upload.
 //!
 //! Owns: a walk over all buckets that believes nobody, neither counters nor records of what is missing: each slot's shard
 //! is read to its end and checked here against its bound checksums. Never repairs anything; a node whose shard turns out
@@ -99,6 +99,7 @@ pub(super) async fn walk(
     for bucket in core.buckets.known() {
         if bucket.record.state == BucketState::Active {
             walk_kind(core, &bucket, (RegisterKind::Object, shows_all), tell).await?;
+            walk_kind(core, &bucket, (RegisterKind::Version, shows_all), tell).await?;
             walk_kind(core, &bucket, (RegisterKind::Upload, shows_open), tell).await?;
         }
     }
@@ -120,7 +121,7 @@ async fn walk_kind(
         for item in items {
             let Item::Entry(register, version) = item else { continue };
             let subjects = match kind {
-                RegisterKind::Object => of_object(core, bucket, register, &version)?,
+                RegisterKind::Object | RegisterKind::Version => of_object(core, bucket, register, &version)?,
                 _ => of_upload(core, bucket, &register).await?,
             };
             let examined = subjects.into_iter().map(|subject| examine(core, bucket, subject));
@@ -141,6 +142,11 @@ pub(super) fn of_object(
 ) -> Result<Vec<Subject>, Unavailable> {
     let object = object_meta(version)?;
     let Some(table) = object.parts else {
+        // The shards of a version that was there before its bucket kept versions stay where they were.
+        let register = match register.kind {
+            RegisterKind::Version if object.size > 0 => RegisterKey::object(bucket.id(), register.key),
+            _ => register,
+        };
         let (target, op) = (core.target(bucket, register), version.op);
         return Ok(vec![Subject { target, part: None, op, coding: object.coding, size: object.size }]);
     };

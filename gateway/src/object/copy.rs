@@ -55,11 +55,11 @@ pub(super) async fn copy(core: &Arc<Core>, request: CopyObject) -> Result<Object
 
 fn target_attributes(wanted: CopyAttributes, source: &ObjectInfo) -> Attributes {
     match wanted {
-        CopyAttributes::FromSource { storage_class, tags, access } => {
+        CopyAttributes::FromSource { storage_class, tags, access, retention, legal_hold } => {
             let mut attributes = source.attributes.clone();
             attributes.storage_class = storage_class;
-            attributes.retention = None;
-            attributes.legal_hold = false;
+            attributes.retention = retention;
+            attributes.legal_hold = legal_hold;
             attributes.access = access;
             if let Some(tags) = tags {
                 attributes.tags = tags;

@@ -25,6 +25,7 @@ use super::error::{HeadBucketError, Unavailable};
 use super::latency::Latency;
 use super::list;
 use super::reclaim::Reclaim;
+use super::turns::Turns;
 
 /// How long an operation that carries no body may take before it is given up.
 pub(super) const OPERATION_LIMIT: Duration = Duration::from_secs(20);
@@ -58,6 +59,8 @@ pub(super) struct Core {
     pub(super) background: Shutdown,
     /// Parts that may be left over.
     pub(super) reclaim: Reclaim,
+    /// Changes of one key's versions, one after the other.
+    pub(super) turns: Turns,
     /// The parity of each class.
     parity: ParitySettings,
     session: u64,
@@ -78,6 +81,7 @@ impl Core {
             block_latency: Latency::default(),
             background,
             reclaim: Reclaim::new(),
+            turns: Turns::default(),
             parity,
             session: coffer_common::random::random(),
             counter: AtomicU64::new(1),

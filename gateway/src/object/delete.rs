@@ -8,18 +8,16 @@ use coffer_common::protocol::fenced::{FencedWriter, Verdict};
 use coffer_common::protocol::message::{Version, VersionKind};
 use coffer_common::protocol::tally::Current;
 use coffer_common::protocol::writer::PlainWriter;
-use coffer_common::types::{BucketName, ObjectKey, OpId, RegisterKey};
-use futures_util::stream::{self, StreamExt};
+use coffer_common::types::{OpId, RegisterKey};
 
+use super::bucket::Versioning;
 use super::core::Core;
 use super::error::{DeleteError, HeadBucketError, PutError};
 use super::put::{holds, monotone_now, put_error};
 use super::reclaim::Replaced;
 use super::types::{DeleteObject, Deleted, VersionId, WriteCondition};
+use super::versions;
 use super::write::{WriteError, written};
-
-/// Deletes of one request that run at the same time.
-const CONCURRENCY: usize = 32;
 
 impl From<HeadBucketError> for DeleteError {
     fn from(error: HeadBucketError) -> Self {
@@ -32,8 +30,11 @@ impl From<HeadBucketError> for DeleteError {
 
 /// Deletes an object.
 pub(super) async fn delete(core: &Arc<Core>, request: DeleteObject) -> Result<Deleted, DeleteError> {
-    let DeleteObject { bucket, key, version, condition } = request;
-    let bucket = core.bucket(&bucket).await?;
+    let bucket = core.bucket(&request.bucket).await?;
+    if bucket.record.versioning != Versioning::Unversioned {
+        return versions::delete(core, &bucket, request).await;
+    }
+    let DeleteObject { key, version, condition, .. } = request;
     match version {
         None | Some(VersionId::Null) => {}
         // There is no such version in a bucket without versioning, and deleting nothing succeeds.
@@ -52,25 +53,13 @@ pub(super) async fn delete(core: &Arc<Core>, request: DeleteObject) -> Result<De
             PutError::Conflict => DeleteError::Conflict,
             PutError::NoSuchBucket => DeleteError::NoSuchBucket,
             PutError::Unavailable(error) => DeleteError::Unavailable(error),
+            PutError::Lock(error) => DeleteError::Lock(error),
             PutError::Body(_)
             | PutError::TooLarge { .. }
             | PutError::MetadataTooLarge
             | PutError::Overloaded => DeleteError::Conflict,
         }),
     }
-}
-
-/// Deletes many objects; results are in the order of the keys.
-pub(super) async fn delete_many(
-    core: &Arc<Core>,
-    bucket: BucketName,
-    keys: Vec<(ObjectKey, Option<VersionId>)>,
-) -> Vec<Result<Deleted, DeleteError>> {
-    let deletes = keys.into_iter().map(|(key, version)| {
-        let condition = WriteCondition::Always;
-        delete(core, DeleteObject { bucket: bucket.clone(), key, version, condition })
-    });
-    stream::iter(deletes).buffered(CONCURRENCY).collect().await
 }
 
 /// Commits a tombstone to a register.

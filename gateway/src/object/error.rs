@@ -1,6 +1,11 @@
 //! One enum per operation; every failure that a client may see is a variant, so that the edge maps them exhaustively.
 
-use super::types::ObjectInfo;
+use std::convert::Infallible;
+
+use coffer_common::time::UnixMillis;
+
+use super::types::{ObjectInfo, VersionId};
+use super::versions::LockRefused;
 
 /// No quorum, no coordinator or no time: the client should try again. Whether a write took place is unknown.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -90,6 +95,43 @@ pub enum DeleteBucketError {
     Unavailable(#[from] Unavailable),
 }
 
+/// Errors of changing a bucket's record.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigureError {
+    /// No such bucket.
+    #[error("no such bucket")]
+    NoSuchBucket,
+    /// It protects versions, and must keep them.
+    #[error("bucket has object lock")]
+    Locked,
+    /// It does not keep versions, and can protect none.
+    #[error("bucket does not keep versions")]
+    NotVersioned,
+    /// It is being changed right now.
+    #[error("bucket is being changed")]
+    Busy,
+    /// See [`Unavailable`].
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Errors of changing what is said about a version; `E` is why the change itself is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum AmendError<E = Infallible> {
+    /// The version cannot be had, or the outcome is unknown.
+    #[error(transparent)]
+    Get(#[from] GetError),
+    /// With the change it would carry more than a version can.
+    #[error("too much metadata")]
+    MetadataTooLarge,
+    /// The change is refused.
+    #[error("the change is refused")]
+    Refused(E),
+}
+
+/// Errors of changing a version's protection.
+pub type LockError = AmendError<LockRefused>;
+
 /// Errors of writing an object.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
@@ -119,6 +161,9 @@ pub enum PutError {
     /// The attributes' encoding is too long.
     #[error("object metadata is too long")]
     MetadataTooLarge,
+    /// It asks for protection that the bucket does not give.
+    #[error(transparent)]
+    Lock(#[from] LockRefused),
     /// Too many bodies are in flight; slow down.
     #[error("too many requests in flight")]
     Overloaded,
@@ -141,7 +186,15 @@ pub enum GetError {
     NoSuchVersion,
     /// The current version is a delete marker of a versioned bucket.
     #[error("delete marker")]
-    DeleteMarker(super::types::VersionId),
+    DeleteMarker(VersionId),
+    /// The version that was named is a delete marker.
+    #[error("the version is a delete marker")]
+    IsDeleteMarker {
+        /// The version.
+        version: VersionId,
+        /// When it was made.
+        last_modified: UnixMillis,
+    },
     /// No byte of the range is in the object.
     #[error("range not satisfiable in {size} bytes")]
     RangeNotSatisfiable {
@@ -185,29 +238,9 @@ pub enum DeleteError {
     /// Another conditional write of the key was faster; try again.
     #[error("conflicting write")]
     Conflict,
-    /// See [`Unavailable`].
+    /// The version is protected.
     #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-}
-
-/// Errors of changing what an object carries.
-#[derive(Debug, thiserror::Error)]
-pub enum AmendError {
-    /// No such bucket.
-    #[error("no such bucket")]
-    NoSuchBucket,
-    /// No such object.
-    #[error("no such key")]
-    NoSuchKey,
-    /// No such version.
-    #[error("no such version")]
-    NoSuchVersion,
-    /// With the change it would carry more than a version can.
-    #[error("too much metadata")]
-    MetadataTooLarge,
-    /// The key is written by many at once; try again.
-    #[error("conflicting write")]
-    Conflict,
+    Lock(#[from] LockRefused),
     /// See [`Unavailable`].
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -255,6 +288,9 @@ pub enum UploadError {
     /// The attributes' encoding is too long.
     #[error("object metadata is too long")]
     MetadataTooLarge,
+    /// It asks for protection that the bucket does not give.
+    #[error(transparent)]
+    Lock(#[from] LockRefused),
     /// Another operation of the upload was faster; try again.
     #[error("conflicting operation")]
     Conflict,

@@ -6,16 +6,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use coffer_common::meta::ObjectMeta;
-use coffer_common::protocol::tally::Current;
 use coffer_common::types::{RegisterKey, SlotSet};
 
 use super::bucket::Bucket;
 use super::core::{Core, InlineShards};
 use super::error::{GetError, HeadBucketError, ReadBroken};
-use super::info::{check_read, live_object, object_info, select};
+use super::info::{check_read, object_info, select};
 use super::segment::{Segment, SegmentReader};
-use super::types::{GetObject, ObjectBytes, ObjectInfo, ObjectRead, Selected, VersionId};
+use super::types::{GetObject, ObjectBytes, ObjectInfo, ObjectRead, Selected};
+use super::versions::{self, Kept};
 
 impl From<HeadBucketError> for GetError {
     fn from(error: HeadBucketError) -> Self {
@@ -29,9 +28,7 @@ impl From<HeadBucketError> for GetError {
 /// A live object as a read found it.
 pub(super) struct Found {
     bucket: Arc<Bucket>,
-    current: Current,
-    object: ObjectMeta,
-    inline: InlineShards,
+    kept: Kept,
     /// What callers see of it.
     pub(super) info: ObjectInfo,
     /// The bytes that were asked for.
@@ -55,23 +52,12 @@ async fn find_in(
     request: &GetObject,
     with_data: bool,
 ) -> Result<Found, GetError> {
-    let target = core.target(bucket, RegisterKey::object(bucket.id(), request.key.clone()));
-    let (current, inline) = core.read(&target, with_data).await?;
-    let object = live_object(current.as_ref())?;
-    let (Some(current), Some(object)) = (current, object) else {
-        return Err(match request.version {
-            Some(_) => GetError::NoSuchVersion,
-            None => GetError::NoSuchKey,
-        });
-    };
-    let version = object.version.map_or(VersionId::Null, VersionId::Op);
-    if request.version.is_some_and(|wanted| wanted != version) {
-        return Err(GetError::NoSuchVersion);
-    }
-    let info = object_info(object.clone());
+    let kept = versions::find(core, bucket, &request.key, (request.version, with_data)).await?;
+    let mut info = object_info(kept.object.clone());
+    info.versioned |= bucket.record.versioning.keeps_versions();
     check_read(&request.condition, &info)?;
     let selected = select(request.select, &info)?;
-    Ok(Found { bucket: Arc::clone(bucket), current, object, inline, info, selected })
+    Ok(Found { bucket: Arc::clone(bucket), kept, info, selected })
 }
 
 /// Reads an object.
@@ -94,14 +80,15 @@ fn segments(core: &Arc<Core>, found: &Found, request: &GetObject) -> VecDeque<(S
     let (first, end) = (found.selected.first, found.selected.first + found.selected.length);
     let bucket = &found.bucket;
     let mut segments = VecDeque::new();
-    let Some(table) = &found.object.parts else {
+    let kept = &found.kept;
+    let Some(table) = &kept.object.parts else {
         let segment = Segment {
-            target: core.target(bucket, RegisterKey::object(bucket.id(), request.key.clone())),
-            op: found.current.version.op,
-            coding: found.object.coding,
-            size: found.object.size,
-            holders: found.current.holders,
-            inline: found.inline.clone(),
+            target: kept.target.clone(),
+            op: kept.op,
+            coding: kept.object.coding,
+            size: kept.object.size,
+            holders: kept.holders,
+            inline: kept.inline.clone(),
         };
         segments.push_back((segment, first..end));
         return segments;

@@ -3,6 +3,7 @@
 use coffer_common::meta::{ObjectMeta, RegisterMeta};
 use coffer_common::protocol::message::{Version, VersionKind};
 use coffer_common::protocol::tally::Current;
+use coffer_common::types::VersionRef;
 
 use super::error::{GetError, Unavailable};
 use super::types::{
@@ -31,19 +32,28 @@ pub(super) fn live_object(current: Option<&Current>) -> Result<Option<ObjectMeta
 
 /// What callers see of an object.
 pub(super) fn object_info(object: ObjectMeta) -> ObjectInfo {
-    let parts = object.parts.into_iter().flat_map(|table| table.parts);
+    let version = version_id(&object);
+    // Part 0 is all of a version that came in one piece.
+    let parts = object.parts.into_iter().flat_map(|table| table.parts).filter(|part| part.number > 0);
     ObjectInfo {
+        versioned: object.history.is_some(),
         size: object.size,
         etag: object.etag,
         last_modified: object.last_modified,
         owner: object.owner,
         attributes: object.attributes,
         checksums: object.checksums,
-        version: object.version.map_or(VersionId::Null, VersionId::Op),
+        version,
         parts: parts
             .map(|part| ObjectPartInfo { number: part.number, size: part.size, checksums: part.checksums })
             .collect(),
     }
+}
+
+/// The id of a version.
+pub(super) fn version_id(object: &ObjectMeta) -> VersionId {
+    let ordinal = object.history.as_ref().map_or(0, |history| history.ordinal);
+    object.version.map_or(VersionId::Null, |op| VersionId::Op(VersionRef { ordinal, op }))
 }
 
 /// Why a write condition does not hold.

@@ -13,7 +13,6 @@
 //! whose outcome is unknown; the caller gets `Unavailable`. Cancellation: a dropped future leaves a prepared op, which
 //! nodes sweep, or a commit that any reader settles. Crash: the same.
 
-mod amend;
 mod bucket;
 mod bucket_delete;
 mod census;
@@ -34,16 +33,21 @@ mod put;
 mod reclaim;
 mod segment;
 mod store;
+mod turns;
 mod types;
+mod versioning;
+mod versions;
 mod write;
 
 pub use bucket::bucket_record;
 pub use census::{Holding, SlotFinding};
 pub use error::{
-    AmendError, BodyError, CompleteError, CopyError, CreateBucketError, DeleteBucketError, DeleteError,
-    GetError, HeadBucketError, ListError, PartError, PutError, ReadBroken, Unavailable, UploadError,
+    AmendError, BodyError, CompleteError, ConfigureError, CopyError, CreateBucketError, DeleteBucketError,
+    DeleteError, GetError, HeadBucketError, ListError, LockError, PartError, PutError, ReadBroken,
+    Unavailable, UploadError,
 };
 pub use look::{KeyLook, SlotLook};
 pub use reclaim::Reclaimed;
 pub use store::ObjectStore;
 pub use types::*;
+pub use versions::LockRefused;

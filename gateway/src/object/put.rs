@@ -8,11 +8,13 @@ use coffer_common::protocol::tally::Current;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::RegisterKey;
 
+use super::bucket::Versioning;
 use super::core::Core;
 use super::error::{HeadBucketError, PutError};
 use super::info::{Unmet, check_write, live_object, object_info, object_meta};
 use super::reclaim::Replaced;
 use super::types::{Digests, ObjectInfo, PutObject, WriteCondition};
+use super::versions;
 use super::write::{Holds, Write, WriteError};
 
 /// Longest body of a single write, in bytes.
@@ -34,6 +36,11 @@ pub(super) async fn put(core: &Arc<Core>, request: PutObject) -> Result<ObjectIn
         return Err(PutError::TooLarge { size: body.length, limit: MAX_BODY_BYTES });
     }
     let bucket = core.bucket(&bucket).await?;
+    if bucket.record.versioning != Versioning::Unversioned {
+        let request = PutObject { bucket: bucket.name.clone(), key, attributes, owner, condition, body };
+        return versions::put(core, &bucket, request).await;
+    }
+    let attributes = versions::with_default(&bucket, attributes, versions::latest(&core.cluster))?;
     let target = core.target(&bucket, RegisterKey::object(bucket.id(), key.clone()));
     let peers = core.peers(&target);
     let coding = core.choose_coding(&peers, attributes.storage_class, body.length);

@@ -17,7 +17,7 @@ use super::look::KeyLook;
 use super::reclaim::Reclaimed;
 use super::types::*;
 use super::{
-    amend, bucket_delete, census, copy, delete, documents, get, list, look, multipart, put, reclaim,
+    bucket_delete, census, copy, delete, documents, get, list, look, multipart, put, reclaim, versions,
 };
 
 /// How long a start waits for the bucket records.
@@ -69,6 +69,43 @@ impl ObjectStore {
         change: &(dyn Fn(&mut Documents) + Sync),
     ) -> Result<BucketInfo, HeadBucketError> {
         documents::configure(&self.core, (&bucket.name, bucket.id), change).await
+    }
+
+    /// Has a bucket keep versions, or keep no more. In force on every gateway when it returns.
+    ///
+    /// # Errors
+    /// See the enum.
+    pub async fn set_versioning(&self, bucket: &BucketName, enabled: bool) -> Result<(), ConfigureError> {
+        versions::set_versioning(&self.core, bucket, enabled).await
+    }
+
+    /// Has a bucket protect versions. In force on every gateway when it returns.
+    ///
+    /// # Errors
+    /// See the enum.
+    pub async fn set_object_lock(&self, bucket: &BucketName, lock: ObjectLock) -> Result<(), ConfigureError> {
+        versions::set_object_lock(&self.core, bucket, lock).await
+    }
+
+    /// Sets or removes the retention of a version.
+    ///
+    /// # Errors
+    /// See the enum.
+    pub async fn set_retention(
+        &self,
+        named: &NamedVersion,
+        retention: Option<Retention>,
+        bypass_governance: bool,
+    ) -> Result<(), LockError> {
+        versions::set_retention(&self.core, named, retention, bypass_governance).await
+    }
+
+    /// One page of a bucket's versions.
+    ///
+    /// # Errors
+    /// See the enum.
+    pub async fn list_versions(&self, request: ListVersions) -> Result<VersionPage, ListError> {
+        versions::list_versions(&self.core, request).await
     }
 
     /// A bucket's record.
@@ -134,16 +171,17 @@ impl ObjectStore {
         &self,
         bucket: BucketName,
         keys: Vec<(ObjectKey, Option<VersionId>)>,
+        bypass_governance: bool,
     ) -> Vec<Result<Deleted, DeleteError>> {
-        delete::delete_many(&self.core, bucket, keys).await
+        versions::delete_many(&self.core, &bucket, keys, bypass_governance).await
     }
 
     /// Changes what an object carries beside its bytes; its times stay.
     ///
     /// # Errors
-    /// See the enum; after [`AmendError::Unavailable`] the outcome is unknown.
+    /// See the enum; after [`GetError::Unavailable`] the outcome is unknown.
     pub async fn amend_object(&self, request: AmendObject) -> Result<ObjectInfo, AmendError> {
-        amend::amend(&self.core, request).await
+        versions::amend(&self.core, request).await
     }
 
     /// Copies an object on the server's side.

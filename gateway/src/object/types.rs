@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{BucketId, BucketName, ObjectKey, OpId, UploadId};
+use coffer_common::types::{BucketId, BucketName, ObjectKey, UploadId, VersionRef};
 
 pub use coffer_common::meta::{
     Access, Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, Owner, Retention, RetentionMode,
@@ -14,21 +14,24 @@ pub use coffer_common::meta::{
 
 pub use super::documents::Documents;
 use super::error::BodyError;
+pub use super::versioning::*;
 
 /// A version of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VersionId {
-    /// The version of a bucket without versioning.
+    /// The version of a bucket that keeps none.
     Null,
-    /// A version of a versioned bucket.
-    Op(OpId),
+    /// A version of a bucket that keeps them.
+    Op(VersionRef),
 }
 
 impl fmt::Display for VersionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("null"),
-            Self::Op(op) => write!(f, "{:032x}", u128::from_be_bytes(op.to_bytes())),
+            Self::Op(VersionRef { ordinal, op }) => {
+                write!(f, "{ordinal:016x}{:032x}", u128::from_be_bytes(op.to_bytes()))
+            }
         }
     }
 }
@@ -52,6 +55,8 @@ pub struct ObjectInfo {
     pub version: VersionId,
     /// Its parts in order, if it is a multipart object; else empty.
     pub parts: Vec<ObjectPartInfo>,
+    /// Whether its bucket keeps versions, or did.
+    pub versioned: bool,
 }
 
 /// One part of a multipart object.
@@ -246,6 +251,8 @@ pub struct DeleteObject {
     pub version: Option<VersionId>,
     /// When.
     pub condition: WriteCondition,
+    /// Whether a retention that may be bypassed is.
+    pub bypass_governance: bool,
 }
 
 /// Changes attributes; may be called several times, each time on what is there then.
@@ -274,7 +281,6 @@ pub struct Deleted {
 
 /// What a copy's target carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "one per copy, moved once")]
 pub enum CopyAttributes {
     /// The source's attributes, with this storage class, and these tags in place of the source's if given.
     FromSource {
@@ -284,6 +290,10 @@ pub enum CopyAttributes {
         tags: Option<std::collections::BTreeMap<String, String>>,
         /// Who else may read the target: this never comes from the source.
         access: Access,
+        /// The target's own retention.
+        retention: Option<Retention>,
+        /// The target's own legal hold.
+        legal_hold: bool,
     },
     /// These (and the source's tags, if `keep_tags`).
     Replace {
@@ -371,6 +381,8 @@ pub struct CreateBucket {
     pub region: String,
     /// How it is configured from the start.
     pub documents: Documents,
+    /// Whether it keeps and protects versions from the start.
+    pub object_lock: bool,
 }
 
 /// A bucket.
@@ -390,6 +402,10 @@ pub struct BucketInfo {
     pub region: String,
     /// How it is configured.
     pub documents: Documents,
+    /// Whether it keeps versions.
+    pub versioning: BucketVersioning,
+    /// How it protects them, if it does.
+    pub object_lock: Option<ObjectLock>,
 }
 
 /// Begins a multipart upload.

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use coffer_common::types::ObjectKey;
+use coffer_common::time::UnixMillis;
+use coffer_common::types::{ObjectKey, OpId, VersionRef};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::auth::decode_query;
@@ -14,6 +15,7 @@ use super::checksum;
 use super::convert::{algorithm_to_s3, scope_to_s3};
 use super::encryption;
 use super::error::{Code, S3Error};
+use super::lock;
 use super::query::Query;
 use super::response::{http_date, quoted, set};
 use super::settings::BucketSettings;
@@ -45,8 +47,8 @@ pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Attributes, S3Error> {
         user_metadata: user_metadata(headers)?,
         tags: tagging(headers)?.unwrap_or_default(),
         storage_class: storage_class(headers)?,
-        retention: None,
-        legal_hold: false,
+        retention: lock::retention(headers, UnixMillis::now())?,
+        legal_hold: lock::legal_hold(headers)?,
         access: Access::Private,
     })
 }
@@ -91,10 +93,6 @@ pub(crate) fn class_name(class: StorageClass) -> &'static str {
 fn refuse_unserved(headers: &HeaderMap) -> Result<(), S3Error> {
     encryption::refuse_write(headers)?;
     for name in headers.keys().map(HeaderName::as_str) {
-        if name.starts_with("x-amz-object-lock-") {
-            let message = "Bucket is missing Object Lock Configuration";
-            return Err(S3Error::with(Code::InvalidRequest, message));
-        }
         if name == "x-amz-write-offset-bytes" {
             return Err(S3Error::not_implemented(name));
         }
@@ -196,7 +194,8 @@ pub(crate) fn to_headers(info: &ObjectInfo, headers: &mut HeaderMap) {
         let class = class_name(attributes.storage_class);
         set(headers, HeaderName::from_static("x-amz-storage-class"), class);
     }
-    version_to_headers(info.version, headers);
+    lock::to_headers(attributes, headers);
+    version_to_headers(info, headers);
 }
 
 /// Writes `x-amz-expiration`, if a rule of the bucket lets the object expire.
@@ -211,11 +210,17 @@ pub(crate) fn expiration_to_headers(
     }
 }
 
-/// Writes `x-amz-version-id`, which only versioned buckets have.
-pub(crate) fn version_to_headers(version: VersionId, headers: &mut HeaderMap) {
-    match version {
-        VersionId::Null => {}
-        VersionId::Op(_) => set(headers, HeaderName::from_static("x-amz-version-id"), &version.to_string()),
+/// Writes `x-amz-version-id`, in a bucket that keeps versions, or did.
+pub(crate) fn version_to_headers(info: &ObjectInfo, headers: &mut HeaderMap) {
+    if info.versioned {
+        set(headers, HeaderName::from_static("x-amz-version-id"), &info.version.to_string());
+    }
+}
+
+/// The same for an answer to a write: the null version has no id there.
+pub(crate) fn new_version_to_headers(info: &ObjectInfo, headers: &mut HeaderMap) {
+    if info.version != VersionId::Null {
+        version_to_headers(info, headers);
     }
 }
 
@@ -230,12 +235,13 @@ pub(crate) fn parse_version(text: Option<&str>) -> Result<Option<VersionId>, S3E
     if text == "null" {
         return Ok(Some(VersionId::Null));
     }
-    let hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let value = if hex { u128::from_str_radix(text, 16).ok() } else { None };
-    let op = value.map(|value| coffer_common::types::OpId::from_bytes(value.to_be_bytes()));
-    match op {
-        Some(op) => Ok(Some(VersionId::Op(op))),
-        None => Err(S3Error::argument("versionId", text, "Invalid version id specified")),
+    let hex = text.len() == 48 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let (ordinal, op) = if hex { text.split_at(16) } else { ("", "") };
+    match (u64::from_str_radix(ordinal, 16), u128::from_str_radix(op, 16)) {
+        (Ok(ordinal), Ok(op)) => {
+            Ok(Some(VersionId::Op(VersionRef { ordinal, op: OpId::from_bytes(op.to_be_bytes()) })))
+        }
+        _ => Err(S3Error::argument("versionId", text, "Invalid version id specified")),
     }
 }
 
@@ -352,6 +358,7 @@ mod tests {
             checksums: Vec::new(),
             version: VersionId::Null,
             parts: Vec::new(),
+            versioned: false,
         }
     }
 
@@ -365,7 +372,7 @@ mod tests {
             ("x-amz-tagging", "=1", Code::InvalidTag),
             ("x-amz-storage-class", "GLACIER", Code::InvalidStorageClass),
             ("x-amz-server-side-encryption", "AES256", Code::NotImplemented),
-            ("x-amz-object-lock-mode", "GOVERNANCE", Code::InvalidRequest),
+            ("x-amz-object-lock-mode", "GOVERNANCE", Code::InvalidArgument),
         ] {
             assert_eq!(from_headers(&headers(&[(name, value)])).unwrap_err().code(), code, "{name}: {value}");
         }
@@ -376,7 +383,7 @@ mod tests {
     fn versions_parse() {
         assert_eq!(parse_version(None).unwrap(), None);
         assert_eq!(parse_version(Some("null")).unwrap(), Some(VersionId::Null));
-        let text = "0123456789abcdef0123456789abcdef";
+        let text = "00000000000000070123456789abcdef0123456789abcdef";
         assert_eq!(
             parse_version(Some(text)).unwrap().map(|version| version.to_string()),
             Some(text.to_owned())

@@ -26,6 +26,7 @@ mod encryption;
 mod error;
 mod interim;
 mod list;
+mod lock;
 mod metered;
 mod multipart;
 mod object;

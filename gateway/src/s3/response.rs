@@ -68,6 +68,12 @@ pub(crate) fn parse_http_date(text: &str) -> Option<UnixMillis> {
     u64::try_from(time.as_second()).ok().map(|seconds| UnixMillis(seconds.saturating_mul(1000)))
 }
 
+/// Reads a date of ISO 8601. `None` if it is none.
+pub(crate) fn parse_iso_date(text: &str) -> Option<UnixMillis> {
+    let time = text.trim().parse::<Timestamp>().ok()?;
+    u64::try_from(time.as_millisecond()).ok().map(UnixMillis)
+}
+
 fn timestamp(time: UnixMillis) -> Timestamp {
     i64::try_from(time.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX)
 }

@@ -408,7 +408,10 @@ impl S3Service {
             ObjectOperation::GetAttributes => {
                 object::describe::attributes(store, bucket, key, &request).await
             }
-            ObjectOperation::GetLock => object::describe::lock(store, bucket, key, &request).await,
+            ObjectOperation::GetRetention => object::lock::get_retention(store, bucket, key, &request).await,
+            ObjectOperation::PutRetention => object::lock::put_retention(store, bucket, key, request).await,
+            ObjectOperation::GetLegalHold => object::lock::get_legal_hold(store, bucket, key, &request).await,
+            ObjectOperation::PutLegalHold => object::lock::put_legal_hold(store, bucket, key, request).await,
             ObjectOperation::Select => object::refused::select(),
             ObjectOperation::Restore => object::refused::restore(store, bucket, key, &request).await,
             ObjectOperation::CreateUpload => multipart::create::create(store, bucket, key, request).await,

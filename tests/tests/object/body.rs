@@ -97,6 +97,7 @@ pub(crate) fn new_bucket(bucket: &str) -> CreateBucket {
         owner: Owner::default(),
         region: "r".to_owned(),
         documents: Documents::default(),
+        object_lock: false,
     }
 }
 

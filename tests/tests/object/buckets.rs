@@ -16,7 +16,10 @@ use crate::reclaim::after;
 /// Deletes the bucket with what is in it, through a gateway that knows it well.
 async fn delete_bucket(store: &ObjectStore) {
     let (bucket, key, condition) = (name("bucket"), key("k"), WriteCondition::Always);
-    store.delete_object(DeleteObject { bucket, key, version: None, condition }).await.unwrap();
+    store
+        .delete_object(DeleteObject { bucket, key, version: None, condition, bypass_governance: false })
+        .await
+        .unwrap();
     store.delete_bucket(&name("bucket")).await.unwrap();
 }
 

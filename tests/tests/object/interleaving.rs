@@ -76,6 +76,7 @@ impl Client {
                     key: key(&self.key),
                     version: None,
                     condition: WriteCondition::Always,
+                    bypass_governance: false,
                 };
                 self.store.delete_object(request).await.unwrap();
                 self.object = None;

@@ -41,6 +41,7 @@ async fn pages_of_any_size_agree_with_the_model() {
             key: key(gone),
             version: None,
             condition: WriteCondition::Always,
+            bypass_governance: false,
         };
         bench.store.delete_object(delete).await.unwrap();
         keys.remove(gone);

@@ -16,3 +16,4 @@ mod plain;
 mod purge;
 mod reclaim;
 mod settling;
+mod versions;

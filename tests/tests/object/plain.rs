@@ -47,6 +47,7 @@ async fn a_write_replaces_and_a_delete_hides() {
         key: key("k"),
         version: None,
         condition: WriteCondition::Always,
+        bypass_governance: false,
     };
     bench.store.delete_object(delete()).await.unwrap();
     bench.store.delete_object(delete()).await.unwrap();
@@ -143,6 +144,7 @@ async fn buckets_are_made_found_and_deleted_when_empty() {
         key: key("k"),
         version: None,
         condition: WriteCondition::Always,
+        bypass_governance: false,
     };
     store.delete_object(delete).await.unwrap();
     store.delete_bucket(&name("bucket")).await.unwrap();
@@ -173,6 +175,8 @@ async fn a_copy_has_the_bytes_and_the_attributes_asked_for() {
             storage_class: StorageClass::ReducedRedundancy,
             tags: None,
             access: Access::Private,
+            retention: None,
+            legal_hold: false,
         },
         owner: Owner::default(),
         condition: WriteCondition::Always,

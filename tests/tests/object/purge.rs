@@ -36,7 +36,13 @@ async fn wait_until(what: &str, done: impl Fn() -> bool) {
 
 async fn delete(bench: &Bench, k: &str) {
     let condition = WriteCondition::Always;
-    let request = DeleteObject { bucket: name("bucket"), key: key(k), version: None, condition };
+    let request = DeleteObject {
+        bucket: name("bucket"),
+        key: key(k),
+        version: None,
+        condition,
+        bypass_governance: false,
+    };
     bench.store.delete_object(request).await.unwrap();
 }
 

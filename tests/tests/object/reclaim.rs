@@ -38,7 +38,7 @@ async fn bench() -> Bench {
 }
 
 /// Waits until this many shard files are left after the grace.
-async fn frees_down_to(bench: &Bench, files: usize) {
+pub(crate) async fn frees_down_to(bench: &Bench, files: usize) {
     for _ in 0..100 {
         bench.free(grace()).await;
         if bench.census().0 == files {
@@ -50,7 +50,7 @@ async fn frees_down_to(bench: &Bench, files: usize) {
 }
 
 /// Nothing goes, although everything has time to.
-async fn frees_nothing(bench: &Bench) {
+pub(crate) async fn frees_nothing(bench: &Bench) {
     let before = bench.census();
     tokio::time::sleep(Duration::from_millis(1000)).await;
     bench.store.reclaim(UnixMillis::now()).await.unwrap();
@@ -61,12 +61,18 @@ async fn frees_nothing(bench: &Bench) {
 
 async fn delete(store: &ObjectStore, k: &str) {
     let condition = WriteCondition::Always;
-    let request = DeleteObject { bucket: name("bucket"), key: key(k), version: None, condition };
+    let request = DeleteObject {
+        bucket: name("bucket"),
+        key: key(k),
+        version: None,
+        condition,
+        bypass_governance: false,
+    };
     store.delete_object(request).await.unwrap();
 }
 
 /// An object of one part.
-async fn object(bench: &Bench, k: &str, data: &Bytes) -> (UploadRef, ChosenPart) {
+pub(crate) async fn object(bench: &Bench, k: &str, data: &Bytes) -> (UploadRef, ChosenPart) {
     let upload = begin(&bench.store, k).await;
     let chosen = part(&bench.store, &upload, 3, data).await.unwrap();
     bench.store.complete_upload(complete(&upload, std::slice::from_ref(&chosen))).await.unwrap();
@@ -191,6 +197,8 @@ async fn what_replaces_an_object_of_parts_frees_them_and_a_copy_shares_none() {
             storage_class: StorageClass::Standard,
             tags: None,
             access: Access::Private,
+            retention: None,
+            legal_hold: false,
         },
         owner: Owner::default(),
         condition: WriteCondition::Always,
@@ -266,7 +274,10 @@ async fn a_dead_complete_whose_key_moved_on_keeps_its_parts_for_a_day() {
     frees_nothing(&bench).await;
     let conflict = bench.store.complete_upload(complete(&upload, &chosen)).await;
     assert!(matches!(conflict, Err(CompleteError::Conflict)), "{conflict:?}");
-    assert_eq!(bench.store.reclaim(after(DAY)).await.unwrap(), Reclaimed { uploads: 1, parts: 1 });
+    assert_eq!(
+        bench.store.reclaim(after(DAY)).await.unwrap(),
+        Reclaimed { uploads: 1, parts: 1, versions: 0 }
+    );
     frees_down_to(&bench, 0).await;
     let gone = bench.store.complete_upload(complete(&upload, &chosen)).await;
     assert!(matches!(gone, Err(CompleteError::NoSuchUpload)), "{gone:?}");
@@ -278,7 +289,10 @@ async fn a_record_ends_after_a_day_and_its_object_stays() {
     let bench = bench().await;
     let (upload, chosen) = object(&bench, "k", &bytes(PART, 1)).await;
     assert_eq!(bench.store.reclaim(UnixMillis::now()).await.unwrap(), Reclaimed::default());
-    assert_eq!(bench.store.reclaim(after(DAY)).await.unwrap(), Reclaimed { uploads: 1, parts: 0 });
+    assert_eq!(
+        bench.store.reclaim(after(DAY)).await.unwrap(),
+        Reclaimed { uploads: 1, parts: 0, versions: 0 }
+    );
     assert_eq!(bench.store.reclaim(after(DAY)).await.unwrap(), Reclaimed::default());
     let gone = bench.store.complete_upload(complete(&upload, &[chosen])).await;
     assert!(matches!(gone, Err(CompleteError::NoSuchUpload)), "{gone:?}");
@@ -340,7 +354,10 @@ async fn what_a_stopped_gateway_left_is_found_by_another_ones_sweep() {
     bench.shutdown.tell();
     delete(&bench.store, "k").await;
     bench.store.abort_upload(&upload).await.unwrap();
-    assert_eq!(other.reclaim(UnixMillis::now()).await.unwrap(), Reclaimed { uploads: 0, parts: 2 });
+    assert_eq!(
+        other.reclaim(UnixMillis::now()).await.unwrap(),
+        Reclaimed { uploads: 0, parts: 2, versions: 0 }
+    );
     assert_eq!(other.reclaim(UnixMillis::now()).await.unwrap(), Reclaimed::default());
 }
 

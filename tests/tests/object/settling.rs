@@ -80,6 +80,7 @@ async fn a_version_whose_stable_was_lost_becomes_stable_without_a_reader() {
         key: key("d"),
         version: None,
         condition: WriteCondition::Always,
+        bypass_governance: false,
     };
     bench.store.delete_object(delete).await.unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;

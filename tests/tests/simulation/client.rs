@@ -183,8 +183,13 @@ impl Client {
 
     async fn remove(&mut self, key: &str, condition: WriteCondition, call: Call) {
         let (begin, gateway) = (self.history().now(), self.gateway());
-        let request =
-            DeleteObject { bucket: body::name(BUCKET), key: body::key(key), version: None, condition };
+        let request = DeleteObject {
+            bucket: body::name(BUCKET),
+            key: body::key(key),
+            version: None,
+            condition,
+            bypass_governance: false,
+        };
         let answer = gateway.serve(|store| async move { store.delete_object(request).await }).await;
         let returned = match &answer {
             Some(Ok(_)) => Some(Return::Ok),

@@ -99,6 +99,7 @@ impl Keeper {
             key: body::key(&self.key),
             version: None,
             condition: WriteCondition::Always,
+            bypass_governance: false,
         };
         let gateway = self.world.any_gateway(&mut self.random);
         let removed = gateway.serve(|store| async move { store.delete_object(request).await }).await;

@@ -20,7 +20,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 pub(super) use self::coverage::Checked;
 use self::scan::{Listed, Merged, Scan, ScanRequest};
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Versioning};
 use super::core::Core;
 use super::error::{HeadBucketError, ListError, Unavailable};
 use super::info::{object_info, object_meta};
@@ -222,6 +222,11 @@ pub(super) fn shows_all(_: &Version) -> Result<bool, Unavailable> {
     Ok(true)
 }
 
+/// Delete markers are not shown.
+fn shows_live(version: &Version) -> Result<bool, Unavailable> {
+    Ok(!object_meta(version)?.delete_marker)
+}
+
 /// Whether a bucket holds nothing of a kind. If only some drives' answers count, what had to be settled is listed again: a
 /// strict read asks any slots, so that alone it would not do.
 pub(super) async fn is_empty(
@@ -271,7 +276,11 @@ async fn list_in(
         delimiter: request.delimiter.clone().into(),
         ..Range::all(kind)
     };
-    let mut listing = Listing::new(core, bucket, range, shows_all, limit as u32 + 1);
+    let shows = match bucket.record.versioning {
+        Versioning::Unversioned => shows_all,
+        Versioning::Enabling | Versioning::Enabled | Versioning::Suspended => shows_live,
+    };
+    let mut listing = Listing::new(core, bucket, range, shows, limit as u32 + 1);
     let (items, more) = take(&mut listing, limit).await?;
     let mut page = ObjectPage::default();
     if more {

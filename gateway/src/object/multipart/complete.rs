@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use coffer_common::driver::Target;
 use coffer_common::limits::MAX_METADATA_BYTES;
-use coffer_common::meta::{ObjectMeta, ObjectPart, PartTable, RegisterMeta, UploadMeta, UploadState};
+use coffer_common::meta::{ObjectMeta, ObjectPart, PartTable, UploadMeta, UploadState};
 use coffer_common::protocol::fenced::{FencedWriter, Verdict, WriteOutcome};
 use coffer_common::protocol::message::Version;
 use coffer_common::protocol::tally::Current;
@@ -29,14 +29,15 @@ use sha2::{Digest as _, Sha256};
 
 use super::listing::all_parts;
 use super::part::part_meta;
-use super::{FoundUpload, change, find, metadata_version, upload_of, upload_version};
-use crate::object::bucket::Bucket;
+use super::{FoundUpload, change, find, upload_of, upload_version};
+use crate::object::bucket::{Bucket, Versioning};
 use crate::object::core::{Core, unavailable};
 use crate::object::error::{CompleteError, Unavailable, UploadError};
-use crate::object::info::{Unmet, check_write, live_object, object_info};
+use crate::object::info::{Unmet, check_write, live_object, object_info, object_meta};
 use crate::object::put::monotone_now;
 use crate::object::reclaim::{Job, upload_behind};
 use crate::object::types::{ChosenPart, CompleteUpload, ObjectInfo, PartDigests, WriteCondition};
+use crate::object::versions::{Head, Key, latest, with_default, without_shards};
 use crate::object::write::WriteError;
 
 /// Smallest part that is not the last, in bytes.
@@ -53,7 +54,7 @@ impl From<UploadError> for CompleteError {
         match error {
             UploadError::NoSuchBucket => Self::NoSuchBucket,
             UploadError::NoSuchUpload => Self::NoSuchUpload,
-            UploadError::Conflict | UploadError::MetadataTooLarge => Self::Conflict,
+            UploadError::Conflict | UploadError::MetadataTooLarge | UploadError::Lock(_) => Self::Conflict,
             UploadError::Unavailable(error) => Self::Unavailable(error),
         }
     }
@@ -116,25 +117,23 @@ async fn first_time(
     object: ObjectMeta,
     digest: u128,
 ) -> Result<Option<ObjectInfo>, CompleteError> {
-    let key = object_target(core, &found.bucket, &request.upload.key);
+    let target = object_target(core, &found.bucket, &request.upload.key);
+    let key = Key::open(core, &found.bucket, &request.upload.key).await;
     let mut replaces: Option<OpId> = None;
     for _ in 0..TRIES {
-        let (current, _) = core.read(&key, false).await?;
-        let live = live_object(current.as_ref())?;
-        if let Err(unmet) = check_write(&request.condition, live.as_ref()) {
+        let head = key.read().await?;
+        if let Err(unmet) = check_write(&request.condition, head.live()) {
             reopen(core, found, replaces).await?;
             return Err(unmet_error(unmet));
         }
-        let before = current.as_ref().map(|current| current.tag).unwrap_or_default();
-        let last_modified = monotone_now(current.as_ref());
-        let choice = Choice { op: core.op(), object: ObjectMeta { last_modified, ..object.clone() }, before };
+        let choice = choose_next(&key, &head, &object).await?;
         if !record(core, found, &choice, digest, replaces).await? {
             return Ok(None);
         }
-        match apply(core, &key, &choice, &request.condition).await? {
+        match apply(core, &target, &choice, &request.condition).await? {
             Applied::Yes => {
                 mark_applied(core, found, choice.op).await;
-                tell_leftovers(core, request, found, current.as_ref());
+                tell_leftovers(core, request, found, head.current());
                 return Ok(Some(object_info(choice.object)));
             }
             Applied::Moved => replaces = Some(choice.op),
@@ -147,6 +146,20 @@ async fn first_time(
     // The recorded op can never be committed: the client may try again, or abort.
     reopen(core, found, replaces).await?;
     Err(CompleteError::Conflict)
+}
+
+/// The object's op on top of what was read. In a bucket that keeps versions that is archived before the op is recorded, so
+/// that whoever drives the op need not.
+async fn choose_next(key: &Key, head: &Head, object: &ObjectMeta) -> Result<Choice, Unavailable> {
+    let (op, before) = (key.core.op(), head.tag());
+    let object = ObjectMeta { last_modified: monotone_now(head.current()), ..object.clone() };
+    let versioning = key.bucket.record.versioning;
+    if versioning == Versioning::Unversioned {
+        return Ok(Choice { op, object, before });
+    }
+    let plan = head.written(versioning, op, object);
+    key.archive(head, &plan).await?;
+    Ok(Choice { op, object: object_meta(&plan.version)?, before })
 }
 
 /// Has freed what the new object leaves over: parts that it is not made of, and those of the object that it replaces.
@@ -268,8 +281,7 @@ async fn apply(
     choice: &Choice,
     condition: &WriteCondition,
 ) -> Result<Applied, CompleteError> {
-    let metadata = RegisterMeta::Object(Box::new(choice.object.clone())).encode();
-    let version = metadata_version(choice.op, metadata);
+    let version = without_shards(choice.op, choice.object.clone());
     let decide = |current: Option<&Current>| match judge(choice, condition, current) {
         Ok(None) => Verdict::Commit(version.clone()),
         Ok(Some(_)) | Err(_) => Verdict::Reject,
@@ -379,12 +391,15 @@ async fn assemble(
     if request.expected_checksum.as_ref().is_some_and(|expected| !combined.checksums.contains(expected)) {
         return Err(CompleteError::Mismatch { what: "checksum" });
     }
+    let attributes = found.upload.attributes.clone();
+    let attributes = with_default(&found.bucket, attributes, latest(&core.cluster))
+        .map_err(|_| Unavailable::new("the bucket's record has lost its object lock"))?;
     Ok(ObjectMeta {
         size,
         etag: combined.etag,
         checksums: combined.checksums,
         owner: found.upload.owner.clone(),
-        attributes: found.upload.attributes.clone(),
+        attributes,
         parts: Some(PartTable { upload: request.upload.upload, parts }),
         ..ObjectMeta::default()
     })

@@ -37,6 +37,7 @@ use super::delete::tombstone_version;
 use super::error::{HeadBucketError, PartError, Unavailable, UploadError};
 use super::reclaim::Job;
 use super::types::{CreateUpload, UploadInfo, UploadRef};
+use super::versions::may_protect;
 use super::write::{WriteError, written};
 
 impl From<HeadBucketError> for UploadError {
@@ -67,6 +68,7 @@ struct FoundUpload {
 pub(super) async fn create(core: &Arc<Core>, request: CreateUpload) -> Result<UploadId, UploadError> {
     let CreateUpload { bucket, key, attributes, owner, checksum } = request;
     let bucket = core.bucket(&bucket).await?;
+    may_protect(&bucket, &attributes)?;
     let upload = UploadId::random();
     let target = core.target(&bucket, RegisterKey::upload(bucket.id(), key, upload));
     let meta =

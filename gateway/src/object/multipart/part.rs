@@ -98,6 +98,7 @@ async fn find_open(core: &Arc<Core>, upload: &UploadRef) -> Result<FoundUpload, 
         Ok(_) | Err(UploadError::NoSuchUpload) => Err(PartError::NoSuchUpload),
         Err(UploadError::NoSuchBucket) => Err(PartError::Write(PutError::NoSuchBucket)),
         Err(UploadError::MetadataTooLarge) => Err(PartError::Write(PutError::MetadataTooLarge)),
+        Err(UploadError::Lock(error)) => Err(PartError::Write(PutError::Lock(error))),
         Err(UploadError::Conflict) => Err(PartError::Write(PutError::Conflict)),
         Err(UploadError::Unavailable(error)) => Err(error.into()),
     }

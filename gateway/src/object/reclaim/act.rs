@@ -43,6 +43,8 @@ pub(in crate::object) async fn sweep_parts(
         for item in items {
             if let Item::Entry(register, version) = item
                 && let Some((upload, number)) = register.upload_part()
+                // All of a version: it ends with the version, and before there is one nobody can tell.
+                && number > 0
             {
                 uploads.entry((register.key, upload)).or_default().insert(number, version);
             }

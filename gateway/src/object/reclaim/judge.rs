@@ -7,12 +7,13 @@ use coffer_common::protocol::message::{Version, VersionKind};
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{ObjectKey, RegisterKey, UploadId};
 
-use crate::object::bucket::Bucket;
+use crate::object::bucket::{Bucket, Versioning};
 use crate::object::coding::stripes;
 use crate::object::core::Core;
 use crate::object::error::Unavailable;
 use crate::object::info::live_object;
 use crate::object::multipart::{Standing, part_meta, standing};
+use crate::object::versions::is_archived;
 
 /// What is known about the parts of an upload.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,8 +53,13 @@ pub(super) async fn fate(
         Standing::Undecided => Ok(Fate::Kept),
         // Only what is read after the record counts: its op may have been committed since the first look.
         Standing::Decided => {
-            let object = made_of(core, bucket, (key, upload)).await?;
-            Ok(object.map_or(Fate::Over, Fate::Live))
+            if let Some(object) = made_of(core, bucket, (key, upload)).await? {
+                return Ok(Fate::Live(object));
+            }
+            // A version is archived before another one takes its place, and looked for after that.
+            let keeps_versions = bucket.record.versioning != Versioning::Unversioned;
+            let kept = keeps_versions && is_archived(core, bucket, (key, upload)).await?;
+            Ok(if kept { Fate::Kept } else { Fate::Over })
         }
     }
 }

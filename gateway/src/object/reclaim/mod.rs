@@ -12,13 +12,15 @@
 //! 1. The key's current version is made of parts of the upload. Then its part table is final: a record whose op was
 //!    committed is never replaced. Parts and attempts that it does not name are over.
 //! 2. Else the upload's record, read first, is gone or says that its op was committed, and the key's current version, read
-//!    after it, is made of other things. Then that op is superseded for good, and all parts of the upload are over.
+//!    after it, is made of other things, and so is every archived version, read after that. Then that op is superseded for
+//!    good, and all parts of the upload are over. (A version is archived before another one takes its place, and the archive
+//!    of a version that becomes current again stays.)
 //! 3. The upload is open and an attempt at a part is followed by another one: the record is written anew, so that a
 //!    Complete that has looked at the parts before must look again, and finds the later one. The earlier one is over.
 //!
 //! Anything else, an answer that cannot be had included, keeps the data. So does a bucket whose record says more than
-//! this version of Coffer knows of, and an object that is no null version: superseded versions may be kept there, and
-//! whoever makes buckets keep them has to have [`judge`] ask all of them.
+//! this version of Coffer knows of. What a version that was deleted was made of is ended with it (`super::versions`), and
+//! part 0, all of a version that came in one piece, is ended in no other way.
 //!
 //! **When.** Whoever leaves something over (Complete, Abort, a PUT, DELETE or copy over a multipart object, a part written
 //! again or too late) pushes a [`Job`] onto a bounded queue that one task works off. Jobs are hints: what is lost with a

@@ -2,7 +2,8 @@
 //!
 //! 1. Buckets whose deletion was abandoned are opened again.
 //! 2. Records of completed uploads: what a dead Complete has left is finished; those older than a day are ended.
-//! 3. Parts: what is over is freed.
+//! 3. Versions that were removed, and not cleared away.
+//! 4. Parts: what is over is freed.
 //!
 //! The lock at the coordinator only saves work: two sweeps at the same time do no harm. While the coordinator is away
 //! nobody sweeps.
@@ -19,12 +20,13 @@ use coffer_common::types::RegisterKind;
 use tokio::time::Instant;
 
 use super::sweep_parts;
-use crate::object::bucket::{Bucket, BucketState};
+use crate::object::bucket::{Bucket, BucketState, Versioning};
 use crate::object::bucket_delete::reopen_abandoned;
 use crate::object::core::Core;
 use crate::object::error::Unavailable;
 use crate::object::list::{Item, Listing, Range};
 use crate::object::multipart::{end_old, is_due, upload_meta};
+use crate::object::versions::sweep_removed;
 
 /// The lock of the one that sweeps.
 const LOCK: &str = "sweep/parts";
@@ -44,6 +46,8 @@ pub struct Reclaimed {
     pub uploads: u64,
     /// Parts that were ended, or of which one attempt was left.
     pub parts: u64,
+    /// Removed versions that were cleared away.
+    pub versions: u64,
 }
 
 /// Sweeps again and again, if no other gateway does, until the stop is told.
@@ -72,8 +76,10 @@ async fn take_turns(core: &Arc<Core>, least_pause: Duration) {
         }
         let began = Instant::now();
         match sweep(core, UnixMillis::now()).await {
-            Ok(Reclaimed { uploads: 0, parts: 0 }) => {}
-            Ok(Reclaimed { uploads, parts }) => tracing::info!(uploads, parts, "freed parts of uploads"),
+            Ok(Reclaimed { uploads: 0, parts: 0, versions: 0 }) => {}
+            Ok(Reclaimed { uploads, parts, versions }) => {
+                tracing::info!(uploads, parts, versions, "freed parts of uploads, and removed versions");
+            }
             Err(error) => tracing::warn!(%error, "the sweep over the uploads' parts ended early"),
         }
         pause = least_pause.max(began.elapsed() * PAUSE_PER_SWEEP);
@@ -90,9 +96,10 @@ pub(in crate::object) async fn sweep(core: &Arc<Core>, now: UnixMillis) -> Resul
             continue;
         }
         match sweep_bucket(core, &bucket, now).await {
-            Ok(Reclaimed { uploads, parts }) => {
+            Ok(Reclaimed { uploads, parts, versions }) => {
                 reclaimed.uploads += uploads;
                 reclaimed.parts += parts;
+                reclaimed.versions += versions;
             }
             // One bucket that cannot be read must not hold up the others.
             Err(error) => trouble = Some(error),
@@ -107,8 +114,14 @@ async fn sweep_bucket(
     now: UnixMillis,
 ) -> Result<Reclaimed, Unavailable> {
     let uploads = sweep_uploads(core, bucket, now).await?;
+    let versions = match bucket.record.versioning {
+        Versioning::Unversioned => 0,
+        Versioning::Enabling | Versioning::Enabled | Versioning::Suspended => {
+            sweep_removed(core, bucket).await?
+        }
+    };
     let parts = sweep_parts(core, bucket).await?;
-    Ok(Reclaimed { uploads, parts })
+    Ok(Reclaimed { uploads, parts, versions })
 }
 
 /// Goes over the records of a bucket's completed uploads. Returns how many it ended.

@@ -2,6 +2,7 @@
 
 use coffer_common::types::ObjectKey;
 
+use crate::s3::lock;
 use crate::s3::operation::{BucketConfig, BucketOperation, ConfigVerb, ObjectOperation, Operation};
 use crate::s3::request::S3Request;
 
@@ -23,7 +24,7 @@ macro_rules! actions {
 }
 
 actions! {
-    AbortMultipartUpload, DeleteBucket, DeleteBucketPolicy, DeleteObject, DeleteObjectTagging,
+    AbortMultipartUpload, BypassGovernanceRetention, DeleteBucket, DeleteBucketPolicy, DeleteObject, DeleteObjectTagging,
     DeleteObjectVersion, DeleteObjectVersionTagging, GetAccelerateConfiguration, GetBucketAcl, GetBucketCORS,
     GetBucketLocation, GetBucketLogging, GetBucketNotification, GetBucketObjectLockConfiguration,
     GetBucketOwnershipControls, GetBucketPolicy, GetBucketPolicyStatus, GetBucketPublicAccessBlock,
@@ -160,7 +161,9 @@ fn object(operation: ObjectOperation, request: &S3Request) -> Vec<Action> {
         ObjectOperation::Get | ObjectOperation::Head | ObjectOperation::Select => {
             pick(Action::GetObject, Action::GetObjectVersion)
         }
-        ObjectOperation::Delete => pick(Action::DeleteObject, Action::DeleteObjectVersion),
+        ObjectOperation::Delete => {
+            bypassing(pick(Action::DeleteObject, Action::DeleteObjectVersion), request)
+        }
         ObjectOperation::GetAcl => pick(Action::GetObjectAcl, Action::GetObjectVersionAcl),
         ObjectOperation::PutAcl => pick(Action::PutObjectAcl, Action::PutObjectVersionAcl),
         ObjectOperation::GetTagging => pick(Action::GetObjectTagging, Action::GetObjectVersionTagging),
@@ -172,12 +175,22 @@ fn object(operation: ObjectOperation, request: &S3Request) -> Vec<Action> {
             true => vec![Action::GetObjectVersion, Action::GetObjectVersionAttributes],
             false => vec![Action::GetObject, Action::GetObjectAttributes],
         },
-        ObjectOperation::GetLock if request.query.has("legal-hold") => vec![Action::GetObjectLegalHold],
-        ObjectOperation::GetLock => vec![Action::GetObjectRetention],
+        ObjectOperation::GetRetention => vec![Action::GetObjectRetention],
+        ObjectOperation::PutRetention => bypassing(vec![Action::PutObjectRetention], request),
+        ObjectOperation::GetLegalHold => vec![Action::GetObjectLegalHold],
+        ObjectOperation::PutLegalHold => vec![Action::PutObjectLegalHold],
         ObjectOperation::Restore => vec![Action::RestoreObject],
         ObjectOperation::ListParts => vec![Action::ListMultipartUploadParts],
         ObjectOperation::AbortUpload => vec![Action::AbortMultipartUpload],
     }
+}
+
+/// With what it takes to bypass a retention, if that is asked for.
+fn bypassing(mut actions: Vec<Action>, request: &S3Request) -> Vec<Action> {
+    if lock::bypasses(&request.headers) {
+        actions.push(Action::BypassGovernanceRetention);
+    }
+    actions
 }
 
 /// A new object, with what its headers set beside the bytes.

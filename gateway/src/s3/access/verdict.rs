@@ -109,6 +109,7 @@ mod tests {
             checksums: Vec::new(),
             version: VersionId::Null,
             parts: Vec::new(),
+            versioned: false,
         }
     }
 

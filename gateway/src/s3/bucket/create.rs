@@ -48,10 +48,9 @@ pub(crate) async fn create(
     if *request.caller() == Caller::Anonymous {
         return Err(S3Error::new(Code::AccessDenied));
     }
-    if request.text("x-amz-bucket-object-lock-enabled").is_some_and(|on| on.eq_ignore_ascii_case("true")) {
-        return Err(S3Error::not_implemented("x-amz-bucket-object-lock-enabled"));
-    }
     check_name(&bucket)?;
+    let lock = request.text("x-amz-bucket-object-lock-enabled");
+    let object_lock = lock.is_some_and(|on| on.eq_ignore_ascii_case("true"));
     let documents = documents(&request, defaults.ownership)?;
     let wanted = location_constraint(&request.xml_body().await?)?;
     let region = wanted.filter(|wanted| !wanted.is_empty()).unwrap_or_else(|| defaults.region.to_owned());
@@ -64,6 +63,7 @@ pub(crate) async fn create(
         owner: owner.clone(),
         region: region.clone(),
         documents: documents.clone(),
+        object_lock,
     };
     match store.create_bucket(new).await {
         Ok(_) => {}

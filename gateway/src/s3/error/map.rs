@@ -1,7 +1,7 @@
 //! From the errors of the layers below to S3's codes: exhaustive, no wildcard, so that a new error there does not
 //! compile here until it has a code.
 
-use http::{HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 
 use super::super::auth::AuthError;
 use super::super::checksum::ChecksumError;
@@ -9,8 +9,9 @@ use super::super::payload::PayloadError;
 use super::super::response::{http_date, iso_date, quoted};
 use super::{Code, S3Error};
 use crate::object::{
-    AmendError, BodyError, CompleteError, CopyError, CreateBucketError, DeleteBucketError, DeleteError,
-    GetError, HeadBucketError, ListError, PartError, PutError, Unavailable, UploadError,
+    AmendError, BodyError, CompleteError, ConfigureError, CopyError, CreateBucketError, DeleteBucketError,
+    DeleteError, GetError, HeadBucketError, ListError, LockError, LockRefused, PartError, PutError,
+    Unavailable, UploadError, VersionId,
 };
 
 impl From<AuthError> for S3Error {
@@ -171,6 +172,57 @@ impl From<DeleteBucketError> for S3Error {
     }
 }
 
+impl From<ConfigureError> for S3Error {
+    fn from(error: ConfigureError) -> Self {
+        match error {
+            ConfigureError::NoSuchBucket => Self::new(Code::NoSuchBucket),
+            ConfigureError::Locked => Self::with(
+                Code::InvalidBucketState,
+                "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed.",
+            ),
+            ConfigureError::NotVersioned => Self::with(
+                Code::InvalidBucketState,
+                "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration",
+            ),
+            ConfigureError::Busy => Self::new(Code::OperationAborted),
+            ConfigureError::Unavailable(error) => error.into(),
+        }
+    }
+}
+
+impl From<LockRefused> for S3Error {
+    fn from(error: LockRefused) -> Self {
+        match error {
+            LockRefused::NoObjectLock => {
+                Self::with(Code::InvalidRequest, "Bucket is missing Object Lock Configuration")
+            }
+            LockRefused::Protected => {
+                Self::with(Code::AccessDenied, "Access Denied because object protected by object lock.")
+            }
+        }
+    }
+}
+
+impl From<LockError> for S3Error {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Get(error) => error.into(),
+            LockError::MetadataTooLarge => Self::new(Code::MetadataTooLarge),
+            LockError::Refused(error) => error.into(),
+        }
+    }
+}
+
+/// An error that tells of a delete marker.
+fn delete_marker(answer: S3Error, version: VersionId) -> S3Error {
+    let answer =
+        answer.header(HeaderName::from_static("x-amz-delete-marker"), HeaderValue::from_static("true"));
+    match HeaderValue::from_str(&version.to_string()) {
+        Ok(value) => answer.header(HeaderName::from_static("x-amz-version-id"), value),
+        Err(_) => answer,
+    }
+}
+
 impl From<PutError> for S3Error {
     fn from(error: PutError) -> Self {
         match error {
@@ -181,6 +233,7 @@ impl From<PutError> for S3Error {
             PutError::Body(error) => error.into(),
             PutError::TooLarge { size, limit } => too_large(size, limit),
             PutError::MetadataTooLarge => Self::new(Code::MetadataTooLarge),
+            PutError::Lock(error) => error.into(),
             PutError::Overloaded => Self::new(Code::SlowDown),
             PutError::Unavailable(error) => error.into(),
         }
@@ -193,10 +246,15 @@ impl From<GetError> for S3Error {
             GetError::NoSuchBucket => Self::new(Code::NoSuchBucket),
             GetError::NoSuchKey => Self::new(Code::NoSuchKey),
             GetError::NoSuchVersion => Self::new(Code::NoSuchVersion),
-            GetError::DeleteMarker(_) => Self::new(Code::NoSuchKey).header(
-                http::HeaderName::from_static("x-amz-delete-marker"),
-                HeaderValue::from_static("true"),
-            ),
+            GetError::DeleteMarker(version) => delete_marker(Self::new(Code::NoSuchKey), version),
+            GetError::IsDeleteMarker { version, last_modified } => {
+                let answer = delete_marker(Self::new(Code::MethodNotAllowed), version)
+                    .header(header::ALLOW, HeaderValue::from_static("DELETE"));
+                match HeaderValue::from_str(&http_date(last_modified)) {
+                    Ok(value) => answer.header(header::LAST_MODIFIED, value),
+                    Err(_) => answer,
+                }
+            }
             GetError::RangeNotSatisfiable { size } => {
                 let answer = Self::new(Code::InvalidRange).detail("ActualObjectSize", size.to_string());
                 match HeaderValue::from_str(&format!("bytes */{size}")) {
@@ -232,6 +290,7 @@ impl From<DeleteError> for S3Error {
             DeleteError::NoSuchKey => Self::new(Code::NoSuchKey),
             DeleteError::NoSuchVersion => Self::new(Code::NoSuchVersion),
             DeleteError::ConditionFailed => Self::new(Code::PreconditionFailed),
+            DeleteError::Lock(error) => error.into(),
             DeleteError::Conflict => Self::new(Code::ConditionalRequestConflict),
             DeleteError::Unavailable(error) => error.into(),
         }
@@ -241,12 +300,9 @@ impl From<DeleteError> for S3Error {
 impl From<AmendError> for S3Error {
     fn from(error: AmendError) -> Self {
         match error {
-            AmendError::NoSuchBucket => Self::new(Code::NoSuchBucket),
-            AmendError::NoSuchKey => Self::new(Code::NoSuchKey),
-            AmendError::NoSuchVersion => Self::new(Code::NoSuchVersion),
+            AmendError::Get(error) => error.into(),
             AmendError::MetadataTooLarge => Self::new(Code::MetadataTooLarge),
-            AmendError::Conflict => Self::new(Code::OperationAborted),
-            AmendError::Unavailable(error) => error.into(),
+            AmendError::Refused(never) => match never {},
         }
     }
 }
@@ -259,6 +315,7 @@ pub(crate) fn copy_source(error: GetError) -> S3Error {
         | GetError::NoSuchKey
         | GetError::NoSuchVersion
         | GetError::DeleteMarker(_)
+        | GetError::IsDeleteMarker { .. }
         | GetError::RangeNotSatisfiable { .. }
         | GetError::NoSuchPart { .. }
         | GetError::ConditionFailed
@@ -296,6 +353,7 @@ impl From<UploadError> for S3Error {
             UploadError::NoSuchBucket => Self::new(Code::NoSuchBucket),
             UploadError::NoSuchUpload => Self::new(Code::NoSuchUpload),
             UploadError::MetadataTooLarge => Self::new(Code::MetadataTooLarge),
+            UploadError::Lock(error) => error.into(),
             UploadError::Conflict => Self::new(Code::OperationAborted),
             UploadError::Unavailable(error) => error.into(),
         }

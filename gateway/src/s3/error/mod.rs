@@ -63,6 +63,7 @@ codes! {
     EntityTooLarge BAD_REQUEST "Your proposed upload exceeds the maximum allowed object size.",
     EntityTooSmall BAD_REQUEST "Your proposed upload is smaller than the minimum allowed object size.",
     ExpiredToken BAD_REQUEST "The provided token has expired.",
+    IllegalVersioningConfigurationException BAD_REQUEST "The versioning configuration specified in the request is invalid.",
     IncompleteBody BAD_REQUEST "You did not provide the number of bytes specified by the Content-Length HTTP header.",
     InsufficientStorage INSUFFICIENT_STORAGE "The drives are full. Delete objects or add room; space of deleted objects \
                                               is free again within a minute.",
@@ -72,6 +73,7 @@ codes! {
     InvalidBucketAclWithObjectOwnership BAD_REQUEST "Bucket cannot have ACLs set with ObjectOwnership's \
                                                      BucketOwnerEnforced setting.",
     InvalidBucketName BAD_REQUEST "The specified bucket is not valid.",
+    InvalidBucketState CONFLICT "The request is not valid with the current state of the bucket.",
     InvalidChunkSizeError FORBIDDEN "Only the last chunk is allowed to have a size less than 8192 bytes.",
     InvalidDigest BAD_REQUEST "The Content-MD5 you specified is not valid.",
     InvalidLocationConstraint BAD_REQUEST "The specified location constraint is not valid.",
@@ -84,6 +86,7 @@ codes! {
                                        document.",
     InvalidRange RANGE_NOT_SATISFIABLE "The requested range is not satisfiable.",
     InvalidRequest BAD_REQUEST "Invalid request.",
+    InvalidRetentionPeriod BAD_REQUEST "The retention period must be a positive integer value.",
     InvalidStorageClass BAD_REQUEST "The storage class you specified is not valid.",
     InvalidTag BAD_REQUEST "The tag provided was not a valid tag.",
     InvalidToken BAD_REQUEST "The provided token is malformed or otherwise not valid.",

@@ -78,7 +78,7 @@ pub(crate) async fn complete(
     };
     let body = xml::document("CompleteMultipartUploadResult", &document)?;
     let mut response = response::xml(StatusCode::OK, body);
-    attributes::version_to_headers(info.version, response.headers_mut());
+    attributes::new_version_to_headers(&info, response.headers_mut());
     Ok(response)
 }
 

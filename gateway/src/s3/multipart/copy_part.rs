@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::body::copy_part_digester;
 use super::super::error::S3Error;
-use super::super::object::copy::{ChecksumsXml, demand_source};
+use super::super::object::copy::{ChecksumsXml, demand_source, source_version_to_headers};
 use super::super::range;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response, iso_date, quoted};
@@ -43,6 +43,7 @@ pub(crate) async fn copy_part(
         Some(range) => range::parse_copy_range(range)?,
         None => Select::All,
     };
+    let source_version = source.version;
     let copy = CopyPart { upload, number, source, select, digester: copy_part_digester(select) };
     let part = store.copy_part(copy).await?;
     let document = CopyPartResult {
@@ -51,5 +52,7 @@ pub(crate) async fn copy_part(
         etag: quoted(&part.etag),
         checksums: ChecksumsXml::new(&part.checksums, 1),
     };
-    Ok(response::xml(StatusCode::OK, xml::document("CopyPartResult", &document)?))
+    let mut response = response::xml(StatusCode::OK, xml::document("CopyPartResult", &document)?);
+    source_version_to_headers(source_version, response.headers_mut());
+    Ok(response)
 }

@@ -1,7 +1,7 @@
 //! CopyObject.
 
 use coffer_common::types::{BucketName, ObjectKey};
-use http::{HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use serde::Serialize;
 
 use super::super::access::Action;
@@ -114,12 +114,17 @@ pub(crate) async fn copy(
     };
     let mut response = response::xml(StatusCode::OK, xml::document("CopyObjectResult", &document)?);
     let headers = response.headers_mut();
-    attributes::version_to_headers(info.version, headers);
-    if let Some(version @ VersionId::Op(_)) = source_version {
+    attributes::new_version_to_headers(&info, headers);
+    source_version_to_headers(source_version, headers);
+    Ok(response)
+}
+
+/// Tells which version was copied, if the request named one.
+pub(crate) fn source_version_to_headers(version: Option<VersionId>, headers: &mut HeaderMap) {
+    if let Some(version @ VersionId::Op(_)) = version {
         let name = HeaderName::from_static("x-amz-copy-source-version-id");
         response::set(headers, name, &version.to_string());
     }
-    Ok(response)
 }
 
 /// Whether the target takes the request's metadata, by `x-amz-metadata-directive` or `x-amz-tagging-directive`.
@@ -155,8 +160,9 @@ fn copy_attributes(request: &S3Request, access: Access) -> Result<CopyAttributes
         }
         return Ok(CopyAttributes::Replace { attributes, keep_tags: !new_tags });
     }
-    let (storage_class, tags) = (attributes.storage_class, new_tags.then_some(attributes.tags));
-    Ok(CopyAttributes::FromSource { storage_class, tags, access })
+    let Attributes { storage_class, tags, retention, legal_hold, .. } = attributes;
+    let tags = new_tags.then_some(tags);
+    Ok(CopyAttributes::FromSource { storage_class, tags, access, retention, legal_hold })
 }
 
 fn changes_something(request: &S3Request) -> bool {

@@ -6,14 +6,15 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::super::attributes;
 use super::super::condition;
 use super::super::error::S3Error;
+use super::super::lock;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
 use crate::object::{DeleteObject, ObjectStore};
 
-/// Deletes an object; one that is not there is deleted, too.
+/// Deletes an object, or a version of it; one that is not there is deleted, too.
 ///
 /// # Errors
-/// `NoSuchBucket`, `PreconditionFailed`.
+/// `NoSuchBucket`, `PreconditionFailed`, `AccessDenied` for a version that is protected.
 pub(crate) async fn delete(
     store: &ObjectStore,
     bucket: BucketName,
@@ -22,11 +23,13 @@ pub(crate) async fn delete(
 ) -> Result<S3Response, S3Error> {
     let version = attributes::parse_version(request.query.get("versionId"))?;
     let condition = condition::of_write(&request.headers)?;
-    let deleted = store.delete_object(DeleteObject { bucket, key, version, condition }).await?;
+    let bypass_governance = lock::bypasses(&request.headers);
+    let deleted = store.delete_object(DeleteObject { bucket, key, version, condition, bypass_governance });
+    let deleted = deleted.await?;
     let mut response = response::empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     if let Some(version) = deleted.version {
-        attributes::version_to_headers(version, headers);
+        response::set(headers, HeaderName::from_static("x-amz-version-id"), &version.to_string());
     }
     if deleted.delete_marker {
         headers.insert(HeaderName::from_static("x-amz-delete-marker"), HeaderValue::from_static("true"));

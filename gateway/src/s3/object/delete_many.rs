@@ -8,6 +8,7 @@ use super::super::access::{Access, Action};
 use super::super::attributes::parse_version;
 use super::super::condition::unquoted;
 use super::super::error::{Code, S3Error};
+use super::super::lock;
 use super::super::operation::object_key;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
@@ -76,19 +77,21 @@ pub(crate) async fn delete_many(
     bucket: BucketName,
     mut request: S3Request,
 ) -> Result<S3Response, S3Error> {
+    let bypass_governance = lock::bypasses(&request.headers);
     let (named, quiet) = parse(&request.xml_body().await?)?;
     let access = request.access()?;
     let mut results: Vec<Option<Result<Deleted, S3Error>>> = Vec::new();
     results.resize_with(named.len(), || None);
     let mut plain = Vec::new();
     for (index, object) in named.iter().enumerate() {
-        match allowed(store, access, object).await {
+        match allowed(store, access, object, bypass_governance).await {
             Err(error) => results[index] = Some(Err(error)),
             Ok(Target { key, version, condition: WriteCondition::Always }) => {
                 plain.push((index, (key, version)))
             }
             Ok(Target { key, version, condition }) => {
-                let request = DeleteObject { bucket: bucket.clone(), key, version, condition };
+                let bucket = bucket.clone();
+                let request = DeleteObject { bucket, key, version, condition, bypass_governance };
                 results[index] = Some(checked(store.delete_object(request).await)?);
             }
         }
@@ -97,7 +100,8 @@ pub(crate) async fn delete_many(
     if keys.is_empty() {
         store.head_bucket(&bucket).await?;
     }
-    for (place, result) in places.into_iter().zip(store.delete_objects(bucket, keys).await) {
+    for (place, result) in places.into_iter().zip(store.delete_objects(bucket, keys, bypass_governance).await)
+    {
         results[place] = Some(checked(result)?);
     }
     let mut document = DeleteResult { xmlns: xml::NAMESPACE, ..DeleteResult::default() };
@@ -113,11 +117,19 @@ pub(crate) async fn delete_many(
 }
 
 /// What is to be deleted, if the caller may.
-async fn allowed(store: &ObjectStore, access: &Access, object: &Named) -> Result<Target, S3Error> {
+async fn allowed(
+    store: &ObjectStore,
+    access: &Access,
+    object: &Named,
+    bypass_governance: bool,
+) -> Result<Target, S3Error> {
     let target = target(object)?;
     let version = object.version.as_deref().filter(|version| !version.is_empty());
     let action = if version.is_some() { Action::DeleteObjectVersion } else { Action::DeleteObject };
     access.demand(store, action, Some((&target.key, version))).await?;
+    if bypass_governance {
+        access.demand(store, Action::BypassGovernanceRetention, Some((&target.key, version))).await?;
+    }
     Ok(target)
 }
 

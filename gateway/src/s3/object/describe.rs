@@ -1,11 +1,11 @@
-//! What can be asked about an object besides its headers: attributes, locks.
+//! What can be asked about an object besides its headers: attributes.
 
 use coffer_common::types::{BucketName, ObjectKey};
 use http::{StatusCode, header};
 use serde::Serialize;
 
 use super::super::attributes::{self, class_name, parse_version};
-use super::super::error::{Code, S3Error};
+use super::super::error::S3Error;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response, http_date};
 use super::super::xml;
@@ -77,20 +77,6 @@ pub(super) async fn info(
     Ok(store.head_object(read).await?.0)
 }
 
-/// GetObjectRetention and GetObjectLegalHold: there is none.
-///
-/// # Errors
-/// Always: `NoSuchKey` and so on, or `NoSuchObjectLockConfiguration`.
-pub(crate) async fn lock(
-    store: &ObjectStore,
-    bucket: BucketName,
-    key: ObjectKey,
-    request: &S3Request,
-) -> Result<S3Response, S3Error> {
-    info(store, bucket, key, request).await?;
-    Err(S3Error::new(Code::NoSuchObjectLockConfiguration))
-}
-
 /// GetObjectAttributes: what `x-amz-object-attributes` names.
 ///
 /// # Errors
@@ -133,7 +119,7 @@ pub(crate) async fn attributes(
     let body = xml::document("GetObjectAttributesResponse", &document)?;
     let mut response = response::xml(StatusCode::OK, body);
     response::set(response.headers_mut(), header::LAST_MODIFIED, &http_date(info.last_modified));
-    attributes::version_to_headers(info.version, response.headers_mut());
+    attributes::version_to_headers(&info, response.headers_mut());
     Ok(response)
 }
 

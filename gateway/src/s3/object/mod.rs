@@ -7,6 +7,7 @@ pub(crate) mod delete_many;
 pub(crate) mod describe;
 pub(crate) mod get;
 pub(crate) mod head;
+pub(crate) mod lock;
 pub(crate) mod put;
 pub(crate) mod refused;
 pub(crate) mod tags;

@@ -29,7 +29,7 @@ pub(crate) async fn put(
     let mut response = response::empty(StatusCode::OK);
     let headers = response.headers_mut();
     response::set(headers, header::ETAG, &response::quoted(&info.etag));
-    attributes::version_to_headers(info.version, headers);
+    attributes::new_version_to_headers(&info, headers);
     attributes::expiration_to_headers(request.access()?.settings(), &key, &info, headers);
     attributes::checksums_to_headers(&info.checksums, info.parts.len(), headers);
     Ok(response)

@@ -68,6 +68,6 @@ async fn replace(
 }
 
 fn of_version(mut response: S3Response, info: &ObjectInfo) -> S3Response {
-    attributes::version_to_headers(info.version, response.headers_mut());
+    attributes::version_to_headers(info, response.headers_mut());
     response
 }

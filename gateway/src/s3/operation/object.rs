@@ -30,8 +30,14 @@ pub(crate) enum ObjectOperation {
     DeleteTagging,
     /// `?attributes`: reads its sizes, parts and checksums.
     GetAttributes,
-    /// `?retention`, `?legal-hold`: none.
-    GetLock,
+    /// Reads its retention.
+    GetRetention,
+    /// Sets its retention.
+    PutRetention,
+    /// Reads its legal hold.
+    GetLegalHold,
+    /// Sets its legal hold.
+    PutLegalHold,
     /// `?select`: not served.
     Select,
     /// `?restore`: there is no class to restore from.
@@ -80,7 +86,10 @@ impl ObjectOperation {
             ("PUT", Some("tagging")) => Ok(Self::PutTagging),
             ("DELETE", Some("tagging")) => Ok(Self::DeleteTagging),
             ("GET", Some("attributes")) => Ok(Self::GetAttributes),
-            ("GET", Some("retention" | "legal-hold")) => Ok(Self::GetLock),
+            ("GET", Some("retention")) => Ok(Self::GetRetention),
+            ("PUT", Some("retention")) => Ok(Self::PutRetention),
+            ("GET", Some("legal-hold")) => Ok(Self::GetLegalHold),
+            ("PUT", Some("legal-hold")) => Ok(Self::PutLegalHold),
             ("HEAD", None) => Ok(Self::Head),
             ("PUT", None) => match (upload, part, copy) {
                 (true, true, false) => Ok(Self::UploadPart),
@@ -118,7 +127,10 @@ impl ObjectOperation {
             | Self::PutTagging
             | Self::DeleteTagging
             | Self::GetAttributes
-            | Self::GetLock
+            | Self::GetRetention
+            | Self::PutRetention
+            | Self::GetLegalHold
+            | Self::PutLegalHold
             | Self::Select
             | Self::Restore
             | Self::CreateUpload
@@ -143,7 +155,10 @@ impl ObjectOperation {
             Self::PutTagging => "PutObjectTagging",
             Self::DeleteTagging => "DeleteObjectTagging",
             Self::GetAttributes => "GetObjectAttributes",
-            Self::GetLock => "GetObjectLock",
+            Self::GetRetention => "GetObjectRetention",
+            Self::PutRetention => "PutObjectRetention",
+            Self::GetLegalHold => "GetObjectLegalHold",
+            Self::PutLegalHold => "PutObjectLegalHold",
             Self::Select => "SelectObjectContent",
             Self::Restore => "RestoreObject",
             Self::CreateUpload => "CreateMultipartUpload",

@@ -173,7 +173,7 @@ fn answer(
     };
     let headers = answer.headers_mut();
     response::set(headers, header::ETAG, &quoted(&info.etag));
-    attributes::version_to_headers(info.version, headers);
+    attributes::new_version_to_headers(info, headers);
     attributes::checksums_to_headers(&info.checksums, info.parts.len(), headers);
     Ok(answer)
 }

@@ -21,14 +21,6 @@ pub(super) fn absent(context: &Context<'_>, code: Code) -> Result<S3Response, S3
     }
 }
 
-/// Versions: never enabled.
-pub(super) fn versioning(context: &Context<'_>) -> Result<S3Response, S3Error> {
-    match context.verb {
-        ConfigVerb::Get => Ok(empty_document("VersioningConfiguration")),
-        ConfigVerb::Put | ConfigVerb::Delete => Err(S3Error::not_implemented("versioning")),
-    }
-}
-
 /// Transfer acceleration.
 pub(super) async fn accelerate(mut context: Context<'_>) -> Result<S3Response, S3Error> {
     if context.verb == ConfigVerb::Get {

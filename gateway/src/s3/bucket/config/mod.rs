@@ -9,10 +9,12 @@
 pub(crate) mod acl;
 mod fixed;
 mod lifecycle;
+mod object_lock;
 mod ownership;
 mod policy;
 mod public_access;
 mod simple;
+mod versioning;
 
 use http::StatusCode;
 
@@ -53,10 +55,10 @@ pub(crate) async fn serve(
         BucketConfig::Encryption => fixed::encryption(context).await,
         BucketConfig::Logging => fixed::logging(context).await,
         BucketConfig::Notification => fixed::notification(context).await,
-        BucketConfig::ObjectLock => fixed::absent(&context, Code::ObjectLockConfigurationNotFoundError),
+        BucketConfig::ObjectLock => object_lock::serve(context).await,
         BucketConfig::Replication => fixed::absent(&context, Code::ReplicationConfigurationNotFoundError),
         BucketConfig::RequestPayment => fixed::request_payment(context).await,
-        BucketConfig::Versioning => fixed::versioning(&context),
+        BucketConfig::Versioning => versioning::serve(context).await,
         BucketConfig::Website => fixed::absent(&context, Code::NoSuchWebsiteConfiguration),
     }
 }

@@ -56,7 +56,7 @@ class Names:
 class Sandbox:
     """One container's or service's surroundings. `binds` maps a path inside to one outside; those in `writable` may be written."""
 
-    def __init__(self, folder, name, programs, names, binds=None, writable=None, environment=None, drop_all=True):
+    def __init__(self, folder, name, programs, names, binds=None, writable=None, environment=None):
         self.folder, self.name = folder / name, name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log, self.environment, self.process, self.pid = self.folder / "log", environment or {}, None, None
@@ -72,8 +72,8 @@ class Sandbox:
                         own += ["--perms", "0755", "--dir", str(parent)]
                         made.add(str(parent))
                 own += [kind, str(outside), inside]
-        rights = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"]
-        rights += ["--bounding-set=-all", "--inh-caps=-all"] if drop_all else []
+        rights = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs",
+                  "--bounding-set=-all", "--inh-caps=-all"]
         self.prefix = ["bwrap", "--tmpfs", "/", *own, "--remount-ro", "/", "--cap-add", "ALL", "--clearenv"]
         self.rights = rights
 

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use coffer_common::types::{BucketName, ObjectKey};
 use coffer_gateway::object::{
-    Attributes, Body, BodyError, ByteSource, CombinedDigests, CreateBucket, Digester, Digests, Documents,
-    GetError, GetObject, ListObjects, ObjectInfo, ObjectPage, ObjectStore, Owner, PutError, PutObject,
-    ReadBroken, ReadCondition, Select, WriteCondition,
+    Attributes, Body, BodyError, ByteSource, CombinedDigests, CreateBucket, DeleteObject, Digester, Digests,
+    Documents, GetError, GetObject, ListObjects, ObjectInfo, ObjectPage, ObjectStore, Owner, PutError,
+    PutObject, ReadBroken, ReadCondition, Select, WriteCondition,
 };
 use md5::{Digest, Md5};
 
@@ -127,6 +127,18 @@ pub(crate) async fn put(
     data: &Bytes,
 ) -> Result<ObjectInfo, PutError> {
     store.put_object(put_request(bucket, k, body(data))).await
+}
+
+pub(crate) async fn delete(store: &ObjectStore, k: &str) {
+    let condition = WriteCondition::Always;
+    let request = DeleteObject {
+        bucket: name("bucket"),
+        key: key(k),
+        version: None,
+        condition,
+        bypass_governance: false,
+    };
+    store.delete_object(request).await.unwrap();
 }
 
 #[derive(Debug)]

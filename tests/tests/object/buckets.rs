@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use coffer_common::coordination::{Coordinator, Expected};
-use coffer_gateway::object::{DeleteObject, GetError, ListError, ObjectStore, WriteCondition};
+use coffer_gateway::object::{GetError, ListError, ObjectStore};
 
-use crate::body::{ReadFailure, bytes, get, key, list_all, list_request, make_bucket, name, put};
+use crate::body::{ReadFailure, bytes, delete, get, list_all, list_request, make_bucket, name, put};
 use crate::cluster::Bench;
 use crate::coordinator::Switched;
 use crate::multipart::{begin, uploads};
@@ -15,11 +15,7 @@ use crate::reclaim::after;
 
 /// Deletes the bucket with what is in it, through a gateway that knows it well.
 async fn delete_bucket(store: &ObjectStore) {
-    let (bucket, key, condition) = (name("bucket"), key("k"), WriteCondition::Always);
-    store
-        .delete_object(DeleteObject { bucket, key, version: None, condition, bypass_governance: false })
-        .await
-        .unwrap();
+    delete(store, "k").await;
     store.delete_bucket(&name("bucket")).await.unwrap();
 }
 

@@ -7,8 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use coffer_common::time::UnixMillis;
 use coffer_gateway::object::{
-    ChosenPart, CompleteError, DeleteObject, GetError, ObjectStore, PartError, UploadError, UploadRef,
-    WriteCondition,
+    ChosenPart, CompleteError, GetError, ObjectStore, PartError, UploadError, UploadRef,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -71,14 +70,7 @@ impl Client {
                 self.object = Some(data);
             }
             10..20 => {
-                let request = DeleteObject {
-                    bucket: name("bucket"),
-                    key: key(&self.key),
-                    version: None,
-                    condition: WriteCondition::Always,
-                    bypass_governance: false,
-                };
-                self.store.delete_object(request).await.unwrap();
+                delete(&self.store, &self.key).await;
                 self.object = None;
             }
             20..35 if self.open.len() < 3 => {

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use coffer_gateway::object::{DeleteObject, WriteCondition};
-
 use crate::body::*;
 use crate::cluster::Bench;
 
@@ -36,14 +34,7 @@ async fn pages_of_any_size_agree_with_the_model() {
         keys.insert(k.to_owned());
     }
     for gone in ["b/1", "b/2", "a/c", "z"] {
-        let delete = DeleteObject {
-            bucket: name("bucket"),
-            key: key(gone),
-            version: None,
-            condition: WriteCondition::Always,
-            bypass_governance: false,
-        };
-        bench.store.delete_object(delete).await.unwrap();
+        delete(&bench.store, gone).await;
         keys.remove(gone);
     }
     for prefix in ["", "a", "a/", "b/", "d/", "é", "none"] {

@@ -7,7 +7,7 @@ use coffer_common::node::{NodeClient, PrepareShard, ShardPiece, SlotAddress, Slo
 use coffer_common::protocol::message::{Refusal, SlotReply, SlotRequest, Version, VersionKind};
 use coffer_common::shard::ShardHeader;
 use coffer_common::types::{Epoch, Fence, OpId, RegisterKey, Tag};
-use coffer_gateway::object::{DeleteObject, GetError, WriteCondition};
+use coffer_gateway::object::GetError;
 use coffer_storage_node::{heal, purge};
 
 use crate::body::*;
@@ -34,18 +34,6 @@ async fn wait_until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-async fn delete(bench: &Bench, k: &str) {
-    let condition = WriteCondition::Always;
-    let request = DeleteObject {
-        bucket: name("bucket"),
-        key: key(k),
-        version: None,
-        condition,
-        bypass_governance: false,
-    };
-    bench.store.delete_object(request).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tombstones_go_when_all_slots_hold_them_alone() {
     let bench = Bench::start(4, 1).await;
@@ -58,7 +46,7 @@ async fn tombstones_go_when_all_slots_hold_them_alone() {
     wait_until("all slots to know", || registers(&bench) == 4 * 21).await;
     bench.down(&[3]);
     for number in 0..20 {
-        delete(&bench, &gone(number)).await;
+        delete(&bench.store, &gone(number)).await;
     }
     start(&bench);
     tokio::time::sleep(2 * PERIOD).await;

@@ -10,8 +10,8 @@ use coffer_common::time::UnixMillis;
 use coffer_common::types::RegisterKey;
 use coffer_gateway::object::{
     Access, Body, BodyError, ByteSource, ChosenPart, CompleteError, CopyAttributes, CopyObject, CopySource,
-    DeleteObject, GetObject, ObjectStore, Owner, PartError, ReadCondition, Reclaimed, Select, StorageClass,
-    UploadPart, UploadRef, WriteCondition,
+    GetObject, Owner, PartError, ReadCondition, Reclaimed, Select, StorageClass, UploadPart, UploadRef,
+    WriteCondition,
 };
 
 use crate::body::*;
@@ -57,18 +57,6 @@ pub(crate) async fn frees_nothing(bench: &Bench) {
     tokio::time::sleep(Duration::from_millis(600)).await;
     bench.free(grace()).await;
     assert_eq!(bench.census(), before);
-}
-
-async fn delete(store: &ObjectStore, k: &str) {
-    let condition = WriteCondition::Always;
-    let request = DeleteObject {
-        bucket: name("bucket"),
-        key: key(k),
-        version: None,
-        condition,
-        bypass_governance: false,
-    };
-    store.delete_object(request).await.unwrap();
 }
 
 /// An object of one part.

@@ -71,6 +71,18 @@ impl Shutdown {
         self.tasks.spawn(task)
     }
 
+    /// Starts a task that the stop ends at once, wherever it is.
+    pub fn spawn_until_told(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.clone();
+        self.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.told() => {}
+                () = task => {}
+            }
+        });
+    }
+
     /// Tells the stop at the first SIGTERM or SIGINT; a second one ends the process at once, as users expect.
     ///
     /// # Errors
@@ -126,6 +138,14 @@ mod tests {
         shutdown.tell();
         assert_eq!(shutdown.wait(Duration::from_secs(5)).await, Ok(()));
         assert_eq!(task.await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn the_stop_ends_what_runs_until_it_is_told() {
+        let shutdown = Shutdown::new();
+        shutdown.spawn_until_told(std::future::pending());
+        shutdown.tell();
+        assert_eq!(shutdown.wait(Duration::from_secs(5)).await, Ok(()));
     }
 
     #[tokio::test]

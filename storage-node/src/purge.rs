@@ -73,14 +73,7 @@ pub fn start(node: &StorageNode, cluster: &Cluster, period: Duration, shutdown: 
     for store in node.drives() {
         let (node, cluster) = (node.id().clone(), cluster.clone());
         let purger = Purger { store: Arc::clone(store), node, cluster, period };
-        let stop = shutdown.clone();
-        shutdown.spawn(async move {
-            tokio::select! {
-                biased;
-                () = stop.told() => {}
-                () = purger.run() => {}
-            }
-        });
+        shutdown.spawn_until_told(async move { purger.run().await });
     }
 }
 
@@ -210,12 +203,9 @@ impl Purger {
     }
 
     async fn step(&self, node: &NodeId, request: PurgeRequest) -> Result<Vec<Evidence>, NodeError> {
-        let name = node.to_string();
-        let Some(client) = self.cluster.client(node) else {
-            return Err(NodeError::Unreachable { node: name, reason: "unknown".to_owned() });
-        };
+        let client = self.cluster.reach(node)?;
         let asked = tokio::time::timeout(STEP_LIMIT, client.purge(request)).await;
-        asked.unwrap_or(Err(NodeError::Timeout { node: name }))
+        asked.unwrap_or_else(|_| Err(NodeError::Timeout { node: node.to_string() }))
     }
 }
 

@@ -62,14 +62,8 @@ pub fn start(node: &StorageNode, cluster: &Cluster, shutdown: &Shutdown) {
         counter: AtomicU64::new(1),
     });
     for store in node.drives() {
-        let (settling, store, stop) = (Arc::clone(&settling), Arc::clone(store), shutdown.clone());
-        shutdown.spawn(async move {
-            tokio::select! {
-                biased;
-                () = stop.told() => {}
-                () = settling.run(&store) => {}
-            }
-        });
+        let (settling, store) = (Arc::clone(&settling), Arc::clone(store));
+        shutdown.spawn_until_told(async move { settling.run(&store).await });
     }
 }
 

@@ -162,6 +162,15 @@ impl Cluster {
         self.inner.clients.load().get(node).cloned()
     }
 
+    /// [`Self::client`] of a node that has to be asked.
+    ///
+    /// # Errors
+    /// [`NodeError::Unreachable`] if it has no record.
+    pub fn reach(&self, node: &NodeId) -> Result<Arc<dyn NodeClient>, NodeError> {
+        let unknown = || NodeError::Unreachable { node: node.to_string(), reason: "unknown".to_owned() };
+        self.client(node).ok_or_else(unknown)
+    }
+
     /// Whether the drive on this node is expected to answer. A guess for speed, never for a decision.
     pub fn alive(&self, node: &NodeId, drive: &DriveId) -> bool {
         self.inner.liveness.lock().drive_alive(node, drive, Instant::now())

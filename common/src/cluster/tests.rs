@@ -7,9 +7,8 @@ use super::*;
 use crate::coordination::{CLUSTER_KEY, Entry, Expected, LocalCoordinator, SnapshotStore};
 use crate::layout::{PartitionRecord, SlotRole};
 use crate::node::{
-    DriveHeal, DriveInfo, DriveJoin, DriveScrub, DriveState, HandOverPage, HandOverRequest, ListPage,
-    ListRequest, OwedPage, OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces,
-    SlotCall, Snapshot, SnapshotKind,
+    DriveInfo, DriveState, HandOverPage, HandOverRequest, ListPage, ListRequest, OwedPage, OwedRequest,
+    PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
 };
 use crate::protocol::message::SlotReply;
 use crate::protocol::purge::Evidence;
@@ -48,21 +47,9 @@ impl NodeClient for Node {
             return Err(self.lost());
         }
         let drives = self.record.drives.iter().map(|drive| DriveInfo {
-            id: drive.id,
-            incarnation: drive.incarnation,
-            path: drive.path.clone(),
-            state: DriveState::Online,
-            reason: String::new(),
             capacity_bytes: drive.capacity_bytes,
-            free_bytes: 0,
-            registers: 0,
-            unstable: 0,
-            missing_shards: 0,
             boot_count: 1,
-            journal_sequence: 0,
-            join: DriveJoin::default(),
-            heal: DriveHeal::default(),
-            scrub: DriveScrub::default(),
+            ..DriveInfo::unknown(drive.id, drive.incarnation, drive.path.clone(), DriveState::Online)
         });
         Ok(NodeInfo {
             id: self.record.id.clone(),

@@ -334,6 +334,29 @@ pub struct DriveInfo {
     pub scrub: DriveScrub,
 }
 
+impl DriveInfo {
+    /// A drive of which nothing else is known: everything that is counted is zero.
+    pub fn unknown(id: DriveId, incarnation: Incarnation, path: String, state: DriveState) -> Self {
+        Self {
+            id,
+            incarnation,
+            path,
+            state,
+            reason: String::new(),
+            capacity_bytes: 0,
+            free_bytes: 0,
+            registers: 0,
+            unstable: 0,
+            missing_shards: 0,
+            boot_count: 0,
+            journal_sequence: 0,
+            join: DriveJoin::default(),
+            heal: DriveHeal::default(),
+            scrub: DriveScrub::default(),
+        }
+    }
+}
+
 /// How far a drive that has lost its state has come; all zero for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DriveJoin {

@@ -182,7 +182,7 @@ impl From<NodeStatus> for NodeView {
 
 #[cfg(test)]
 mod tests {
-    use coffer_common::node::{DriveHeal, DriveJoin, DriveScrub};
+    use coffer_common::node::DriveHeal;
     use coffer_common::types::{DriveId, Incarnation};
 
     use super::*;
@@ -190,21 +190,8 @@ mod tests {
     #[test]
     fn what_three_slots_owe_to_the_fourth_is_counted_once() {
         let drive = |missing, owed, shards_per_minute| DriveInfo {
-            id: DriveId(1),
-            incarnation: Incarnation(0),
-            path: String::new(),
-            state: DriveState::Online,
-            reason: String::new(),
-            capacity_bytes: 0,
-            free_bytes: 0,
-            registers: 0,
-            unstable: 0,
-            missing_shards: 0,
-            boot_count: 0,
-            journal_sequence: 0,
-            join: DriveJoin::default(),
             heal: DriveHeal { missing, owed, shards_per_minute, complete: true, ..DriveHeal::default() },
-            scrub: DriveScrub::default(),
+            ..DriveInfo::unknown(DriveId(1), Incarnation(0), String::new(), DriveState::Online)
         };
         let drives = [drive(0, 100, 0), drive(0, 100, 0), drive(0, 99, 0), drive(50, 0, 100)];
         let heal = Heal::of(drives.iter(), 4);

@@ -35,14 +35,7 @@ const FAILED: &str = "coffer_lifecycle_failures_total";
 
 /// Begins to carry out rules, until the stop is told. `day` is shorter than a day in tests.
 pub(crate) fn start(store: ObjectStore, cluster: Cluster, day: Option<Duration>, shutdown: &Shutdown) {
-    let stop = shutdown.clone();
-    shutdown.spawn(async move {
-        tokio::select! {
-            biased;
-            () = stop.told() => {}
-            () = take_turns(&store, &cluster, day) => {}
-        }
-    });
+    shutdown.spawn_until_told(async move { take_turns(&store, &cluster, day).await });
 }
 
 async fn take_turns(store: &ObjectStore, cluster: &Cluster, day: Option<Duration>) {

@@ -96,13 +96,12 @@ pub fn start(node: &StorageNode, cluster: &Cluster, shutdown: &Shutdown) {
     });
     for store in node.drives() {
         store.expect_slots(cluster.map().layout.n());
-        let (healing, store, stop) = (Arc::clone(&healing), Arc::clone(store), shutdown.clone());
+        let (healing, store) = (Arc::clone(&healing), Arc::clone(store));
         let (pace, streams) = (node.pace().clone(), Semaphore::new(STREAMS_AT_ONCE));
         let drive = Drive { healing, store, pace, busy: Mutex::default(), streams, full: Mutex::default() };
-        shutdown.spawn(async move {
+        shutdown.spawn_until_told(async move {
             tokio::select! {
                 biased;
-                () = stop.told() => {}
                 () = drive.keep_lists() => {}
                 () = drive.rebuild_all() => {}
                 () = drive.find_all() => {}

@@ -89,14 +89,7 @@ pub fn start(node: &StorageNode, cluster: &Cluster, shutdown: &Shutdown) {
             sources: Sources::default(),
             pages: Pages::default(),
         };
-        let stop = shutdown.clone();
-        shutdown.spawn(async move {
-            tokio::select! {
-                biased;
-                () = stop.told() => {}
-                () = drive.run() => {}
-            }
-        });
+        shutdown.spawn_until_told(async move { drive.run().await });
     }
 }
 

@@ -162,10 +162,7 @@ impl JoiningSlot {
         let gone = || NodeError::Invalid("it votes no more".to_owned());
         let mut targets = self.givers(drive).into_iter();
         let target = targets.find(|target| target.slot == voter && target.voter).ok_or_else(gone)?;
-        let node = target.node.to_string();
-        let client = drive.cluster.client(&target.node);
-        let client = client
-            .ok_or_else(|| NodeError::Unreachable { node: node.clone(), reason: "unknown".to_owned() })?;
+        let client = drive.cluster.reach(&target.node)?;
         let source = (target.address.drive, target.address.incarnation);
         let own = SlotAddress {
             drive: drive.store.id(),

@@ -101,28 +101,16 @@ pub async fn keep_published(
 
 #[cfg(test)]
 mod tests {
-    use coffer_common::node::{DriveJoin, DriveState};
+    use coffer_common::node::DriveState;
     use coffer_common::types::{DriveId, Incarnation};
 
     use super::*;
 
     fn drive(id: u128, incarnation: u32, boot_count: u64, journal_sequence: u64) -> DriveInfo {
         DriveInfo {
-            id: DriveId(id),
-            incarnation: Incarnation(incarnation),
-            path: "/d".to_owned(),
-            state: DriveState::Online,
-            reason: String::new(),
-            capacity_bytes: 1,
-            free_bytes: 1,
-            registers: 0,
-            unstable: 0,
-            missing_shards: 0,
             boot_count,
             journal_sequence,
-            join: DriveJoin::default(),
-            heal: coffer_common::node::DriveHeal::default(),
-            scrub: coffer_common::node::DriveScrub::default(),
+            ..DriveInfo::unknown(DriveId(id), Incarnation(incarnation), "/d".to_owned(), DriveState::Online)
         }
     }
 

@@ -84,21 +84,10 @@ pub fn start(node: &StorageNode, cluster: &Cluster, shutdown: &Shutdown) {
     for store in node.drives() {
         let (store, cluster, pace) = (Arc::clone(store), cluster.clone(), node.pace().clone());
         let mover = Mover { store, node: node.id().clone(), cluster, pace };
-        spawn(shutdown, async move { mover.run().await });
+        shutdown.spawn_until_told(async move { mover.run().await });
     }
     let cluster = cluster.clone();
-    spawn(shutdown, async move { conclude::run(&cluster).await });
-}
-
-fn spawn(shutdown: &Shutdown, task: impl Future<Output = ()> + Send + 'static) {
-    let stop = shutdown.clone();
-    shutdown.spawn(async move {
-        tokio::select! {
-            biased;
-            () = stop.told() => {}
-            () = task => {}
-        }
-    });
+    shutdown.spawn_until_told(async move { conclude::run(&cluster).await });
 }
 
 impl Mover {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coffer_common::blocking;
-use coffer_common::node::{DriveHeal, DriveInfo, DriveJoin, DriveScrub, DriveState};
+use coffer_common::node::{DriveInfo, DriveState};
 use coffer_common::types::{ClusterId, DriveId, Incarnation, NodeId};
 
 use super::{NodeConfig, StorageNode};
@@ -169,21 +169,7 @@ fn open_stores(
 fn broken_drive(path: &Path, id: Option<DriveId>, reason: &dyn std::fmt::Display) -> DriveInfo {
     let reason = reason.to_string();
     tracing::error!(path = %path.display(), reason, "a drive cannot be opened");
-    DriveInfo {
-        id: id.unwrap_or(DriveId(0)),
-        incarnation: Incarnation(0),
-        path: path.display().to_string(),
-        state: if id.is_some() { DriveState::Failed } else { DriveState::Offline },
-        reason,
-        capacity_bytes: 0,
-        free_bytes: 0,
-        registers: 0,
-        unstable: 0,
-        missing_shards: 0,
-        boot_count: 0,
-        journal_sequence: 0,
-        join: DriveJoin::default(),
-        heal: DriveHeal::default(),
-        scrub: DriveScrub::default(),
-    }
+    let state = if id.is_some() { DriveState::Failed } else { DriveState::Offline };
+    let path = path.display().to_string();
+    DriveInfo { reason, ..DriveInfo::unknown(id.unwrap_or(DriveId(0)), Incarnation(0), path, state) }
 }

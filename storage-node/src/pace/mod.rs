@@ -112,15 +112,9 @@ impl Default for Pace {
 
 /// Controls the pace of the node's background work until the shutdown.
 pub fn start(node: &StorageNode, slowdown: Slowdown, shutdown: &Shutdown) {
-    let (pace, stop, name) = (node.pace().clone(), shutdown.clone(), node.id().0.clone());
+    let (pace, name) = (node.pace().clone(), node.id().0.clone());
     let controller = Controller::new(slowdown.0, (MOST_PER_DRIVE * node.drives().count()) as f64);
-    shutdown.spawn(async move {
-        tokio::select! {
-            biased;
-            () = stop.told() => {}
-            () = pace.control(controller, name) => {}
-        }
-    });
+    shutdown.spawn_until_told(async move { pace.control(controller, name).await });
 }
 
 impl Pace {

@@ -66,26 +66,13 @@ pub fn start(node: &StorageNode, cluster: &Cluster, period: Duration, shutdown: 
         return;
     }
     let (sender, order) = watch::channel(ScrubOrder::default());
-    let (cluster, stop) = (cluster.clone(), shutdown.clone());
-    shutdown.spawn(async move {
-        tokio::select! {
-            biased;
-            () = stop.told() => {}
-            () = follow_order(&cluster, &sender) => {}
-        }
-    });
+    let cluster = cluster.clone();
+    shutdown.spawn_until_told(async move { follow_order(&cluster, &sender).await });
     for store in node.drives() {
         // Whoever asks before the record is read must not hear that nothing is scrubbed.
         store.tell_scrub(DriveScrub { period_seconds: period.as_secs(), ..DriveScrub::default() });
-        let (store, order, stop) = (Arc::clone(store), order.clone(), shutdown.clone());
-        let pace = node.pace().clone();
-        shutdown.spawn(async move {
-            tokio::select! {
-                biased;
-                () = stop.told() => {}
-                () = run((store, pace), period, order) => {}
-            }
-        });
+        let place = (Arc::clone(store), node.pace().clone());
+        shutdown.spawn_until_told(run(place, period, order.clone()));
     }
 }
 

@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::time::Instant;
 
 use super::DriveStore;
-use super::mutate::{Change, Changed};
+use super::mutate::{Change, Changed, Done};
 use crate::drive::Threads;
 use crate::image::Entry;
 use crate::index::IndexError;
@@ -238,7 +238,7 @@ impl DriveStore {
             match changed.map_err(|error| error.to_string())? {
                 Changed::Stale => {}
                 Changed::WrongSlot(_) => return Ok(()),
-                Changed::Done { sequence, dropped_files, entry, .. } => {
+                Changed::Done(Done { sequence, dropped_files, entry, .. }) => {
                     self.journal.durable_blocking(sequence).map_err(|error| error.to_string())?;
                     self.remove_files(&dropped_files, entry.slot);
                     return Ok(());

@@ -10,7 +10,7 @@ use coffer_common::protocol::slot::{self, Caller, Served, Slot};
 use coffer_common::types::{OpId, RegisterKey};
 
 use super::DriveStore;
-use super::mutate::{Change, Changed, NewShard};
+use super::mutate::{Change, Changed, Done, NewShard};
 use crate::image::{Entry, ShardLocation};
 use crate::journal::AppendError;
 
@@ -62,7 +62,7 @@ impl DriveStore {
                 Err(error) => Err(error),
             };
             match appended {
-                Ok(Changed::Done { result, entry, sequence, dropped_files }) => {
+                Ok(Changed::Done(Done { result, entry, sequence, dropped_files })) => {
                     break (result, Some(entry), sequence, dropped_files);
                 }
                 Ok(Changed::WrongSlot(slot)) => {

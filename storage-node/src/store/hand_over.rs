@@ -16,11 +16,10 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use coffer_common::node::{DriveJoin, HandOverPage, HandOverRequest, NodeError, SlotAddress};
 use coffer_common::protocol::register::{PartitionState, Register, Role};
-use coffer_common::types::{Epoch, PartitionId, RegisterKey};
+use coffer_common::types::{Epoch, PartitionId, RegisterKey, SlotIndex};
 
 use super::DriveStore;
-use super::mutate::{Change, Changed};
-use crate::journal::AppendError;
+use super::mutate::Change;
 
 /// Registers of a page.
 const PAGE_REGISTERS: usize = 1000;
@@ -130,24 +129,11 @@ impl DriveStore {
     ) -> Result<(), NodeError> {
         let key = Bytes::from(key.encode());
         let change = Change { key: &key, address, bucket: None, shard: None };
-        self.index.admit().await;
-        loop {
-            let loaded = self.load(&key).await?;
-            let changed = self.mutate_in(loaded, &change, |entry, partition| {
-                ((), partition.role == Role::Joining && entry.register.hand_over(partition, voter))
-            });
-            match changed {
-                Ok(Changed::Done { .. }) => return Ok(()),
-                Ok(Changed::Stale) => {}
-                Ok(Changed::WrongSlot(slot)) => {
-                    return Err(NodeError::Invalid(format!("this drive is slot {} of it", slot.0)));
-                }
-                Err(AppendError::NotReady) => {
-                    self.journal.room().await.map_err(|error| self.unavailable(error))?;
-                }
-                Err(error) => return Err(self.unavailable(error)),
-            }
-        }
+        let taken = self.change_register(&change, |entry, partition| {
+            ((), partition.role == Role::Joining && entry.register.hand_over(partition, voter))
+        });
+        let other = |slot: SlotIndex| NodeError::Invalid(format!("this drive is slot {} of it", slot.0));
+        taken.await?.map(drop).map_err(other)
     }
 
     /// The slot has lost its state, and the map marks it in this epoch: it records what it is sent, and votes in nothing.

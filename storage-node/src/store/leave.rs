@@ -16,9 +16,8 @@ use coffer_common::protocol::register::{PartitionState, Register, Role};
 use coffer_common::types::{Epoch, OpId, PartitionId, SlotIndex};
 
 use super::DriveStore;
-use super::mutate::{Change, Changed};
+use super::mutate::{Change, Done};
 use crate::image::Entry;
-use crate::journal::AppendError;
 
 /// Registers that are looked at in one go.
 const PIECE: usize = 256;
@@ -125,35 +124,25 @@ impl DriveStore {
     async fn drop_register(self: &Arc<Self>, seen: &Entry, shards: Vec<OpId>) -> Result<(), NodeError> {
         let (key, address): (&Bytes, _) = (&seen.key, self.own_address(seen));
         let change = Change { key, address: &address, bucket: None, shard: None };
-        self.index.admit().await;
-        loop {
-            let loaded = self.load(key).await?;
-            if loaded.entry().is_none() {
-                return Ok(());
+        let dropped = self.change_register(&change, |entry, partition| {
+            let kept = Register { prepared: shards.clone(), ..Register::default() };
+            match partition.role == Role::Out {
+                true if entry.register.is_vacant() || entry.register == kept => (true, false),
+                true => {
+                    entry.register = kept;
+                    (true, true)
+                }
+                false => (false, false),
             }
-            let changed = self.mutate_in(loaded, &change, |entry, partition| {
-                if partition.role != Role::Out {
-                    return (false, false);
-                }
-                let kept = Register { prepared: shards.clone(), ..Register::default() };
-                let changed = entry.register != kept;
-                entry.register = kept;
-                (true, changed)
-            });
-            match changed {
-                Ok(Changed::Done { result: true, sequence, dropped_files, entry }) => {
-                    self.journal.durable(sequence).await.map_err(|error| self.unavailable(error))?;
-                    let slot = entry.slot;
-                    return self.run(move |store| store.remove_files(&dropped_files, slot)).await;
-                }
-                Ok(Changed::Done { .. } | Changed::WrongSlot(_)) => {
-                    return Err(NodeError::Invalid("the drive takes part in the partition".to_owned()));
-                }
-                Ok(Changed::Stale) => {}
-                Err(AppendError::NotReady) => {
-                    self.journal.room().await.map_err(|error| self.unavailable(error))?;
-                }
-                Err(error) => return Err(self.unavailable(error)),
+        });
+        match dropped.await? {
+            Ok(Done { result: true, sequence, dropped_files, entry }) => {
+                self.journal.durable(sequence).await.map_err(|error| self.unavailable(error))?;
+                let slot = entry.slot;
+                self.run(move |store| store.remove_files(&dropped_files, slot)).await
+            }
+            Ok(Done { result: false, .. }) | Err(_) => {
+                Err(NodeError::Invalid("the drive takes part in the partition".to_owned()))
             }
         }
     }

@@ -61,10 +61,22 @@ pub(super) struct Change<'a> {
     pub(super) shard: Option<NewShard>,
 }
 
+/// A change that was made, or had nothing to change.
+pub(super) struct Done<R> {
+    /// What the step said; to be told once `sequence` is durable.
+    pub(super) result: R,
+    /// The register then.
+    pub(super) entry: Arc<Entry>,
+    /// The last record that it rests on.
+    pub(super) sequence: u64,
+    /// Ops whose shard files may go once that is durable.
+    pub(super) dropped_files: Vec<OpId>,
+}
+
 /// What came of a change.
 pub(super) enum Changed<R> {
-    /// The step's result; to be told once this sequence is durable. Files of dropped shards may go then.
-    Done { result: R, entry: Arc<Entry>, sequence: u64, dropped_files: Vec<OpId> },
+    /// It was made.
+    Done(Done<R>),
     /// The drive is another slot of the partition.
     WrongSlot(SlotIndex),
     /// The register may have changed since it was loaded: load again.
@@ -114,6 +126,31 @@ impl DriveStore {
         self.mutate_at(loaded, change, |entry, partition, _| Some(step(entry, &partition)))
     }
 
+    /// [`Self::mutate_in`] on the register as it is then: tried again until it was not stale and the journal had room. The change may not
+    /// be durable yet. The slot that the drive is of the partition, if it is not the one that is meant.
+    ///
+    /// # Errors
+    /// [`NodeError::DriveUnavailable`] if the drive is full or failed.
+    pub(super) async fn change_register<R>(
+        self: &Arc<Self>,
+        change: &Change<'_>,
+        step: impl Fn(&mut Entry, &PartitionState) -> (R, bool) + Send,
+    ) -> Result<Result<Done<R>, SlotIndex>, NodeError> {
+        self.index.admit().await;
+        loop {
+            let loaded = self.load(change.key).await?;
+            match self.mutate_in(loaded, change, &step) {
+                Ok(Changed::Done(done)) => return Ok(Ok(done)),
+                Ok(Changed::WrongSlot(slot)) => return Ok(Err(slot)),
+                Ok(Changed::Stale) => {}
+                Err(AppendError::NotReady) => {
+                    self.journal.room().await.map_err(|error| self.unavailable(error))?;
+                }
+                Err(error) => return Err(self.unavailable(error)),
+            }
+        }
+    }
+
     /// Lets a caller's request have its way with a register, by the rules of a slot.
     pub(super) fn serve(
         &self,
@@ -161,7 +198,7 @@ impl DriveStore {
         let Some((result, changed)) = step(&mut new, partition, bucket) else { return Ok(Changed::Stale) };
         if !changed {
             let sequence = old.sequence.max(partition_sequence).max(bucket_sequence);
-            return Ok(Changed::Done { result, entry: old, sequence, dropped_files: Vec::new() });
+            return Ok(Changed::Done(Done { result, entry: old, sequence, dropped_files: Vec::new() }));
         }
         let now = UnixMillis::now();
         bound_superseded(&mut new, now);
@@ -172,7 +209,7 @@ impl DriveStore {
         self.unfinished.follow(&old, &entry);
         self.owed.follow(&old, &entry);
         let sequence = entry.sequence.max(partition_sequence).max(bucket_sequence);
-        Ok(Changed::Done { result, entry, sequence, dropped_files })
+        Ok(Changed::Done(Done { result, entry, sequence, dropped_files }))
     }
 
     /// The lock of a register (and of those it shares it with).

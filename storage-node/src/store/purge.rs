@@ -19,9 +19,8 @@ use coffer_common::time::UnixMillis;
 use coffer_common::types::{Epoch, OpId, PartitionId, RegisterKey, SlotIndex, Tag};
 
 use super::DriveStore;
-use super::mutate::{Change, Changed};
+use super::mutate::{Change, Done};
 use crate::image::Entry;
-use crate::journal::AppendError;
 
 /// Candidates that are asked about at once, and the bytes of their keys.
 const MOST: usize = 4096;
@@ -166,29 +165,14 @@ impl DriveStore {
     ) -> Result<Option<(u64, Vec<OpId>)>, NodeError> {
         let key = Bytes::from(register.encode());
         let change = Change { key: &key, address: &request.address, bucket: None, shard: None };
-        self.index.admit().await;
-        loop {
-            let loaded = self.load(&key).await?;
-            if loaded.entry().is_none() {
-                return Ok(None);
-            }
-            let changed = self.mutate_in(loaded, &change, |entry, partition| {
-                let dropped =
-                    purge::drop_at(partition, &mut entry.register, request.address.epoch, candidate);
-                (dropped, dropped)
-            });
-            match changed {
-                Ok(Changed::Done { result, sequence, dropped_files, .. }) => {
-                    return Ok(result.then_some((sequence, dropped_files)));
-                }
-                Ok(Changed::WrongSlot(_)) => return Ok(None),
-                Ok(Changed::Stale) => {}
-                Err(AppendError::NotReady) => {
-                    self.journal.room().await.map_err(|error| self.unavailable(error))?;
-                }
-                Err(error) => return Err(self.unavailable(error)),
-            }
-        }
+        let dropped = self.change_register(&change, |entry, partition| {
+            let dropped = purge::drop_at(partition, &mut entry.register, request.address.epoch, candidate);
+            (dropped, dropped)
+        });
+        Ok(match dropped.await? {
+            Ok(Done { result: true, sequence, dropped_files, .. }) => Some((sequence, dropped_files)),
+            Ok(Done { result: false, .. }) | Err(_) => None,
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::cluster::{ClusterRecord, DriveRecord, NodeRecord, PROTOCOL_VERSION, n
 use crate::coordination::{CLUSTER_KEY, Coordinator, Entry, Expected, LocalCoordinator};
 use crate::layout::{PartitionRecord, SlotRecord, SlotRole};
 use crate::limits::PARTITION_COUNT;
-use crate::node::{DriveHeal, DriveInfo, DriveJoin, DriveScrub, DriveState};
+use crate::node::{DriveInfo, DriveState};
 use crate::types::{ClusterId, Epoch, Incarnation, PartitionId};
 
 const TIB: u64 = 1 << 40;
@@ -444,21 +444,9 @@ fn golden_form_of_staged_changes() {
 /// What the nodes say of their drives, each so full in percent.
 fn told(map: &ClusterMap, used_percent: &[u64]) -> Vec<NearlyFull> {
     let info = |drive: &DriveRecord, used: u64| DriveInfo {
-        id: drive.id,
-        incarnation: drive.incarnation,
-        path: drive.path.clone(),
-        state: DriveState::Online,
-        reason: String::new(),
         capacity_bytes: TIB,
         free_bytes: TIB / 100 * (100 - used),
-        registers: 0,
-        unstable: 0,
-        missing_shards: 0,
-        boot_count: 0,
-        journal_sequence: 0,
-        join: DriveJoin::default(),
-        heal: DriveHeal::default(),
-        scrub: DriveScrub::default(),
+        ..DriveInfo::unknown(drive.id, drive.incarnation, drive.path.clone(), DriveState::Online)
     };
     let records = map.nodes.values().flat_map(|node| node.drives.iter().map(|drive| (&node.id, drive)));
     let infos: Vec<_> =

@@ -176,7 +176,7 @@ fn upload_version(op: OpId, upload: &UploadMeta) -> Version {
 }
 
 /// A version that has metadata and no shards.
-fn metadata_version(op: OpId, metadata: Bytes) -> Version {
+pub(super) fn metadata_version(op: OpId, metadata: Bytes) -> Version {
     Version {
         op,
         kind: VersionKind::Data,

@@ -10,6 +10,7 @@ use crate::object::coding::stripes;
 use crate::object::delete::tombstone_version;
 use crate::object::error::Unavailable;
 use crate::object::info::{object_meta, version_id};
+use crate::object::multipart::metadata_version;
 use crate::object::types::VersionId;
 
 /// The decided current version of a key, and what it says of those below it.
@@ -224,15 +225,8 @@ impl Head {
 /// An object whose bytes lie elsewhere, as a version of a key's register.
 pub(in crate::object) fn without_shards(op: OpId, object: ObjectMeta) -> Version {
     let keeps = object.history.as_ref().and_then(|history| history.null).is_some_and(|null| null.has_shards);
-    Version {
-        op,
-        kind: VersionKind::Data,
-        k: 0,
-        shard_len_bytes: 0,
-        block_len_bytes: 0,
-        null_version: !keeps,
-        metadata: RegisterMeta::Object(Box::new(object)).encode(),
-    }
+    let metadata = RegisterMeta::Object(Box::new(object)).encode();
+    Version { null_version: !keeps, ..metadata_version(op, metadata) }
 }
 
 /// A null version whose shards lie in the key's register, once more.

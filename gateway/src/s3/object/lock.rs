@@ -34,12 +34,23 @@ struct LegalHoldXml {
     status: &'static str,
 }
 
-fn no_lock() -> S3Error {
-    S3Error::with(Code::InvalidRequest, "Bucket is missing Object Lock Configuration")
+/// Refuses a bucket that does not protect its versions.
+async fn demand_lock(store: &ObjectStore, bucket: &BucketName) -> Result<(), S3Error> {
+    match store.head_bucket(bucket).await?.object_lock {
+        Some(_) => Ok(()),
+        None => Err(S3Error::with(Code::InvalidRequest, "Bucket is missing Object Lock Configuration")),
+    }
 }
 
-fn named(bucket: BucketName, key: ObjectKey, request: &S3Request) -> Result<NamedVersion, S3Error> {
+/// The version that a request names, in a bucket that protects its versions.
+async fn protected_name(
+    store: &ObjectStore,
+    bucket: BucketName,
+    key: ObjectKey,
+    request: &S3Request,
+) -> Result<NamedVersion, S3Error> {
     let version = parse_version(request.query.get("versionId"))?;
+    demand_lock(store, &bucket).await?;
     Ok(NamedVersion { bucket, key, version })
 }
 
@@ -50,9 +61,7 @@ async fn protected(
     key: ObjectKey,
     request: &S3Request,
 ) -> Result<ObjectInfo, S3Error> {
-    if store.head_bucket(&bucket).await?.object_lock.is_none() {
-        return Err(no_lock());
-    }
+    demand_lock(store, &bucket).await?;
     info(store, bucket, key, request).await
 }
 
@@ -84,10 +93,7 @@ pub(crate) async fn put_retention(
     key: ObjectKey,
     mut request: S3Request,
 ) -> Result<S3Response, S3Error> {
-    let named = named(bucket, key, &request)?;
-    if store.head_bucket(&named.bucket).await?.object_lock.is_none() {
-        return Err(no_lock());
-    }
+    let named = protected_name(store, bucket, key, &request).await?;
     let retention = lock::parse_retention(&request.xml_body().await?, UnixMillis::now())?;
     store.set_retention(&named, retention, lock::bypasses(&request.headers)).await?;
     Ok(response::empty(StatusCode::OK))
@@ -119,10 +125,7 @@ pub(crate) async fn put_legal_hold(
     key: ObjectKey,
     mut request: S3Request,
 ) -> Result<S3Response, S3Error> {
-    let named = named(bucket, key, &request)?;
-    if store.head_bucket(&named.bucket).await?.object_lock.is_none() {
-        return Err(no_lock());
-    }
+    let named = protected_name(store, bucket, key, &request).await?;
     let on = lock::parse_legal_hold(&request.xml_body().await?)?;
     let NamedVersion { bucket, key, version } = named;
     let change = Arc::new(move |attributes: &mut Attributes| attributes.legal_hold = on);

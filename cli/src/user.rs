@@ -9,9 +9,10 @@ use clap::{Args, Subcommand};
 use coffer_common::time::UnixMillis;
 use coffer_gateway::admin::UserView;
 use coffer_gateway::config::root_credential;
-use coffer_gateway::s3::auth::{ToSign, sign};
+use coffer_gateway::s3::auth::{Signer, ToSign};
 use coffer_gateway::users::AddUser;
 use http_body_util::{BodyExt, Full};
+use hyper::header::{HOST, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -106,12 +107,12 @@ async fn ask(reach: &ReachArgs, method: &str, path: &str, body: Vec<u8>) -> anyh
     let endpoint = reach.endpoint.trim_end_matches('/');
     let uri: Uri = format!("{endpoint}{path}").parse().context("`--endpoint` is no URL")?;
     let host = uri.authority().context("`--endpoint` names no host")?.to_string();
-    let to_sign = ToSign { method, host: &host, path: uri.path(), body: &body };
-    let mut request = Request::builder().method(method).uri(&uri).header("host", &host);
-    for (name, value) in sign(&root, &to_sign, UnixMillis::now()) {
-        request = request.header(name, value);
-    }
-    let request = request.body(Full::new(Bytes::from(body)))?;
+    let to_sign = ToSign { method, path: uri.path(), query: "", body: Some(&body) };
+    let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::try_from(host)?)]);
+    Signer::new(root, "us-east-1".to_owned()).sign(&to_sign, &mut headers, UnixMillis::now())?;
+    let mut request =
+        Request::builder().method(method).uri(&uri).body(Full::new(Bytes::from(body.clone())))?;
+    *request.headers_mut() = headers;
     let client = Client::builder(TokioExecutor::new()).build_http();
     let asked = async {
         let answer = client.request(request).await?;

@@ -32,7 +32,7 @@ mod v4;
 pub use credentials::{Credential, Credentials};
 pub use encoding::{decode_query, percent_decode};
 pub use error::AuthError;
-pub use sign::{ToSign, sign};
+pub use sign::{Signer, ToSign};
 pub use v4::ChunkSigning;
 
 use coffer_common::time::UnixMillis;

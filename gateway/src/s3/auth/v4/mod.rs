@@ -213,11 +213,27 @@ pub(super) fn sign_text(secret: &str, scope: &Scope<'_>, text: &[u8]) -> String 
     hex::encode(SigningKey::derive(secret, scope).sign(&[text]))
 }
 
-/// The signature of a canonical request.
-pub(super) fn sign_canonical(secret: &str, scope: &Scope<'_>, date: &str, canonical: &[u8]) -> String {
-    use sha2::{Digest, Sha256};
-    let hash: [u8; 32] = Sha256::digest(canonical).into();
-    sign_text(secret, scope, string_to_sign(date, &scope.text(), &hash).as_bytes())
+/// The `Authorization` of a request of ours: what [`verify_header`] accepts. All headers that are in the request and matter are signed.
+pub(super) fn authorization(
+    request: &RequestParts<'_>,
+    credential: &Credential,
+    region: &str,
+    (date, payload): (&str, &str),
+) -> String {
+    let matters = |name: &&str| ["host", "content-type"].contains(name) || name.starts_with("x-amz-");
+    let mut names: Vec<_> = request.headers.keys().map(HeaderName::as_str).filter(matters).collect();
+    names.sort_unstable();
+    let signed_headers = &names.join(";");
+    // The first form is the documented one.
+    let hashes = CanonicalRequest { request, signed_headers, payload, presigned: false }.hashes();
+    let day = date.get(..8).unwrap_or_default();
+    let scope = Scope { access_key: credential.access_key(), day, region };
+    let text = string_to_sign(date, &scope.text(), &hashes[0]);
+    let signature = sign_text(credential.secret_key(), &scope, text.as_bytes());
+    let (access_key, scope) = (scope.access_key, scope.text());
+    format!(
+        "{ALGORITHM} Credential={access_key}/{scope}, SignedHeaders={signed_headers}, Signature={signature}"
+    )
 }
 
 /// `Credential`, `SignedHeaders` and `Signature` of an `Authorization` header, each exactly once.

@@ -7,6 +7,7 @@ mod distributed;
 mod gateway;
 mod layout;
 mod listen;
+mod mirror;
 mod node;
 mod plan;
 mod reach;
@@ -67,6 +68,8 @@ enum Command {
     /// Make, list and remove users beside root.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Copy objects from another S3 store, such as MinIO, to this one, or the other way round.
+    Mirror(mirror::MirrorArgs),
     /// Show what a shape of nodes and drives gives, before it is built.
     Plan(plan::PlanArgs),
     /// Bring back what etcd knew of a cluster, when etcd has lost its data.
@@ -96,6 +99,7 @@ async fn main() -> ExitCode {
         Command::Node(command) => node::run(command).await,
         Command::Scrub(command) => scrub::run(command).await,
         Command::User(command) => user::run(command).await,
+        Command::Mirror(args) => mirror::run(args).await,
         Command::Plan(args) => plan::run(&args),
         Command::Recover(command) => recover::run(command).await,
         Command::Debug(command) => debug::run(command).await,

@@ -65,9 +65,9 @@ fn push_controls_escaped(out: &mut String, text: &str) {
     }
 }
 
-/// One element of a request's document.
+/// One element of a document that was sent to us.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Element {
+pub struct Element {
     /// Its name without prefix.
     pub(crate) name: String,
     /// Its text, white space and all.
@@ -87,6 +87,11 @@ impl Element {
         if element.name == root { Ok(element) } else { Err(malformed()) }
     }
 
+    /// Parses an answer of another store; `None` if it is not well-formed, too deep, or has another root.
+    pub fn read(answer: &[u8], root: &str) -> Option<Self> {
+        Self::parse(answer, root).ok()
+    }
+
     /// Writes the element as the root of a document, in S3's namespace.
     pub(crate) fn write(&self, out: &mut String) {
         self.write_with(out, &format!(" xmlns=\"{NAMESPACE}\""));
@@ -102,17 +107,17 @@ impl Element {
     }
 
     /// The first child of this name.
-    pub(crate) fn child(&self, name: &str) -> Option<&Element> {
+    pub fn child(&self, name: &str) -> Option<&Element> {
         self.children.iter().find(|child| child.name == name)
     }
 
     /// The text of the first child of this name.
-    pub(crate) fn text_of(&self, name: &str) -> Option<&str> {
+    pub fn text_of(&self, name: &str) -> Option<&str> {
         self.child(name).map(|child| child.text.as_str())
     }
 
     /// All children of this name.
-    pub(crate) fn children_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Element> {
+    pub fn children_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Element> {
         self.children.iter().filter(move |child| child.name == name)
     }
 }

@@ -3,9 +3,11 @@
 import datetime
 import time
 
+import pytest
 from conftest import DAY_SECONDS
 from test_access import settled
 from test_boto3 import error_code
+from test_versions import enable, listed
 
 
 def keys(s3, bucket):
@@ -78,3 +80,113 @@ def test_rules_read_back_as_they_were_written_and_answers_tell_them(s3, bucket):
     assert put["Expiration"] == told
     assert s3.head_object(Bucket=bucket, Key="a&b/k")["Expiration"] == told
     assert "Expiration" not in s3.put_object(Bucket=bucket, Key="other", Body=b"")
+
+
+def write(s3, bucket, key, count):
+    return [s3.put_object(Bucket=bucket, Key=key, Body=f"{i}".encode())["VersionId"] for i in range(count)]
+
+
+def versions(s3, bucket, **arguments):
+    """(key, version id) of all versions that are no delete markers."""
+    return [(key, version) for kind, key, version, _ in listed(s3, bucket, **arguments) if kind == "Versions"]
+
+
+def test_noncurrent_versions_expire_and_the_newest_stay(s3, bucket):
+    enable(s3, bucket)
+    put_rules(s3, bucket,
+              {"ID": "all", "Filter": {"Prefix": "a/"}, "NoncurrentVersionExpiration": {"NoncurrentDays": 1}},
+              {"ID": "two", "Filter": {"Prefix": "b/"},
+               "NoncurrentVersionExpiration": {"NoncurrentDays": 1, "NewerNoncurrentVersions": 2}},
+              {"ID": "tag", "Filter": {"And": {"Prefix": "c/", "Tags": [{"Key": "t", "Value": "1"}]}},
+               "NoncurrentVersionExpiration": {"NoncurrentDays": 1}},
+              {"ID": "later", "Filter": {"Prefix": "d/"}, "NoncurrentVersionExpiration": {"NoncurrentDays": 1000}})
+    began = time.monotonic()
+    a, b, d = (write(s3, bucket, key, 5) for key in ["a/k", "b/k", "d/k"])
+    tagged = s3.put_object(Bucket=bucket, Key="c/k", Tagging="t=1")["VersionId"]
+    plain, c = write(s3, bucket, "c/k", 2)
+    stay = [("a/k", a[4]), ("b/k", b[4]), ("b/k", b[3]), ("b/k", b[2]), ("c/k", c), ("c/k", plain)]
+    stay += [("d/k", version) for version in reversed(d)]
+    wait_until(lambda: versions(s3, bucket) == stay, days=1)
+    assert time.monotonic() - began >= DAY_SECONDS, "nothing expires before its time"
+    assert error_code(s3.get_object, Bucket=bucket, Key="c/k", VersionId=tagged) == ("NoSuchVersion", 404)
+    assert s3.get_object(Bucket=bucket, Key="b/k", VersionId=b[2])["Body"].read() == b"2"
+    # A version is not due by its own age, but by that of what came after it.
+    last = s3.put_object(Bucket=bucket, Key="a/k", Body=b"new")["VersionId"]
+    written = time.monotonic()
+    wait_until(lambda: versions(s3, bucket, Prefix="a/") == [("a/k", last)], days=1)
+    assert time.monotonic() - written >= DAY_SECONDS
+
+
+def test_in_a_bucket_that_keeps_versions_a_delete_marker_comes_and_goes_last(s3, bucket):
+    enable(s3, bucket)
+    put_rules(s3, bucket, {"ID": "r", "Filter": {"Prefix": "a/"}, "Expiration": {"Days": 1}},
+              {"ID": "m", "Filter": {"Prefix": "m/"}, "Expiration": {"ExpiredObjectDeleteMarker": True}})
+    [version] = write(s3, bucket, "a/k", 1)
+    wait_until(lambda: "a/k" not in keys(s3, bucket), days=1)
+    [marker] = [item for item in listed(s3, bucket) if item[0] == "DeleteMarkers"]
+    assert marker[3] and versions(s3, bucket) == [("a/k", version)], "the object is still below its delete marker"
+    assert s3.get_object(Bucket=bucket, Key="a/k", VersionId=version)["Body"].read() == b"0"
+    below = write(s3, bucket, "m/k", 1)
+    s3.delete_object(Bucket=bucket, Key="m/k")
+    alone = s3.delete_object(Bucket=bucket, Key="m/alone")["VersionId"]
+    wait_until(lambda: alone not in [item[2] for item in listed(s3, bucket)], days=1)
+    time.sleep(2 * DAY_SECONDS)
+    assert ("a/k", version) in versions(s3, bucket), "no marker goes before what it hides"
+    assert [item[1] for item in listed(s3, bucket) if item[0] == "DeleteMarkers"] == ["a/k", "m/k"]
+    s3.delete_object(Bucket=bucket, Key="m/k", VersionId=below[0])
+    s3.delete_object(Bucket=bucket, Key="a/k", VersionId=version)
+    wait_until(lambda: listed(s3, bucket) == [], days=1)
+
+
+def test_with_both_kinds_of_rules_nothing_is_left_of_a_key(s3, bucket):
+    enable(s3, bucket)
+    put_rules(s3, bucket, {"ID": "r", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1},
+                           "NoncurrentVersionExpiration": {"NoncurrentDays": 1}})
+    write(s3, bucket, "k", 3)
+    s3.delete_object(Bucket=bucket, Key="gone")
+    wait_until(lambda: listed(s3, bucket) == [], days=3)
+
+
+def test_a_suspended_bucket_keeps_what_it_had_and_its_null_version_expires(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"before")
+    enable(s3, bucket)
+    [version] = write(s3, bucket, "k", 1)
+    enable(s3, bucket, "Suspended")
+    s3.put_object(Bucket=bucket, Key="k", Body=b"null")
+    s3.put_object(Bucket=bucket, Key="kept/k", Body=b"x")
+    put_rules(s3, bucket, {"ID": "r", "Filter": {"And": {"Prefix": "k", "ObjectSizeGreaterThan": 1}}, "Expiration": {"Days": 1}})
+    wait_until(lambda: keys(s3, bucket) == ["kept/k"], days=1)
+    assert [item for item in listed(s3, bucket, Prefix="k") if item[1] == "k"] == [
+        ("Versions", "k", version, False), ("DeleteMarkers", "k", "null", True)]
+    put_rules(s3, bucket, {"ID": "r", "Filter": {"Prefix": "k"}, "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
+                           "Expiration": {"ExpiredObjectDeleteMarker": True}})
+    wait_until(lambda: listed(s3, bucket) == [("Versions", "kept/k", "null", True)], days=2)
+
+
+def test_what_object_lock_protects_does_not_expire(s3, bucket):
+    name = f"{bucket}-locked"
+    s3.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    held, retained, kept, current = write(s3, name, "k", 4)
+    s3.put_object_legal_hold(Bucket=name, Key="k", VersionId=held, LegalHold={"Status": "ON"})
+    until = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
+    for version, mode in [(retained, "GOVERNANCE"), (kept, "COMPLIANCE")]:
+        s3.put_object_retention(Bucket=name, Key="k", VersionId=version, Retention={"Mode": mode, "RetainUntilDate": until})
+    write(s3, name, "free", 2)
+    put_rules(s3, name, {"ID": "r", "Filter": {"Prefix": ""}, "NoncurrentVersionExpiration": {"NoncurrentDays": 1}})
+    wait_until(lambda: len(versions(s3, name, Prefix="free")) == 1, days=1)
+    time.sleep(2 * DAY_SECONDS)
+    assert versions(s3, name, Prefix="k") == [("k", current), ("k", kept), ("k", retained), ("k", held)]
+    s3.put_object_legal_hold(Bucket=name, Key="k", VersionId=held, LegalHold={"Status": "OFF"})
+    wait_until(lambda: versions(s3, name, Prefix="k") == [("k", current), ("k", kept), ("k", retained)], days=1)
+
+
+@pytest.mark.parametrize("rule, expected", [
+    ({"Expiration": {"ExpiredObjectDeleteMarker": True}, "Filter": {"Tag": {"Key": "k", "Value": "v"}}}, "InvalidArgument"),
+    ({"NoncurrentVersionExpiration": {"NoncurrentDays": 0}, "Filter": {}}, "InvalidArgument"),
+    ({"NoncurrentVersionExpiration": {"NewerNoncurrentVersions": 1}, "Filter": {}}, "MalformedXML"),
+    ({"NoncurrentVersionExpiration": {"NoncurrentDays": 1, "NewerNoncurrentVersions": 101}, "Filter": {}}, "InvalidArgument"),
+])
+def test_rules_about_versions_that_make_no_sense_are_refused(s3, bucket, rule, expected):
+    rules = {"Rules": [{"ID": "r", "Status": "Enabled", **rule}]}
+    refused = error_code(s3.put_bucket_lifecycle_configuration, Bucket=bucket, LifecycleConfiguration=rules)
+    assert refused == (expected, 400)

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use coffer_common::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
-use crate::object::ObjectInfo;
+use crate::object::{ListedVersion, ObjectInfo};
 
 /// A day.
 pub(crate) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -28,6 +28,12 @@ pub(crate) struct Rule {
     pub(crate) filter: Filter,
     /// When objects expire.
     pub(crate) expiration: Option<When>,
+    /// Whether delete markers below which there is nothing are removed.
+    #[serde(default)]
+    pub(crate) lone_markers: bool,
+    /// When versions expire that are not current any more.
+    #[serde(default)]
+    pub(crate) noncurrent: Option<Noncurrent>,
     /// When uploads are given up.
     pub(crate) abort_after_days: Option<u32>,
 }
@@ -39,6 +45,15 @@ pub(crate) enum When {
     Days(u32),
     /// At a time, in milliseconds since the Unix epoch.
     At(u64),
+}
+
+/// When a version expires that is not current any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Noncurrent {
+    /// So many days after the next one was written.
+    pub(crate) days: u32,
+    /// And only below so many others that are not current, are no delete markers, and stay.
+    pub(crate) newer: u32,
 }
 
 /// What a rule is about; all of it must hold.
@@ -55,6 +70,15 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
+    /// Whether it is about more than keys: never about delete markers then, which have neither tags nor a size.
+    pub(crate) fn is_narrow(&self) -> bool {
+        !self.tags.is_empty() || self.larger_than.is_some() || self.smaller_than.is_some()
+    }
+
+    fn holds_of(&self, listed: &ListedVersion) -> bool {
+        self.holds(listed.key.as_str(), &listed.info) && !(listed.delete_marker && self.is_narrow())
+    }
+
     fn holds(&self, key: &str, info: &ObjectInfo) -> bool {
         let tag = |(name, value): (&String, &String)| info.attributes.tags.get(name) == Some(value);
         key.starts_with(&self.prefix)
@@ -95,15 +119,39 @@ impl Rules {
         matching.filter_map(|rule| Some((of(rule)?, rule.id.as_str()))).min()
     }
 
+    /// When a version is removed that is not current since `superseded`, and has `newer` above it that stay.
+    pub(super) fn removal(
+        &self,
+        listed: &ListedVersion,
+        (superseded, newer): (UnixMillis, u32),
+        day_ms: u64,
+    ) -> Option<UnixMillis> {
+        let matching = self.enabled().filter(|rule| rule.filter.holds_of(listed));
+        let rules = matching.filter_map(|rule| rule.noncurrent).filter(|rule| newer >= rule.newer);
+        rules.map(|rule| after(superseded, rule.days, day_ms)).min()
+    }
+
+    /// When a delete marker is removed below which there is nothing: at once, or when an object of its age would expire.
+    pub(super) fn marker_end(&self, marker: &ListedVersion, day_ms: u64) -> Option<UnixMillis> {
+        let of = |rule: &Rule| match (rule.lone_markers, rule.expiration) {
+            (true, _) => Some(UnixMillis(0)),
+            (false, Some(When::Days(days))) => Some(after(marker.info.last_modified, days, day_ms)),
+            (false, Some(When::At(_)) | None) => None,
+        };
+        self.enabled().filter(|rule| rule.filter.holds_of(marker)).filter_map(of).min()
+    }
+
     /// When an upload is given up.
     pub(crate) fn upload_end(&self, key: &str, initiated: UnixMillis, day_ms: u64) -> Option<UnixMillis> {
         let matching = self.enabled().filter(|rule| key.starts_with(&rule.filter.prefix));
         matching.filter_map(|rule| Some(after(initiated, rule.abort_after_days?, day_ms))).min()
     }
 
-    /// Prefixes that hold everything that objects' rules are about, none below another.
+    /// Prefixes that hold everything that rules about objects and their versions are about, none below another.
     pub(crate) fn object_prefixes(&self) -> Vec<&str> {
-        outermost(self.enabled().filter(|rule| rule.expiration.is_some()))
+        let about_objects =
+            |rule: &&Rule| rule.expiration.is_some() || rule.lone_markers || rule.noncurrent.is_some();
+        outermost(self.enabled().filter(about_objects))
     }
 
     /// The same of uploads.
@@ -142,7 +190,7 @@ mod tests {
 
     fn rule(id: &str, prefix: &str, expiration: Option<When>) -> Rule {
         let filter = Filter { prefix: prefix.to_owned(), ..Filter::default() };
-        Rule { id: id.to_owned(), enabled: true, filter, expiration, abort_after_days: None }
+        Rule { id: id.to_owned(), enabled: true, filter, expiration, ..Rule::default() }
     }
 
     #[test]

@@ -11,8 +11,9 @@ use coffer_common::types::BucketName;
 use futures_util::stream::{self, StreamExt};
 
 use super::rules::{DAY_MS, Rules};
+use super::walk::{Action, Due, Walk};
 use crate::object::{
-    DeleteError, DeleteObject, ListError, ListObjects, ListUploads, ListedObject, ObjectStore, UploadError,
+    BucketInfo, DeleteError, DeleteObject, ListError, ListUploads, ListVersions, ObjectStore, UploadError,
     UploadRef, WriteCondition,
 };
 
@@ -26,10 +27,12 @@ const PAUSE: Duration = Duration::from_secs(10 * 60);
 const PASSES_PER_TEST_DAY: u32 = 8;
 /// Items that are listed at a time.
 const PAGE: u32 = 1_000;
-/// Objects that are deleted at the same time.
+/// Versions that are deleted at the same time.
 const CONCURRENCY: usize = 16;
 
 const EXPIRED: &str = "coffer_lifecycle_expired_objects_total";
+const EXPIRED_VERSIONS: &str = "coffer_lifecycle_expired_versions_total";
+const REMOVED_MARKERS: &str = "coffer_lifecycle_removed_delete_markers_total";
 const ABORTED: &str = "coffer_lifecycle_aborted_uploads_total";
 const FAILED: &str = "coffer_lifecycle_failures_total";
 
@@ -68,7 +71,7 @@ async fn pass(store: &ObjectStore, day_ms: u64) {
             tracing::error!(bucket = %bucket.name, "nothing expires: its lifecycle rules cannot be read");
             continue;
         };
-        if let Err(error) = objects(store, &bucket.name, (&rules, day_ms)).await {
+        if let Err(error) = versions(store, &bucket, (&rules, day_ms)).await {
             tracing::warn!(bucket = %bucket.name, %error, "not all that is due has expired");
         }
         if let Err(error) = uploads(store, &bucket.name, (&rules, day_ms)).await {
@@ -77,31 +80,38 @@ async fn pass(store: &ObjectStore, day_ms: u64) {
     }
 }
 
-async fn objects(
+async fn versions(
     store: &ObjectStore,
-    bucket: &BucketName,
+    bucket: &BucketInfo,
     (rules, day_ms): (&Rules, u64),
 ) -> Result<(), ListError> {
     for prefix in rules.object_prefixes() {
-        let mut start_after = String::new();
+        let mut walk = Walk::new(rules, day_ms);
+        let mut after = (String::new(), None);
         loop {
-            let list = ListObjects {
-                bucket: bucket.clone(),
+            if !is_as_before(store, bucket).await? {
+                return Ok(());
+            }
+            let list = ListVersions {
+                bucket: bucket.name.clone(),
                 prefix: prefix.to_owned(),
                 delimiter: String::new(),
-                start_after,
+                after_key: after.0,
+                after_version: after.1,
                 limit: PAGE,
             };
-            let page = store.list_objects(list).await?;
-            let now = UnixMillis::now();
-            let due = page.objects.into_iter().filter(|object| {
-                let expiry = rules.expiry(object.key.as_str(), &object.info, day_ms);
-                expiry.is_some_and(|(time, _)| time <= now)
-            });
-            let deletes = due.map(|object| expire(store, bucket, object));
+            let page = store.list_versions(list).await?;
+            let (now, mut due) = (UnixMillis::now(), Vec::new());
+            for version in page.versions {
+                walk.look(version, now, &mut due);
+            }
+            if page.next.is_none() {
+                walk.end(now, &mut due);
+            }
+            let deletes = due.into_iter().map(|due| carry_out(store, &bucket.name, due));
             stream::iter(deletes).buffer_unordered(CONCURRENCY).collect::<()>().await;
             match page.next {
-                Some(next) => start_after = next,
+                Some(next) => after = next,
                 None => break,
             }
         }
@@ -109,17 +119,33 @@ async fn objects(
     Ok(())
 }
 
-async fn expire(store: &ObjectStore, bucket: &BucketName, object: ListedObject) {
-    let condition =
-        WriteCondition::Unchanged { etag: object.info.etag, last_modified: object.info.last_modified };
-    let (bucket, key) = (bucket.clone(), object.key);
-    // In a bucket that keeps versions, a delete marker comes on top.
-    let (key_of, version, bypass_governance) = (key.clone(), None, false);
-    let request = DeleteObject { bucket, key: key_of, version, condition, bypass_governance };
+/// Whether the bucket is the same, with the same rules: else the pass ends for it.
+async fn is_as_before(store: &ObjectStore, before: &BucketInfo) -> Result<bool, ListError> {
+    let now = store.head_bucket(&before.name).await?;
+    let rules = |bucket: &BucketInfo| bucket.documents.get(super::DOCUMENT).map(str::to_owned);
+    Ok(now.id == before.id && rules(&now) == rules(before))
+}
+
+async fn carry_out(store: &ObjectStore, bucket: &BucketName, due: Due) {
+    let Due { action, version } = due;
+    let (counter, named) = match action {
+        Action::Expire => (EXPIRED, None),
+        Action::RemoveVersion => (EXPIRED_VERSIONS, Some(version.info.version)),
+        Action::RemoveMarker => (REMOVED_MARKERS, Some(version.info.version)),
+    };
+    let (bucket, key) = (bucket.clone(), version.key.clone());
+    let condition = WriteCondition::Unchanged(Box::new(version));
+    let request =
+        DeleteObject { bucket, key: key.clone(), version: named, condition, bypass_governance: false };
     match store.delete_object(request).await {
-        Ok(_) => metrics::counter!(EXPIRED).increment(1),
-        // It was written or deleted meanwhile.
-        Err(DeleteError::ConditionFailed | DeleteError::NoSuchKey | DeleteError::NoSuchBucket) => {}
+        Ok(_) => metrics::counter!(counter).increment(1),
+        // It was written, changed or deleted meanwhile, or it is protected now.
+        Err(
+            DeleteError::ConditionFailed
+            | DeleteError::NoSuchKey
+            | DeleteError::NoSuchBucket
+            | DeleteError::Lock(_),
+        ) => {}
         Err(error) => {
             metrics::counter!(FAILED).increment(1);
             tracing::debug!(%key, %error, "not expired; the next pass tries again");

@@ -7,7 +7,8 @@ use coffer_common::types::VersionRef;
 
 use super::error::{GetError, Unavailable};
 use super::types::{
-    EtagSet, ObjectInfo, ObjectPartInfo, ReadCondition, Select, Selected, VersionId, WriteCondition,
+    EtagSet, ListedVersion, ObjectInfo, ObjectPartInfo, ReadCondition, Select, Selected, VersionId,
+    WriteCondition,
 };
 
 /// The object of a version; an error if its metadata cannot be read, which must never look like "not found".
@@ -56,6 +57,12 @@ pub(super) fn version_id(object: &ObjectMeta) -> VersionId {
     object.version.map_or(VersionId::Null, |op| VersionId::Op(VersionRef { ordinal, op }))
 }
 
+/// Whether a version is still what was listed, current or not as it was then.
+pub(super) fn is_as_listed(listed: &ListedVersion, object: &ObjectMeta, latest: bool) -> bool {
+    (listed.latest, listed.delete_marker) == (latest, object.delete_marker)
+        && object_info(object.clone()) == listed.info
+}
+
 /// Why a write condition does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unmet {
@@ -72,12 +79,15 @@ pub(super) fn check_write(condition: &WriteCondition, live: Option<&ObjectMeta>)
             Ok(())
         }
         (WriteCondition::Absent, Some(_)) => Err(Unmet::Differs),
-        (WriteCondition::Present | WriteCondition::EtagIn(_) | WriteCondition::Unchanged { .. }, None) => {
+        (WriteCondition::Present | WriteCondition::EtagIn(_) | WriteCondition::Unchanged(_), None) => {
             Err(Unmet::Missing)
         }
-        (WriteCondition::Unchanged { etag, last_modified }, Some(object)) => {
-            let same = object.etag == *etag && object.last_modified == *last_modified;
-            if same { Ok(()) } else { Err(Unmet::Differs) }
+        (WriteCondition::Unchanged(listed), Some(object)) => {
+            if is_as_listed(listed, object, true) {
+                Ok(())
+            } else {
+                Err(Unmet::Differs)
+            }
         }
         (WriteCondition::EtagIn(etags), Some(object)) => {
             if etags.contains(&object.etag) {

@@ -130,13 +130,8 @@ pub enum WriteCondition {
     EtagIn(Vec<String>),
     /// Only if there is an object.
     Present,
-    /// Only if the object is still the one that was written then.
-    Unchanged {
-        /// Its entity tag.
-        etag: String,
-        /// When it was written.
-        last_modified: UnixMillis,
-    },
+    /// Only if the version that is meant, the current one or the one that a delete names, is still as it was listed.
+    Unchanged(Box<ListedVersion>),
 }
 
 /// Writes an object.

@@ -461,3 +461,55 @@ async fn a_hold_that_was_acknowledged_keeps_the_version_from_every_later_delete(
         }
     }
 }
+
+async fn delete_as_listed(store: &ObjectStore, listed: &ListedVersion) -> Result<Deleted, DeleteError> {
+    let condition = WriteCondition::Unchanged(Box::new(listed.clone()));
+    let request = DeleteObject { condition, ..deletion(listed.key.as_str(), Some(listed.info.version)) };
+    store.delete_object(request).await
+}
+
+/// What lifecycle rules rest on: between the listing and the delete anything may happen.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_that_rests_on_a_listing_takes_nothing_that_has_changed_since() {
+    let bench = bench(1, 4).await;
+    let store = &bench.store;
+    let refused = |result: Result<Deleted, DeleteError>| {
+        assert!(matches!(result, Err(DeleteError::ConditionFailed)), "{result:?}");
+    };
+    keep(store, true).await;
+    let old = write(store, "k", &bytes(10, 10)).await;
+    let marker = delete(store, "k", None).await.version.unwrap();
+    let seen = versions(store, 10).await;
+    // The delete marker goes: what was below it is current again, and stays.
+    delete(store, "k", Some(marker)).await;
+    refused(delete_as_listed(store, &seen[1]).await);
+    assert_eq!(read(store, "k", old).await.unwrap(), bytes(10, 10));
+    delete_as_listed(store, &seen[0]).await.expect("what is not there any more is deleted");
+    // It gets a tag that takes it out of a rule.
+    write(store, "k", &bytes(10, 20)).await;
+    let seen = versions(store, 10).await;
+    let change = Arc::new(|attributes: &mut Attributes| {
+        attributes.tags.insert("keep".into(), "1".into());
+    });
+    let named = AmendObject { bucket: name("bucket"), key: key("k"), version: Some(old), change };
+    store.amend_object(named).await.unwrap();
+    refused(delete_as_listed(store, &seen[1]).await);
+    let seen = versions(store, 10).await;
+    delete_as_listed(store, &seen[1]).await.unwrap();
+    assert!(matches!(read(store, "k", old).await, Err(GetError::NoSuchVersion)));
+    // The null version is written again: first over the null delete marker, then over itself below another version.
+    keep(store, false).await;
+    delete(store, "n", None).await;
+    let seen = versions(store, 10).await;
+    assert!(seen[1].delete_marker && seen[1].info.version == VersionId::Null);
+    write(store, "n", &bytes(10, 30)).await;
+    refused(delete_as_listed(store, &seen[1]).await);
+    keep(store, true).await;
+    write(store, "n", &bytes(10, 40)).await;
+    let seen = versions(store, 10).await;
+    assert!(!seen[2].latest && seen[2].info.version == VersionId::Null);
+    keep(store, false).await;
+    write(store, "n", &bytes(10, 50)).await;
+    refused(delete_as_listed(store, &seen[2]).await);
+    assert_eq!(read(store, "n", VersionId::Null).await.unwrap(), bytes(10, 50));
+}

@@ -17,7 +17,7 @@ use crate::object::bucket::{Bucket, Versioning};
 use crate::object::core::Core;
 use crate::object::delete::{delete as delete_one, tombstone_version};
 use crate::object::error::{DeleteError, HeadBucketError, Unavailable};
-use crate::object::info::{Unmet, check_write, object_meta, version_id};
+use crate::object::info::{Unmet, check_write, is_as_listed, object_meta, version_id};
 use crate::object::list::Item;
 use crate::object::put::monotone_now;
 use crate::object::types::{DeleteObject, Deleted, VersionId, WriteCondition};
@@ -100,10 +100,18 @@ async fn remove(
 ) -> Result<Deleted, DeleteError> {
     loop {
         let head = key.head().await?;
-        check(condition, &head)?;
+        // What a listing decided is about the version that is named.
+        if !matches!(condition, WriteCondition::Unchanged(_)) {
+            check(condition, &head)?;
+        }
         let Some((object, plan)) = without(key, &head, id).await? else {
             return Ok(Deleted { version: Some(id), delete_marker: false });
         };
+        if let WriteCondition::Unchanged(listed) = condition
+            && !is_as_listed(listed, &object, head.place(id) == Place::Current)
+        {
+            return Err(DeleteError::ConditionFailed);
+        }
         may_delete(&object.attributes, bypass, earliest(&key.core.cluster))?;
         let (kind, committed) = (plan.version.kind, object_meta(&plan.version)?);
         if key.commit(&head, plan).await? {

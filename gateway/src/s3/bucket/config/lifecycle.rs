@@ -1,7 +1,6 @@
 //! Rules that let objects expire: read, checked, and kept as they were written and as [`crate::lifecycle`] carries them out.
 //!
-//! What nothing carries out yet is refused after it was checked: transitions to other classes, and rules about versions that
-//! are not current.
+//! What nothing carries out is refused after it was checked: transitions to other classes.
 //!
 //! Source: "PutBucketLifecycleConfiguration" of the Amazon S3 API Reference.
 
@@ -17,12 +16,14 @@ use super::super::super::settings::names;
 use super::super::super::tagging;
 use super::super::super::xml::{DECLARATION, Element, malformed};
 use super::Context;
-use crate::lifecycle::{self, Filter, Rule, Rules, When};
+use crate::lifecycle::{self, Filter, Noncurrent, Rule, Rules, When};
 
 /// Most rules of a bucket (S3).
 const MAX_RULES: usize = 1000;
 /// Longest id of a rule, in characters (S3).
 const MAX_ID_CHARS: usize = 255;
+/// Most versions that a rule keeps whatever their age (S3).
+const MAX_NEWER: u32 = 100;
 
 /// The rules.
 pub(super) async fn serve(mut context: Context<'_>) -> Result<S3Response, S3Error> {
@@ -89,33 +90,53 @@ fn parse_rule(id: String, rule: &Element) -> Result<Rule, S3Error> {
         (Some(_), Some(_)) | (None, None) => return Err(malformed()),
     };
     let expiration = rule.child("Expiration").map(parse_expiration).transpose()?;
+    let noncurrent = rule.child("NoncurrentVersionExpiration").map(parse_noncurrent).transpose()?;
     let abort = rule.child("AbortIncompleteMultipartUpload");
     let abort_after_days = abort
         .map(|abort| days(abort, "DaysAfterInitiation", "AbortIncompleteMultipartUpload"))
         .transpose()?;
-    let unserved = unserved(rule)?;
-    if expiration.is_none() && abort_after_days.is_none() && unserved.is_none() {
+    let transitions = has_transitions(rule)?;
+    if expiration.is_none() && noncurrent.is_none() && abort_after_days.is_none() && !transitions {
         return Err(invalid("At least one action needs to be specified in a rule"));
     }
-    let narrow = !filter.tags.is_empty() || filter.larger_than.is_some() || filter.smaller_than.is_some();
-    if abort_after_days.is_some() && narrow {
+    let (expiration, lone_markers) = expiration.unwrap_or_default();
+    if abort_after_days.is_some() && filter.is_narrow() {
         return Err(invalid("AbortIncompleteMultipartUpload cannot be specified with Tags or object sizes"));
     }
-    match unserved {
-        Some(what) => Err(S3Error::not_implemented(what)),
-        None => Ok(Rule { id, enabled, filter, expiration: expiration.flatten(), abort_after_days }),
+    if lone_markers && filter.is_narrow() {
+        return Err(invalid("ExpiredObjectDeleteMarker cannot be specified with Tags or object sizes"));
+    }
+    if transitions {
+        return Err(S3Error::not_implemented("transitions of storage classes"));
+    }
+    Ok(Rule { id, enabled, filter, expiration, lone_markers, noncurrent, abort_after_days })
+}
+
+/// When objects expire, and whether delete markers are removed below which there is nothing.
+fn parse_expiration(action: &Element) -> Result<(Option<When>, bool), S3Error> {
+    let (date, markers) = (action.text_of("Date"), action.text_of("ExpiredObjectDeleteMarker"));
+    match (action.child("Days").is_some(), date, markers.map(str::trim)) {
+        (true, None, None) => Ok((Some(When::Days(days(action, "Days", "Expiration")?)), false)),
+        (false, Some(date), None) => Ok((Some(When::At(midnight(date)?)), false)),
+        (false, None, Some("true")) => Ok((None, true)),
+        (false, None, Some("false")) => Ok((None, false)),
+        _ => Err(malformed()),
     }
 }
 
-/// `None` for the removal of delete markers, which is told by [`unserved`].
-fn parse_expiration(action: &Element) -> Result<Option<When>, S3Error> {
-    let date = action.text_of("Date");
-    match (action.child("Days").is_some(), date, action.child("ExpiredObjectDeleteMarker").is_some()) {
-        (true, None, false) => Ok(Some(When::Days(days(action, "Days", "Expiration")?))),
-        (false, Some(date), false) => midnight(date).map(|time| Some(When::At(time))),
-        (false, None, true) => Ok(None),
-        _ => Err(malformed()),
+fn parse_noncurrent(action: &Element) -> Result<Noncurrent, S3Error> {
+    let of = "NoncurrentVersionExpiration";
+    let days = days(action, "NoncurrentDays", of)?;
+    let newer = match action.child("NewerNoncurrentVersions") {
+        None => 0,
+        Some(_) => days_from(action, "NewerNoncurrentVersions", of, 1)?,
+    };
+    if newer > MAX_NEWER {
+        return Err(invalid(
+            "'NewerNoncurrentVersions' for NoncurrentVersionExpiration action must be at most 100",
+        ));
     }
+    Ok(Noncurrent { days, newer })
 }
 
 fn parse_filter(filter: &Element) -> Result<Filter, S3Error> {
@@ -144,9 +165,9 @@ fn parse_filter(filter: &Element) -> Result<Filter, S3Error> {
     Ok(found)
 }
 
-/// What the rule asks for that nothing carries out, once it was checked.
-fn unserved(rule: &Element) -> Result<Option<&'static str>, S3Error> {
-    let mut found = None;
+/// Whether the rule asks for transitions, which nothing carries out, once they were checked.
+fn has_transitions(rule: &Element) -> Result<bool, S3Error> {
+    let mut found = false;
     for transition in rule.children_of("Transition") {
         match (transition.child("Days").is_some(), transition.text_of("Date")) {
             (true, None) => {
@@ -157,18 +178,11 @@ fn unserved(rule: &Element) -> Result<Option<&'static str>, S3Error> {
             }
             _ => return Err(malformed()),
         }
-        found = Some("transitions of storage classes");
+        found = true;
     }
     for transition in rule.children_of("NoncurrentVersionTransition") {
         days_from(transition, "NoncurrentDays", "NoncurrentVersionTransition", 0)?;
-        found = Some("transitions of storage classes");
-    }
-    for action in rule.children_of("NoncurrentVersionExpiration") {
-        days(action, "NoncurrentDays", "NoncurrentVersionExpiration")?;
-        found = Some("the expiration of noncurrent versions");
-    }
-    if rule.child("Expiration").is_some_and(|action| action.child("ExpiredObjectDeleteMarker").is_some()) {
-        found = Some("the expiration of delete markers");
+        found = true;
     }
     Ok(found)
 }
@@ -235,7 +249,39 @@ mod tests {
         assert_eq!(code(&format!("{}{}", named("a"), named("b"))), None);
         assert_eq!(code(&format!("{}{}", named("a"), named("a"))), Some(Code::InvalidArgument));
         assert_eq!(code(&named(&"x".repeat(256))), Some(Code::InvalidArgument));
-        assert_eq!(code(&rule("<NoncurrentVersionExpiration/>")), Some(Code::MalformedXML));
+    }
+
+    #[test]
+    fn rules_about_versions_are_checked_and_read() {
+        let versions = |inner: &str| {
+            rule(&format!("<NoncurrentVersionExpiration>{inner}</NoncurrentVersionExpiration>"))
+        };
+        let days = |days: u32| format!("<NoncurrentDays>{days}</NoncurrentDays>");
+        let newer = |newer: u32| format!("<NewerNoncurrentVersions>{newer}</NewerNoncurrentVersions>");
+        let noncurrent = |rules: &str| read(rules).map(|rules| rules.0[0].noncurrent.unwrap());
+        assert_eq!(noncurrent(&versions(&days(3))), Ok(Noncurrent { days: 3, newer: 0 }));
+        let both = versions(&(days(1) + &newer(100)));
+        assert_eq!(noncurrent(&both), Ok(Noncurrent { days: 1, newer: 100 }));
+        for (wrong, expected) in [
+            (String::new(), Code::MalformedXML),
+            (newer(1), Code::MalformedXML),
+            (days(0), Code::InvalidArgument),
+            (days(1) + &newer(0), Code::InvalidArgument),
+            (days(1) + &newer(101), Code::InvalidArgument),
+        ] {
+            assert_eq!(code(&versions(&wrong)), Some(expected), "{wrong}");
+        }
+        let markers = |value: &str| {
+            rule(&format!(
+                "<Expiration><ExpiredObjectDeleteMarker>{value}</ExpiredObjectDeleteMarker></Expiration>"
+            ))
+        };
+        assert!(read(&markers("true")).unwrap().0[0].lone_markers);
+        assert!(!read(&markers("false")).unwrap().0[0].lone_markers);
+        assert_eq!(code(&markers("yes")), Some(Code::MalformedXML));
+        let tagged = "<Tag><Key>k</Key><Value>v</Value></Tag>";
+        let narrow = markers("true").replace("<Prefix>a</Prefix>", tagged);
+        assert_eq!(code(&narrow), Some(Code::InvalidArgument));
     }
 
     #[test]
@@ -260,8 +306,8 @@ mod tests {
     fn what_nothing_carries_out_is_refused_and_documents_keep_their_form() {
         for action in [
             "<Transition><Days>1</Days><StorageClass>GLACIER</StorageClass></Transition>",
-            "<NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays></NoncurrentVersionExpiration>",
-            "<Expiration><ExpiredObjectDeleteMarker>true</ExpiredObjectDeleteMarker></Expiration>",
+            "<NoncurrentVersionTransition><NoncurrentDays>1</NoncurrentDays><StorageClass>GLACIER</StorageClass>\
+             </NoncurrentVersionTransition>",
         ] {
             assert_eq!(code(&rule(action)), Some(Code::NotImplemented), "{action}");
         }

@@ -198,7 +198,7 @@ impl Copier<'_> {
         over: Over<'_>,
         etags: bool,
     ) -> anyhow::Result<String> {
-        let sizes = self.part_sizes(listed).await?;
+        let sizes = self.part_sizes(listed, etags).await?;
         let (mut from, mut md5s, mut list) = (0, Vec::new(), String::new());
         // The MD5 of all bytes, if that is the source's ETag.
         let mut whole = part_count(&listed.etag).is_none().then(Md5::new);
@@ -236,10 +236,12 @@ impl Copier<'_> {
         self.stored(stored.trim().trim_matches('"').to_owned(), in_parts, upload.key, listed.size).await
     }
 
-    /// The sizes of the parts to copy: those in which the object came, if its store tells them.
-    async fn part_sizes(&self, listed: &Listed) -> anyhow::Result<Vec<u64>> {
-        let mut sizes = Vec::new();
-        for number in 1..=part_count(&listed.etag).unwrap_or_default() {
+    /// The sizes of the parts to copy: those in which the object came. Others would give it another ETag, by which nothing could be verified.
+    async fn part_sizes(&self, listed: &Listed, etags: bool) -> anyhow::Result<Vec<u64>> {
+        let Some(count) = part_count(&listed.etag) else { return Ok(even_parts(listed.size)) };
+        let (mut sizes, mut covered) = (Vec::new(), 0);
+        // Numbers may have been left out: there is no part of these.
+        for number in 1..=MAX_PARTS {
             let number = number.to_string();
             let head = retried(async || {
                 let headers = HeaderMap::from_iter([(IF_MATCH, quoted(&listed.etag)?)]);
@@ -247,15 +249,26 @@ impl Copier<'_> {
                 self.source.ask(Ask { query: &query, headers, ..Ask::new("HEAD", &listed.key) }).await
             });
             match head.await {
-                Ok(head) => sizes.extend(length(head.headers())),
-                Err(error) if is(StatusCode::PRECONDITION_FAILED)(&error) => return Err(error),
-                // Parts that were never numbered from 1 on, or a store that does not know them.
-                Err(error) if refused_for_good(&error) => break,
+                Ok(head) => match told_range(head.headers(), listed.size) {
+                    Some((from, size)) if from == covered => {
+                        sizes.push(size);
+                        covered += size;
+                    }
+                    Some(_) => {}
+                    None => break,
+                },
+                Err(error) if is(StatusCode::RANGE_NOT_SATISFIABLE)(&error) => {}
                 Err(error) => return Err(error),
             }
+            if covered == listed.size && sizes.len() as u64 == count {
+                return Ok(sizes);
+            }
         }
-        let told = !sizes.is_empty() && sizes.iter().sum::<u64>() == listed.size;
-        Ok(if told { sizes } else { even_parts(listed.size) })
+        ensure!(
+            !etags,
+            "its store does not tell in which parts it came (`--ignore-etag` copies it in others)"
+        );
+        Ok(even_parts(listed.size))
     }
 
     async fn part(
@@ -359,6 +372,18 @@ fn kept(source: &HeaderMap) -> anyhow::Result<HeaderMap> {
     joined.collect()
 }
 
+/// Where a part begins and how long it is, by the answer to a question for it alone; `None` if the answer is not about it.
+fn told_range(headers: &HeaderMap, whole: u64) -> Option<(u64, u64)> {
+    let size = length(headers)?;
+    match headers.get(CONTENT_RANGE) {
+        Some(range) => {
+            let (from, _) = range.to_str().ok()?.strip_prefix("bytes ")?.split_once('-')?;
+            Some((from.parse().ok()?, size))
+        }
+        None => (size == whole).then_some((0, size)),
+    }
+}
+
 /// Nothing is written over that was not seen.
 fn condition(headers: &mut HeaderMap, over: Over<'_>) -> anyhow::Result<()> {
     match over {
@@ -392,6 +417,8 @@ fn single_etag(md5: Md5) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::CONTENT_LENGTH;
+
     use super::*;
 
     #[test]
@@ -423,6 +450,19 @@ mod tests {
         let five_tebibytes = even_parts(5 << 40);
         assert_eq!(five_tebibytes.iter().sum::<u64>(), 5 << 40);
         assert!(five_tebibytes.len() as u64 <= MAX_PARTS);
+    }
+
+    #[test]
+    fn parts_are_where_their_store_says() {
+        let of = |length: u64, range: Option<&'static str>| {
+            let mut headers = HeaderMap::from_iter([(CONTENT_LENGTH, length.into())]);
+            headers.extend(range.map(|range| (CONTENT_RANGE, HeaderValue::from_static(range))));
+            told_range(&headers, 100)
+        };
+        assert_eq!(of(10, Some("bytes 5-14/100")), Some((5, 10)));
+        assert_eq!(of(100, None), Some((0, 100)));
+        assert_eq!(of(10, None), None);
+        assert_eq!(of(10, Some("bytes */100")), None);
     }
 
     #[test]

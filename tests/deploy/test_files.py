@@ -131,6 +131,8 @@ def test_rendering_twice_gives_the_same():
     (("--set", "auth.existingSecret=a", "--set", "gatewy.replicas=2"), "gatewy"),
     (("--set", "auth.existingSecret=a", "--set", "storage.pools[0].name=Bad"), "name"),
     (("--set", "auth.existingSecret=a", "--set-json", "storage.pools=[]"), "pools"),
+    (("--set", "auth.existingSecret=a", "--set", "storage.purgePeriod=often"), "purgePeriod"),
+    (("--set", "auth.existingSecret=a", "--set", "storage.backgroundSlowdown=1"), "backgroundSlowdown"),
 ])
 def test_wrong_values_are_named(arguments, names):
     refused = run("template", "coffer", CHART, *arguments, check=False)

@@ -1,8 +1,9 @@
-//! The drive's own loops: one applies layers to the index, one frees superseded versions, compacts, sweeps, and looks at
-//! the room that is left.
+//! The drive's own loops: one applies layers to the index, one compacts the journal, one frees superseded versions, sweeps,
+//! and looks at the room that is left.
 //!
-//! Two threads per drive (a simulated drive is stepped instead), which block on that drive only. What fails is tried again later; a failed index poisons the
-//! drive, because its layers could only grow.
+//! Three threads per drive (a simulated drive is stepped instead), which block on that drive only. What fails is tried again
+//! later; a failed index poisons the drive, because its layers could only grow. Compaction breathes: nobody waits for it
+//! unless much has piled up, and requests would notice a segment that is carried over in one go.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -36,8 +37,11 @@ const SHORT_READ_GRACE: Duration = Duration::from_secs(10);
 const SWEEP_AGE: Duration = Duration::from_secs(3600);
 /// Stray files are looked for this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(24 * 3600);
-/// Time for compaction in one round of housekeeping.
-const COMPACTION_TIME: Duration = Duration::from_secs(2);
+/// Compaction works so long, and then rests this many times as long.
+const BREATH: Duration = Duration::from_millis(2);
+const REST: u32 = 4;
+/// It does not rest while more segments than this wait for it.
+const HURRY: usize = 4;
 /// Registers looked at for superseded versions in one round of housekeeping.
 const FREE_LIMIT: usize = 20_000;
 /// Registers looked at in one go.
@@ -79,7 +83,8 @@ impl Background {
             let name = format!("{role}-{:08x}", store.id.0 >> 96);
             std::thread::Builder::new().name(name).spawn(move || run(&store, &stop))
         };
-        let threads = vec![spawn("index", apply_layers)?, spawn("house", keep_house)?];
+        let threads =
+            vec![spawn("index", apply_layers)?, spawn("house", keep_house)?, spawn("compact", compact)?];
         Ok(Self { store, stop, threads })
     }
 
@@ -90,7 +95,8 @@ impl Background {
             return self.store.index.release();
         }
         self.store.apply(true);
-        self.store.keep_house(&mut Vec::new(), &self.stop);
+        self.store.keep_house(&mut Vec::new());
+        self.store.compact_all(&self.stop, &mut |_| {});
         self.store.sweep_files(SWEEP_AGE);
     }
 }
@@ -128,7 +134,26 @@ fn apply_layers(store: &DriveStore, stop: &Stop) {
     }
 }
 
-/// Looks at the room that is left, frees, compacts and sweeps.
+/// Compacts the journal, in short breaths.
+fn compact(store: &DriveStore, stop: &Stop) {
+    while !stop.wait(HOUSEKEEPING_INTERVAL) {
+        if store.health.poisoned().is_some() {
+            continue;
+        }
+        let mut began = Instant::now();
+        store.compact_all(stop, &mut |waiting| {
+            let worked = began.elapsed();
+            if worked >= BREATH {
+                if waiting <= HURRY && !store.health.is_full() {
+                    stop.wait(worked * REST);
+                }
+                began = Instant::now();
+            }
+        });
+    }
+}
+
+/// Looks at the room that is left, frees and sweeps.
 fn keep_house(store: &DriveStore, stop: &Stop) {
     let mut swept: Option<Instant> = None;
     let mut free_cursor = Vec::new();
@@ -136,7 +161,7 @@ fn keep_house(store: &DriveStore, stop: &Stop) {
         if store.health.poisoned().is_some() {
             continue;
         }
-        store.keep_house(&mut free_cursor, stop);
+        store.keep_house(&mut free_cursor);
         if swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL) {
             store.sweep_files(SWEEP_AGE);
             swept = Some(Instant::now());
@@ -154,7 +179,7 @@ impl DriveStore {
         }
     }
 
-    fn keep_house(&self, free_cursor: &mut Vec<u8>, stop: &Stop) {
+    fn keep_house(&self, free_cursor: &mut Vec<u8>) {
         self.health.forget_old_errors();
         match self.drive.io.space() {
             Ok(space) => {
@@ -174,9 +199,12 @@ impl DriveStore {
             Ok(after) => *free_cursor = after,
             Err(error) => tracing::warn!(drive = %self.id, error, "freeing superseded versions failed"),
         }
-        let began = Instant::now();
-        while began.elapsed() < COMPACTION_TIME && !*stop.told.lock() {
-            match self.compact() {
+    }
+
+    /// Compacts until there is nothing to compact; `breathe` is called often, with how many segments wait.
+    fn compact_all(&self, stop: &Stop, breathe: &mut dyn FnMut(usize)) {
+        while !*stop.told.lock() {
+            match self.compact(breathe) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {

@@ -27,10 +27,12 @@ const LIVE_PERCENT: u64 = 50;
 const LIVE_PERCENT_FULL: u64 = 90;
 
 impl DriveStore {
-    /// Compacts at most one segment; false if there was none to compact.
-    pub(super) fn compact(&self) -> Result<bool, String> {
-        let Some(segment) = self.segment_to_compact()? else { return Ok(false) };
-        self.compact_segment(segment).map(|()| true)
+    /// Compacts at most one segment; false if there was none to compact. `breathe` is called after each record, with how
+    /// many segments there are to compact.
+    pub(super) fn compact(&self, breathe: &mut dyn FnMut(usize)) -> Result<bool, String> {
+        let segments = self.segments_to_compact()?;
+        let Some(segment) = segments.first() else { return Ok(false) };
+        self.compact_segment(*segment, &mut || breathe(segments.len())).map(|()| true)
     }
 
     /// Runs an append, waiting for the next segment where it is needed.
@@ -43,32 +45,38 @@ impl DriveStore {
         }
     }
 
-    fn segment_to_compact(&self) -> Result<Option<u64>, String> {
-        let sealed = self.journal.sealed();
+    /// Sealed segments with little live in them; those with the least come first.
+    fn segments_to_compact(&self) -> Result<Vec<u64>, String> {
+        let mut sealed = self.journal.sealed();
         if sealed.is_empty() {
-            return Ok(None);
+            return Ok(sealed);
         }
         let live = self.index.live_bytes().map_err(|error| error.to_string())?;
         let percent = if self.health.is_full() { LIVE_PERCENT_FULL } else { LIVE_PERCENT };
         let most = u64::from(self.journal.segment_bytes()) * percent / 100;
         let live = |segment: &u64| live.get(segment).copied().unwrap_or(0);
-        Ok(sealed.into_iter().min_by_key(live).filter(|segment| live(segment) < most))
+        sealed.retain(|segment| live(segment) < most);
+        sealed.sort_by_key(live);
+        Ok(sealed)
     }
 
     /// Carries over what is live in a sealed segment, and removes it.
-    pub(super) fn compact_segment(&self, segment: u64) -> Result<(), String> {
+    pub(super) fn compact_segment(&self, segment: u64, breathe: &mut dyn FnMut()) -> Result<(), String> {
         // An inline shard here whose register has a newer record elsewhere is found through the older record that lies
         // beside it.
         let oldest = self.journal.sealed().first() == Some(&segment);
         let mut records = Vec::new();
         self.journal
             .read_sealed(segment, &mut |record| {
-                records.push((record.kind, record.place, Bytes::copy_from_slice(record.payload)));
+                if !matches!(record.kind, RecordKind::Owed | RecordKind::InlineShard | RecordKind::Footer) {
+                    records.push((record.kind, record.place, Bytes::copy_from_slice(record.payload)));
+                }
                 Ok(())
             })
             .map_err(|error| error.to_string())?;
         for (kind, place, payload) in records {
             self.carry(segment, oldest, (kind, place, payload))?;
+            breathe();
         }
         self.remove_carried(segment)
     }
@@ -80,7 +88,7 @@ impl DriveStore {
         if self.journal.sealed().first() != Some(&segment) {
             return Err(format!("segment {segment} is not the journal's oldest"));
         }
-        if self.compact_segment(segment).is_ok() {
+        if self.compact_segment(segment, &mut || {}).is_ok() {
             return Ok(());
         }
         self.apply(true);

@@ -302,7 +302,13 @@ async fn compaction_gives_back_the_room_of_what_was_overwritten() {
     bench.store().apply(true);
     bench.store().free_superseded(UnixMillis(u64::MAX), Vec::new()).unwrap();
     bench.store().apply(true);
-    while bench.store().compact().unwrap() {}
+    let (mut breaths, mut waiting) = (0, Vec::new());
+    let mut breathe = |segments| {
+        breaths += 1;
+        waiting.push(segments);
+    };
+    while bench.store().compact(&mut breathe).unwrap() {}
+    assert!(breaths > before && waiting.is_sorted_by(|one, next| one >= next), "{breaths}: {waiting:?}");
     assert!(bench.segments() <= 3, "{} of {before}", bench.segments());
     for _ in 0..2 {
         for counter in 196..200_u64 {

@@ -242,7 +242,7 @@ impl World {
                     .journal
                     .sealed()
                     .into_iter()
-                    .all(|segment| store.compact_segment(segment).is_ok());
+                    .all(|segment| store.compact_segment(segment, &mut || {}).is_ok());
             }
             _ => store.sweep_files(Duration::ZERO),
         }

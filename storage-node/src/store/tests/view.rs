@@ -206,7 +206,7 @@ async fn an_index_from_before_a_compaction_is_built_anew() {
     store.apply(true);
     assert!(!store.journal.sealed().is_empty());
     for segment in store.journal.sealed() {
-        store.compact_segment(segment).unwrap();
+        store.compact_segment(segment, &mut || {}).unwrap();
     }
     drive.bench.close();
     for (file, older) in FILES.iter().zip(older) {

@@ -26,8 +26,9 @@ use crate::time::UnixMillis;
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Changes that come together are stored together.
 const SETTLE: Duration = Duration::from_millis(200);
-/// Between two copies of the map: while slots move or join, much changes all the time.
-const MAP_PAUSE: Duration = Duration::from_secs(2);
+/// Between two copies of the map: while slots move or join, much changes all the time, and a copy is a megabyte or two on
+/// each drive.
+const MAP_PAUSE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The groups of keys that drives keep.

@@ -3,15 +3,16 @@
 //! 1. A node is asked when it is first seen alive, when it comes back, [`POLL`] after it told all that it owes, and
 //!    [`RETRY`] after it did not.
 //! 2. One node at a time, page by page: what the first told, the others are told to be here before they are asked.
+//! 3. A step of the pace is a question, or [`TOGETHER`] registers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::driver;
-use coffer_common::node::{NodeClient, NodeError, OwedPage, OwedRequest};
+use coffer_common::node::{NodeClient, NodeError, OwedPage, OwedRegister, OwedRequest};
 use coffer_common::types::{NodeId, PartitionId, SlotIndex};
-use futures_util::stream::StreamExt;
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::Drive;
@@ -26,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(3);
 /// Registers of a page.
 const PAGE: u32 = 500;
 /// Registers that are recorded at the same time: they share syncs.
-const CONCURRENCY: usize = 32;
+const TOGETHER: usize = 16;
 /// How long a page may take.
 const PAGE_LIMIT: Duration = Duration::from_secs(10);
 /// Until the peers have been told of what was taken over.
@@ -68,12 +69,16 @@ impl Drive {
         let slots = self.healing.cluster.map().slots_on(self.store.id());
         let mut after = Bytes::new();
         loop {
-            let turn = self.pace.turn(Urgency::Patient).await;
-            let page = self.page(client, slots.clone(), after).await?;
+            let page = {
+                let _turn = self.pace.turn(Urgency::Patient).await;
+                self.page(client, slots.clone(), after).await?
+            };
             let (found, complete) = (!page.registers.is_empty(), page.complete);
-            after = page.next.clone();
-            self.record(&slots, page).await;
-            drop(turn);
+            after = page.next;
+            for together in page.registers.chunks(TOGETHER) {
+                let _turn = self.pace.turn(Urgency::Patient).await;
+                join_all(together.iter().map(|told| self.record(&slots, told))).await;
+            }
             if after.is_empty() {
                 if found {
                     tokio::time::sleep(TOLD).await;
@@ -94,15 +99,11 @@ impl Drive {
         tokio::time::timeout(PAGE_LIMIT, client.owed(request)).await.map_err(late)?
     }
 
-    async fn record(&self, slots: &[(PartitionId, SlotIndex)], page: OwedPage) {
-        let recorded = futures_util::stream::iter(page.registers).map(|told| async {
-            let Some((_, slot)) = slots.iter().find(|(partition, _)| *partition == told.partition) else {
-                return;
-            };
-            if let Err(reason) = self.learn(*slot, told).await {
-                tracing::debug!(drive = %self.store.id(), reason, "what a peer told is not recorded");
-            }
-        });
-        recorded.for_each_concurrent(CONCURRENCY, |recorded| recorded).await;
+    async fn record(&self, slots: &[(PartitionId, SlotIndex)], told: &OwedRegister) {
+        let held = slots.iter().find(|(partition, _)| *partition == told.partition);
+        let Some((_, slot)) = held else { return };
+        if let Err(reason) = self.learn(*slot, told.clone()).await {
+            tracing::debug!(drive = %self.store.id(), reason, "what a peer told is not recorded");
+        }
     }
 }

@@ -12,8 +12,12 @@
 //! 3. LOST, a chunk of partitions at a time: copy the registers of one voter each; raise their records once more; have R0
 //!    voters each adopt that epoch and tell what has changed since; vote, durably.
 //! 4. MOVED: the record has named this drive since it took the slot, which it did as JOINING. M of the slots as they
-//!    were, the drive before among them, adopt that epoch and tell all that they have; vote, durably. A drive that has lost its state before the slot's data had all come begins
-//!    with step 2, and needs M as well: the drive before may still serve callers with old maps.
+//!    were, the drive before among them, adopt that epoch and tell all that they have; vote, durably. A drive that has lost
+//!    its state before the slot's data had all come begins with step 2, and needs M as well: the drive before may still
+//!    serve callers with old maps.
+//!
+//! **Pace.** Marking a few slots is a step, each page of what they learn another one, their cut-over a third: requests would
+//! feel more at a time.
 //!
 //! **Consistency.** The record says VOTER from the last epoch on, the slot does not answer as one before its own record
 //! does: what counts is the answer, so that callers with a new map lose nothing but a question. A record that names
@@ -31,7 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use coffer_common::cluster::{Cluster, ClusterMap, RAISES_AT_ONCE, change_partitions};
+use coffer_common::cluster::{Cluster, ClusterMap, change_partitions};
 use coffer_common::coordination::CoordinatorError;
 use coffer_common::layout::{PartitionRecord, SlotRole};
 use coffer_common::node::{DriveJoin, NodeError};
@@ -47,11 +51,12 @@ use tokio::time::Instant;
 use self::pages::Pages;
 use self::slot::{JoiningSlot, Sources};
 use crate::node::StorageNode;
-use crate::pace::Pace;
+use crate::pace::{Pace, Urgency};
 use crate::store::DriveStore;
 
-/// Partitions of a drive that are copied at the same time: all of a chunk, so that one question and one sync serve many.
-const CONCURRENCY: usize = RAISES_AT_ONCE;
+/// Partitions of a drive that are copied at the same time, so that one question and one sync serve many. More would be
+/// cheaper, and felt by requests.
+const TOGETHER: usize = 16;
 /// Before what could not be done is tried again, and between two looks at the map.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The same while slots move: one that has been taken and does not vote yet is missed by its partition.
@@ -169,18 +174,23 @@ impl JoiningDrive {
     async fn advance(&self, slots: usize, waiting: &mut Vec<JoiningSlot>) -> Result<(), JoinError> {
         let is_out = |slot: &&mut JoiningSlot| self.store.partition(slot.place().0).role == Role::Out;
         let mut unmarked: Vec<&mut JoiningSlot> = waiting.iter_mut().filter(is_out).collect();
-        for chunk in unmarked.chunks_mut(RAISES_AT_ONCE) {
+        for chunk in unmarked.chunks_mut(TOGETHER) {
+            let _turn = self.pace.turn(Urgency::Patient).await;
             self.mark(chunk).await?;
         }
         waiting.retain(|slot| !slot.is_over());
-        for from in (0..waiting.len()).step_by(RAISES_AT_ONCE) {
-            let to = (from + RAISES_AT_ONCE).min(waiting.len());
+        for from in (0..waiting.len()).step_by(TOGETHER) {
+            let to = (from + TOGETHER).min(waiting.len());
             let chunk = &mut waiting[from..to];
+            // What has lost its state is missed by nobody before its epoch rises; what was taken is.
+            let moved = chunk.iter().any(JoiningSlot::is_moved);
             let learn = |slot| JoiningSlot::learn(slot, self);
-            stream::iter(chunk.iter_mut()).for_each_concurrent(CONCURRENCY, learn).await;
+            stream::iter(chunk.iter_mut()).for_each_concurrent(TOGETHER, learn).await;
+            let turn = self.pace.turn(if moved { Urgency::Prompt } else { Urgency::Patient }).await;
             self.publish(chunk).await?;
             let cut_over = |slot| JoiningSlot::cut_over(slot, self);
-            stream::iter(chunk.iter_mut()).for_each_concurrent(CONCURRENCY, cut_over).await;
+            stream::iter(chunk.iter_mut()).for_each_concurrent(TOGETHER, cut_over).await;
+            drop(turn);
             let left: Vec<_> = waiting.iter().filter(|slot| !slot.is_over()).cloned().collect();
             self.tell(slots, &left);
         }

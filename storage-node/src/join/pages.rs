@@ -27,12 +27,13 @@ type Waiting = Vec<(HandOverRequest, oneshot::Sender<Told>)>;
 pub(super) struct Pages(Mutex<HashMap<NodeId, Waiting>>);
 
 impl Pages {
-    /// Asks a node for a page. The first of those who wait asks for all of them.
+    /// Asks a node for a page. The first of those who wait asks for all of them, in a turn of this urgency; none is taken by
+    /// who has one.
     pub(super) async fn ask(
         &self,
         (node, client): (&NodeId, &Arc<dyn NodeClient>),
         request: HandOverRequest,
-        (pace, urgency): (&Pace, Urgency),
+        (pace, urgency): (&Pace, Option<Urgency>),
     ) -> Told {
         let (sender, answer) = oneshot::channel();
         let leads = {
@@ -44,7 +45,10 @@ impl Pages {
         if leads {
             let lead = Lead(self, node);
             loop {
-                let turn = pace.turn(urgency).await;
+                let turn = match urgency {
+                    Some(urgency) => Some(pace.turn(urgency).await),
+                    None => None,
+                };
                 let Some(batch) = lead.next() else { break };
                 ask_all((node, client), batch, pace).await;
                 drop(turn);

@@ -80,14 +80,15 @@ impl JoiningSlot {
         let Action::Learn(others) = self.action else { return };
         let epoch = drive.store.partition(self.partition).epoch;
         for voter in self.in_turn(others, drive) {
-            match self.copy((voter.slot, epoch), Urgency::Patient, drive).await {
+            match self.copy((voter.slot, epoch), Some(Urgency::Patient), drive).await {
                 Ok(_) => return self.step(Event::Learned),
                 Err(error) => self.silent(voter.slot, &error),
             }
         }
     }
 
-    /// Has voters adopt the new epoch and tell what is new, until enough have, if that is what is to be done; then votes.
+    /// Has voters adopt the new epoch and tell what is new, until enough have, if that is what is to be done; then votes. The
+    /// caller has a turn for it.
     pub(super) async fn cut_over(&mut self, drive: &JoiningDrive) {
         let (epoch, others) = match self.action {
             Action::CutOver(epoch, _) => (epoch, self.others(drive)),
@@ -95,7 +96,7 @@ impl JoiningSlot {
             Action::Learn(_) | Action::Publish | Action::Retire => return,
         };
         for voter in self.in_turn(others, drive) {
-            match self.copy((voter.slot, epoch), Urgency::Prompt, drive).await {
+            match self.copy((voter.slot, epoch), None, drive).await {
                 Ok(adopted) => {
                     self.handed_over.insert(voter.slot);
                     self.step(Event::HandedOver(voter.slot, adopted));
@@ -156,7 +157,7 @@ impl JoiningSlot {
     async fn copy(
         &mut self,
         (voter, epoch): (SlotIndex, Epoch),
-        urgency: Urgency,
+        urgency: Option<Urgency>,
         drive: &JoiningDrive,
     ) -> Result<Epoch, NodeError> {
         let gone = || NodeError::Invalid("it votes no more".to_owned());

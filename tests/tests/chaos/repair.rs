@@ -20,6 +20,8 @@ const ROTTEN: usize = 100;
 const HEALTHY: Duration = Duration::from_secs(30);
 /// The status may be so old.
 const SETTLED: Duration = Duration::from_secs(15);
+/// How long a client rests between two requests.
+const REST: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// How many objects there are.
@@ -179,4 +181,38 @@ async fn written(count: usize) -> Result<(Daemons, Vec<Client>)> {
     println!("{count} objects written in {:.0} s", began.elapsed().as_secs_f64());
     mended(&cluster, "the beginning", (0, Instant::now())).await?;
     Ok((cluster, clients))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; COFFER_REPAIR_OBJECTS tells how many objects"]
+async fn what_requests_take_beside_a_healing_drive() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let count = objects();
+    let (mut cluster, clients) = written(count).await?;
+    let load = Steady::start(&clients, count, REST);
+    let began = Instant::now();
+    tokio::time::sleep(HEALTHY).await;
+    let healthy = load.between(began, Instant::now());
+    println!("healthy: {healthy}");
+    let (floor, killed) = (stored(&cluster, 0, 1), Instant::now());
+    replace(&mut cluster, 0, &[1])?;
+    let ready =
+        || async { state(&cluster).await.is_some_and(|(_, missing, _, waiting)| missing + waiting > 0) };
+    wait_for("the drive to be back", PATIENCE, ready).await?;
+    let back = Instant::now();
+    let whole = mended(&cluster, "a wiped drive", (floor, killed)).await?;
+    let healing = load.between(back, whole);
+    println!("for {:.0?} beside the healing: {healing}", whole - back);
+    let after = Instant::now();
+    tokio::time::sleep(HEALTHY).await;
+    println!("healthy again: {}", load.between(after, Instant::now()));
+    load.end().await?;
+    for (what, healthy, healing) in
+        [("reads", healthy.reads, healing.reads), ("writes", healthy.writes, healing.writes)]
+    {
+        ensure!(healing.count > 100, "hardly anything was asked meanwhile");
+        let ratio = healing.p99.as_secs_f64() / healthy.p99.as_secs_f64();
+        println!("p99 of {what} beside the healing: {ratio:.1} times the healthy one");
+    }
+    Ok(())
 }

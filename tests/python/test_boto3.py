@@ -1,8 +1,11 @@
 """boto3 against Coffer: the operations its users call first, with boto3's own defaults for signing and checksums."""
 
+import base64
 import hashlib
 import io
 import os
+import zlib
+from functools import partial
 
 import pytest
 import requests
@@ -105,6 +108,32 @@ def test_multipart(s3, bucket):
     again = s3.complete_multipart_upload(Bucket=bucket, Key="m", UploadId=upload, MultipartUpload={"Parts": done})
     assert again["ETag"] == etag
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
+
+
+@pytest.mark.parametrize("kind", ["FULL_OBJECT", "COMPOSITE"])
+def test_the_checksum_of_an_upload_is_of_the_type_that_it_began_with(s3, bucket, kind):
+    def crc32(body):
+        return zlib.crc32(body).to_bytes(4, "big")
+
+    def text(value):
+        return base64.b64encode(value).decode()
+
+    parts = [os.urandom(5 * 1024 * 1024), b"tail"]
+    upload = {"Bucket": bucket, "Key": "m"}
+    upload["UploadId"] = s3.create_multipart_upload(**upload, ChecksumAlgorithm="CRC32", ChecksumType=kind)["UploadId"]
+    done = []
+    for number, part in enumerate(parts, 1):
+        sent = s3.upload_part(**upload, PartNumber=number, Body=part, ChecksumCRC32=text(crc32(part)))
+        done.append({"PartNumber": number, "ETag": sent["ETag"], "ChecksumCRC32": sent["ChecksumCRC32"]})
+    whole = {"FULL_OBJECT": text(crc32(b"".join(parts))), "COMPOSITE": text(crc32(b"".join(map(crc32, parts)))) + "-2"}
+    other = next(value for name, value in whole.items() if name != kind)
+    complete = partial(s3.complete_multipart_upload, **upload, MultipartUpload={"Parts": done})
+    for wrong in ({"ChecksumCRC32": other}, {"ChecksumCRC32": text(bytes(4))}, {"ChecksumCRC32": whole["FULL_OBJECT"], "ChecksumType": "COMPOSITE"}):
+        assert error_code(complete, **wrong) == ("BadDigest", 400), wrong
+    answer = complete(ChecksumCRC32=whole[kind])
+    assert (answer["ChecksumCRC32"], answer["ChecksumType"]) == (whole[kind], kind)
+    part = s3.get_object(Bucket=bucket, Key="m", PartNumber=2, ChecksumMode="ENABLED")
+    assert (part["ChecksumCRC32"], part["ChecksumType"]) == (text(crc32(b"tail")), kind)
 
 
 def test_an_aborted_upload_is_gone(s3, bucket):

@@ -570,6 +570,17 @@ pub struct CombinedDigests {
 pub type CombineDigests =
     Box<dyn Fn(&[PartDigests], Option<(ChecksumAlgorithm, ChecksumScope)>) -> CombinedDigests + Send + Sync>;
 
+/// A checksum of an object as its client knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpectedChecksum {
+    /// The algorithm.
+    pub algorithm: ChecksumAlgorithm,
+    /// What it covers; `None` if the client did not say, and means what the upload began with.
+    pub scope: Option<ChecksumScope>,
+    /// The raw digest, big-endian for the CRCs.
+    pub value: Bytes,
+}
+
 /// Completes an upload.
 pub struct CompleteUpload {
     /// The upload.
@@ -581,7 +592,7 @@ pub struct CompleteUpload {
     /// The object's size as the client knows it, if it says so.
     pub expected_size: Option<u64>,
     /// The object's checksum as the client knows it, if it says so.
-    pub expected_checksum: Option<Checksum>,
+    pub expected_checksum: Option<ExpectedChecksum>,
     /// Combines the parts' digests.
     pub combine: CombineDigests,
 }

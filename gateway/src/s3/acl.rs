@@ -123,21 +123,21 @@ enum Grantee {
     Group(&'static str),
 }
 
-/// The lines of a predefined list, as S3 shows them. `bucket_owner` is told of objects.
+/// The lines of a predefined list, groups first (S3 leaves the order open). `bucket_owner` is told of objects.
 fn grants(access: Access, owner: &Owner, bucket_owner: Option<&Owner>) -> Vec<(Grantee, &'static str)> {
-    let mut grants = vec![(Grantee::User(owner.clone()), "FULL_CONTROL")];
-    match access {
-        Access::Private => {}
-        Access::PublicRead => grants.push((Grantee::Group(ALL_USERS), "READ")),
+    let mut grants = match access {
+        Access::PublicRead => vec![(Grantee::Group(ALL_USERS), "READ")],
         Access::PublicReadWrite => {
-            grants.extend([(Grantee::Group(ALL_USERS), "READ"), (Grantee::Group(ALL_USERS), "WRITE")]);
+            vec![(Grantee::Group(ALL_USERS), "READ"), (Grantee::Group(ALL_USERS), "WRITE")]
         }
-        Access::AuthenticatedRead => grants.push((Grantee::Group(SIGNED_USERS), "READ")),
-        Access::BucketOwnerRead | Access::BucketOwnerFullControl => {
-            let permission = if access == Access::BucketOwnerRead { "READ" } else { "FULL_CONTROL" };
-            let other = bucket_owner.filter(|bucket_owner| bucket_owner.id != owner.id);
-            grants.extend(other.map(|bucket_owner| (Grantee::User(bucket_owner.clone()), permission)));
-        }
+        Access::AuthenticatedRead => vec![(Grantee::Group(SIGNED_USERS), "READ")],
+        Access::Private | Access::BucketOwnerRead | Access::BucketOwnerFullControl => Vec::new(),
+    };
+    grants.push((Grantee::User(owner.clone()), "FULL_CONTROL"));
+    if let Access::BucketOwnerRead | Access::BucketOwnerFullControl = access {
+        let permission = if access == Access::BucketOwnerRead { "READ" } else { "FULL_CONTROL" };
+        let other = bucket_owner.filter(|bucket_owner| bucket_owner.id != owner.id);
+        grants.extend(other.map(|bucket_owner| (Grantee::User(bucket_owner.clone()), permission)));
     }
     grants
 }
@@ -243,6 +243,9 @@ mod tests {
                 "{text}"
             );
         }
+        let public = document(Access::PublicRead, &owner("a"), None);
+        let (_, list) = public.split_once("<AccessControlList>").unwrap();
+        assert!(list.find("AllUsers") < list.find("<ID>a</ID>"), "groups come first: {list}");
         let other = document(Access::Private, &owner("x"), None);
         let code = |text: &str| from_document(text.as_bytes(), &owner("a"), None).unwrap_err().code();
         assert_eq!(code(&other), Code::AccessDenied);

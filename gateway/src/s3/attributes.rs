@@ -262,6 +262,11 @@ pub(crate) fn read_checksums(info: &ObjectInfo, select: Select, selected: Select
         Select::Part(number) if !info.parts.is_empty() => {
             if let Some(part) = info.parts.iter().find(|part| part.number == number) {
                 checksums_to_headers(&part.checksums, info.parts.len(), headers);
+                // The type is the object's: it says how the parts' checksums make the object's.
+                if let (false, Some(whole)) = (part.checksums.is_empty(), info.checksums.first()) {
+                    let kind: checksum::ChecksumType = scope_to_s3(whole.scope);
+                    set(headers, HeaderName::from_static("x-amz-checksum-type"), kind.name());
+                }
             }
         }
         Select::All | Select::Part(_) => checksums_to_headers(&info.checksums, info.parts.len(), headers),

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use coffer_common::driver::Target;
 use coffer_common::limits::MAX_METADATA_BYTES;
-use coffer_common::meta::{ObjectMeta, ObjectPart, PartTable, UploadMeta, UploadState};
+use coffer_common::meta::{Checksum, ObjectMeta, ObjectPart, PartTable, UploadMeta, UploadState};
 use coffer_common::protocol::fenced::{FencedWriter, Verdict, WriteOutcome};
 use coffer_common::protocol::message::Version;
 use coffer_common::protocol::tally::Current;
@@ -36,7 +36,9 @@ use crate::object::error::{CompleteError, Unavailable, UploadError};
 use crate::object::info::{Unmet, check_write, live_object, object_info, object_meta};
 use crate::object::put::monotone_now;
 use crate::object::reclaim::{Job, upload_behind};
-use crate::object::types::{ChosenPart, CompleteUpload, ObjectInfo, PartDigests, WriteCondition};
+use crate::object::types::{
+    ChosenPart, CompleteUpload, ExpectedChecksum, ObjectInfo, PartDigests, WriteCondition,
+};
 use crate::object::versions::{Head, Key, latest, with_default, without_shards};
 use crate::object::write::WriteError;
 
@@ -388,7 +390,7 @@ async fn assemble(
     if request.expected_size.is_some_and(|expected| expected != size) {
         return Err(CompleteError::Mismatch { what: "size" });
     }
-    if request.expected_checksum.as_ref().is_some_and(|expected| !combined.checksums.contains(expected)) {
+    if request.expected_checksum.as_ref().is_some_and(|expected| !is_among(expected, &combined.checksums)) {
         return Err(CompleteError::Mismatch { what: "checksum" });
     }
     let attributes = found.upload.attributes.clone();
@@ -421,6 +423,15 @@ fn choose(stored: &BTreeMap<u16, Version>, chosen: &ChosenPart) -> Result<Object
         checksums: part.checksums,
         op: version.op,
         coding: part.coding,
+    })
+}
+
+/// Whether the checksum that a client expects is one of these.
+fn is_among(expected: &ExpectedChecksum, checksums: &[Checksum]) -> bool {
+    checksums.iter().any(|actual| {
+        actual.algorithm == expected.algorithm
+            && actual.value == expected.value
+            && expected.scope.is_none_or(|scope| scope == actual.scope)
     })
 }
 

@@ -15,7 +15,7 @@ use super::super::range::parse_part_number;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response, quoted};
 use super::super::xml::{self, Element, malformed};
-use crate::object::{Checksum, ChecksumScope, ChosenPart, CompleteUpload, ObjectStore};
+use crate::object::{Checksum, ChecksumScope, ChosenPart, CompleteUpload, ExpectedChecksum, ObjectStore};
 
 /// Most parts of an object (S3).
 const MAX_PARTS: usize = 10_000;
@@ -90,7 +90,7 @@ fn expected_size(request: &S3Request) -> Result<Option<u64>, S3Error> {
     text.parse().map(Some).map_err(|_| S3Error::argument(NAME, text, "Value must be a number of bytes"))
 }
 
-fn take_expected_checksum(headers: &mut HeaderMap) -> Result<Option<Checksum>, S3Error> {
+fn take_expected_checksum(headers: &mut HeaderMap) -> Result<Option<ExpectedChecksum>, S3Error> {
     const TYPE: &str = "x-amz-checksum-type";
     let kind = headers.remove(TYPE);
     let kind = match kind.as_ref().map(|value| value.to_str().unwrap_or_default()) {
@@ -119,21 +119,26 @@ fn take_expected_checksum(headers: &mut HeaderMap) -> Result<Option<Checksum>, S
     Ok(found)
 }
 
-/// A checksum of the object; `-<number of parts>` at its end says that it is composite.
-fn checksum_of(algorithm: ChecksumAlgorithm, text: &str, kind: Option<ChecksumType>) -> Option<Checksum> {
+/// A checksum of the object; `-<number of parts>` at its end says that it is composite. Without it and without a type it
+/// is of the type that the upload began with: the header is there to check that type, and may be left out.
+fn checksum_of(
+    algorithm: ChecksumAlgorithm,
+    text: &str,
+    kind: Option<ChecksumType>,
+) -> Option<ExpectedChecksum> {
     let (value, parts) = match text.trim().split_once('-') {
         Some((value, parts)) => (value, Some(parts.parse::<u32>().ok()?)),
         None => (text.trim(), None),
     };
     let value = checksum::Checksum::from_base64(algorithm, value)?;
     let scope = match (kind, parts) {
-        (Some(ChecksumType::Composite), _) | (None, Some(_)) => ChecksumScope::Composite,
+        (Some(ChecksumType::Composite), _) | (None, Some(_)) => Some(ChecksumScope::Composite),
         (Some(ChecksumType::FullObject), Some(_)) => return None,
-        (Some(ChecksumType::FullObject), None) => ChecksumScope::FullObject,
-        (None, None) if algorithm.default_type() == ChecksumType::Composite => ChecksumScope::Composite,
-        (None, None) => ChecksumScope::FullObject,
+        (Some(ChecksumType::FullObject), None) => Some(ChecksumScope::FullObject),
+        (None, None) => None,
     };
-    Some(to_object(&value, scope))
+    let Checksum { algorithm, value, .. } = to_object(&value, ChecksumScope::FullObject);
+    Some(ExpectedChecksum { algorithm, scope, value })
 }
 
 fn parse(body: &[u8]) -> Result<Vec<ChosenPart>, S3Error> {
@@ -196,8 +201,9 @@ mod tests {
     #[test]
     fn the_objects_checksum_says_what_it_covers() {
         let of = |text, kind| checksum_of(ChecksumAlgorithm::Crc32, text, kind).map(|value| value.scope);
-        assert_eq!(of("AAAAAA==-2", None), Some(ChecksumScope::Composite));
-        assert_eq!(of("AAAAAA==", Some(ChecksumType::FullObject)), Some(ChecksumScope::FullObject));
+        assert_eq!(of("AAAAAA==-2", None), Some(Some(ChecksumScope::Composite)));
+        assert_eq!(of("AAAAAA==", Some(ChecksumType::FullObject)), Some(Some(ChecksumScope::FullObject)));
+        assert_eq!(of("AAAAAA==", None), Some(None));
         assert_eq!(of("AAAAAA==-2", Some(ChecksumType::FullObject)), None);
         assert_eq!(of("AAAA", None), None);
     }

@@ -17,7 +17,7 @@
 //!    serve callers with old maps.
 //!
 //! **Pace.** Marking a few slots is a step, each page of what they learn another one, their cut-over a third: requests would
-//! feel more at a time.
+//! feel more at a time. These steps do not wait behind shards that are rebuilt: votes come first.
 //!
 //! **Consistency.** The record says VOTER from the last epoch on, the slot does not answer as one before its own record
 //! does: what counts is the answer, so that callers with a new map lose nothing but a question. A record that names
@@ -56,7 +56,7 @@ use crate::store::DriveStore;
 
 /// Partitions of a drive that are copied at the same time, so that one question and one sync serve many. More would be
 /// cheaper, and felt by requests.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 50;
 /// Before what could not be done is tried again, and between two looks at the map.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The same while slots move: one that has been taken and does not vote yet is missed by its partition.
@@ -175,18 +175,16 @@ impl JoiningDrive {
         let is_out = |slot: &&mut JoiningSlot| self.store.partition(slot.place().0).role == Role::Out;
         let mut unmarked: Vec<&mut JoiningSlot> = waiting.iter_mut().filter(is_out).collect();
         for chunk in unmarked.chunks_mut(TOGETHER) {
-            let _turn = self.pace.turn(Urgency::Patient).await;
+            let _turn = self.pace.turn(Urgency::Prompt).await;
             self.mark(chunk).await?;
         }
         waiting.retain(|slot| !slot.is_over());
         for from in (0..waiting.len()).step_by(TOGETHER) {
             let to = (from + TOGETHER).min(waiting.len());
             let chunk = &mut waiting[from..to];
-            // What has lost its state is missed by nobody before its epoch rises; what was taken is.
-            let moved = chunk.iter().any(JoiningSlot::is_moved);
             let learn = |slot| JoiningSlot::learn(slot, self);
             stream::iter(chunk.iter_mut()).for_each_concurrent(TOGETHER, learn).await;
-            let turn = self.pace.turn(if moved { Urgency::Prompt } else { Urgency::Patient }).await;
+            let turn = self.pace.turn(Urgency::Prompt).await;
             self.publish(chunk).await?;
             let cut_over = |slot| JoiningSlot::cut_over(slot, self);
             stream::iter(chunk.iter_mut()).for_each_concurrent(TOGETHER, cut_over).await;

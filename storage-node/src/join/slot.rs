@@ -80,7 +80,7 @@ impl JoiningSlot {
         let Action::Learn(others) = self.action else { return };
         let epoch = drive.store.partition(self.partition).epoch;
         for voter in self.in_turn(others, drive) {
-            match self.copy((voter.slot, epoch), Some(Urgency::Patient), drive).await {
+            match self.copy((voter.slot, epoch), Some(Urgency::Prompt), drive).await {
                 Ok(_) => return self.step(Event::Learned),
                 Err(error) => self.silent(voter.slot, &error),
             }

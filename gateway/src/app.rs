@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::admin;
 use crate::lifecycle;
+use crate::notify::Notifier;
 use crate::object::ObjectStore;
 use crate::s3::{S3Service, S3Settings, server};
 use crate::users::Users;
@@ -80,8 +81,9 @@ impl Gateway {
             ownership: config.ownership,
         };
         let users = Users::start(&cluster, config.root, &shutdown).await;
-        lifecycle::start(store.clone(), cluster.clone(), config.lifecycle_day, &shutdown);
-        let service = S3Service::new(store.clone(), users.clone(), settings);
+        let notifier = Notifier::start(&store, &cluster, config.webhooks, &shutdown);
+        lifecycle::start((store.clone(), notifier.clone()), cluster.clone(), config.lifecycle_day, &shutdown);
+        let service = S3Service::new((store.clone(), users.clone(), notifier), settings);
         shutdown.spawn(server::serve(
             s3_listener,
             move |request, peer| service.clone().call(request, peer),

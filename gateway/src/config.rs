@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use coffer_common::layout::ParitySettings;
 
+use crate::notify::{self, InvalidTarget, Webhook};
 use crate::s3::Ownership;
 use crate::s3::auth::Credential;
 
@@ -53,6 +54,9 @@ pub enum ConfigError {
         /// Why.
         reason: String,
     },
+    /// A target of events that cannot be used.
+    #[error(transparent)]
+    Target(#[from] InvalidTarget),
     /// A base domain that cannot be one.
     #[error("`{0}` is not a domain name: give names such as s3.example.com, separated by commas")]
     BadDomain(String),
@@ -131,6 +135,8 @@ pub struct GatewayConfig {
     pub ownership: Ownership,
     /// How long a day is for lifecycle rules, in tests.
     pub lifecycle_day: Option<Duration>,
+    /// Targets of events.
+    pub webhooks: Vec<Webhook>,
     /// The parity of each storage class.
     pub parity: ParitySettings,
 }
@@ -157,6 +163,10 @@ impl GatewayArgs {
             region: self.region.clone().filter(|region| !region.is_empty()),
             ownership: self.object_ownership,
             lifecycle_day: self.test_lifecycle_day_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            webhooks: notify::webhooks(
+                std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()),
+                |name| setting(name, &variable, &read_file),
+            )?,
             parity: ParitySettings { standard: self.standard, reduced: self.reduced },
         })
     }

@@ -19,6 +19,8 @@ BINARY = os.environ.get("COFFER_BIN", str(REPO / "target/debug/coffer"))
 ACCESS_KEY, SECRET_KEY = "coffer-test", "coffer-test-secret"
 # So many seconds are a day for lifecycle rules.
 DAY_SECONDS = 4
+# What the target of events is shown.
+HOOK_TOKEN = "a token that only the tests know"
 
 
 def free_port():
@@ -46,10 +48,14 @@ class Server:
 
     def __init__(self, folder):
         self.folder, self.processes = folder, []
+        # Where events go: tests listen there.
+        self.hook = free_port()
 
     def launch(self, name, command, environment=None):
         log = self.folder / f"{name}.log"
-        environment = {**os.environ, "COFFER_TEST_LIFECYCLE_DAY_SECONDS": str(DAY_SECONDS), **(environment or {})}
+        environment = {**os.environ, "COFFER_TEST_LIFECYCLE_DAY_SECONDS": str(DAY_SECONDS),
+                       "COFFER_NOTIFY_WEBHOOK_ENDPOINT_TEST": f"http://127.0.0.1:{self.hook}/hook",
+                       "COFFER_NOTIFY_WEBHOOK_AUTH_TOKEN_TEST": f"Bearer {HOOK_TOKEN}", **(environment or {})}
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL,
                                    stdout=log.open("ab"), stderr=subprocess.STDOUT)
         self.processes.append(process)

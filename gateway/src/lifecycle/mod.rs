@@ -1,7 +1,7 @@
 //! Objects that expire and uploads that are given up, by the rules of their buckets.
 //!
 //! Owns: what rules mean ([`rules`], pure), which versions of a listing are due ([`walk`], pure), and carrying that out
-//! ([`worker`]). Never: knows the documents that rules come in; the edge checks and keeps them.
+//! ([`worker`], [`expire`]). Never: knows the documents that rules come in; the edge checks and keeps them.
 //!
 //! 1. One gateway at a time (a lock at the coordinator, which only saves work) goes over the versions of the buckets that
 //!    have rules; in a bucket that keeps none these are its objects.
@@ -15,6 +15,7 @@
 //! takes after that. What object lock protects is left out, and by the object layer's word, not by this one's. A change of
 //! the rules is noticed with the next page of a listing. While the coordinator is away nothing expires.
 
+mod expire;
 mod rules;
 mod walk;
 mod worker;

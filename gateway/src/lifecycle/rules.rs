@@ -183,6 +183,7 @@ mod tests {
             attributes: Attributes { tags, ..Attributes::default() },
             checksums: Vec::new(),
             versioned: false,
+            sequence: None,
             version: VersionId::Null,
             parts: Vec::new(),
         }

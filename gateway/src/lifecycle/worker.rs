@@ -10,12 +10,11 @@ use coffer_common::time::UnixMillis;
 use coffer_common::types::BucketName;
 use futures_util::stream::{self, StreamExt};
 
+use super::expire::Expirer;
 use super::rules::{DAY_MS, Rules};
-use super::walk::{Action, Due, Walk};
-use crate::object::{
-    BucketInfo, DeleteError, DeleteObject, ListError, ListUploads, ListVersions, ObjectStore, UploadError,
-    UploadRef, WriteCondition,
-};
+use super::walk::Walk;
+use crate::notify::Notifier;
+use crate::object::{BucketInfo, ListError, ListUploads, ListVersions, ObjectStore, UploadError, UploadRef};
 
 /// The lock of the one that goes over the buckets.
 const LOCK: &str = "sweep/lifecycle";
@@ -30,20 +29,32 @@ const PAGE: u32 = 1_000;
 /// Versions that are deleted at the same time.
 const CONCURRENCY: usize = 16;
 
-const EXPIRED: &str = "coffer_lifecycle_expired_objects_total";
-const EXPIRED_VERSIONS: &str = "coffer_lifecycle_expired_versions_total";
-const REMOVED_MARKERS: &str = "coffer_lifecycle_removed_delete_markers_total";
 const ABORTED: &str = "coffer_lifecycle_aborted_uploads_total";
-const FAILED: &str = "coffer_lifecycle_failures_total";
+pub(super) const FAILED: &str = "coffer_lifecycle_failures_total";
 
-/// Begins to carry out rules, until the stop is told. `day` is shorter than a day in tests.
-pub(crate) fn start(store: ObjectStore, cluster: Cluster, day: Option<Duration>, shutdown: &Shutdown) {
-    shutdown.spawn_until_told(async move { take_turns(&store, &cluster, day).await });
+/// What a pass works with.
+pub(super) struct Worker {
+    /// Where objects are.
+    pub(super) store: ObjectStore,
+    /// Where their events go.
+    pub(super) notifier: Notifier,
+    day_ms: u64,
 }
 
-async fn take_turns(store: &ObjectStore, cluster: &Cluster, day: Option<Duration>) {
-    let pause = day.map_or(PAUSE, |day| day / PASSES_PER_TEST_DAY);
+/// Begins to carry out rules, until the stop is told. `day` is shorter than a day in tests.
+pub(crate) fn start(
+    (store, notifier): (ObjectStore, Notifier),
+    cluster: Cluster,
+    day: Option<Duration>,
+    shutdown: &Shutdown,
+) {
     let day_ms = day.map_or(DAY_MS, |day| u64::try_from(day.as_millis()).unwrap_or(DAY_MS));
+    let worker = Worker { store, notifier, day_ms };
+    shutdown.spawn_until_told(async move { take_turns(&worker, &cluster, day).await });
+}
+
+async fn take_turns(worker: &Worker, cluster: &Cluster, day: Option<Duration>) {
+    let pause = day.map_or(PAUSE, |day| day / PASSES_PER_TEST_DAY);
     let mut lock: Option<LockGuard> = None;
     loop {
         // Not all gateways of a cluster that is started at once try at the same time.
@@ -54,102 +65,74 @@ async fn take_turns(store: &ObjectStore, cluster: &Cluster, day: Option<Duration
             lock = cluster.coordinator().lock(LOCK, LOCK_WAIT).await.ok();
         }
         if lock.is_some() {
-            pass(store, day_ms).await;
+            worker.pass().await;
         }
     }
 }
 
-/// Goes over all buckets once.
-async fn pass(store: &ObjectStore, day_ms: u64) {
-    let buckets = match store.list_buckets().await {
-        Ok(buckets) => buckets,
-        Err(error) => return tracing::debug!(%error, "nothing expires: the buckets are not known"),
-    };
-    for bucket in buckets {
-        let Some(text) = bucket.documents.get(super::DOCUMENT) else { continue };
-        let Some(rules) = Rules::decode(text) else {
-            tracing::error!(bucket = %bucket.name, "nothing expires: its lifecycle rules cannot be read");
-            continue;
+impl Worker {
+    /// Goes over all buckets once.
+    async fn pass(&self) {
+        let buckets = match self.store.list_buckets().await {
+            Ok(buckets) => buckets,
+            Err(error) => return tracing::debug!(%error, "nothing expires: the buckets are not known"),
         };
-        if let Err(error) = versions(store, &bucket, (&rules, day_ms)).await {
-            tracing::warn!(bucket = %bucket.name, %error, "not all that is due has expired");
-        }
-        if let Err(error) = uploads(store, &bucket.name, (&rules, day_ms)).await {
-            tracing::warn!(bucket = %bucket.name, %error, "not all uploads that are due were given up");
-        }
-    }
-}
-
-async fn versions(
-    store: &ObjectStore,
-    bucket: &BucketInfo,
-    (rules, day_ms): (&Rules, u64),
-) -> Result<(), ListError> {
-    for prefix in rules.object_prefixes() {
-        let mut walk = Walk::new(rules, day_ms);
-        let mut after = (String::new(), None);
-        loop {
-            if !is_as_before(store, bucket).await? {
-                return Ok(());
-            }
-            let list = ListVersions {
-                bucket: bucket.name.clone(),
-                prefix: prefix.to_owned(),
-                delimiter: String::new(),
-                after_key: after.0,
-                after_version: after.1,
-                limit: PAGE,
+        for bucket in buckets {
+            let Some(text) = bucket.documents.get(super::DOCUMENT) else { continue };
+            let Some(rules) = Rules::decode(text) else {
+                tracing::error!(bucket = %bucket.name, "nothing expires: its lifecycle rules cannot be read");
+                continue;
             };
-            let page = store.list_versions(list).await?;
-            let (now, mut due) = (UnixMillis::now(), Vec::new());
-            for version in page.versions {
-                walk.look(version, now, &mut due);
+            if let Err(error) = self.versions(&bucket, &rules).await {
+                tracing::warn!(bucket = %bucket.name, %error, "not all that is due has expired");
             }
-            if page.next.is_none() {
-                walk.end(now, &mut due);
-            }
-            let deletes = due.into_iter().map(|due| carry_out(store, &bucket.name, due));
-            stream::iter(deletes).buffer_unordered(CONCURRENCY).collect::<()>().await;
-            match page.next {
-                Some(next) => after = next,
-                None => break,
+            if let Err(error) = uploads(&self.store, &bucket.name, (&rules, self.day_ms)).await {
+                tracing::warn!(bucket = %bucket.name, %error, "not all uploads that are due were given up");
             }
         }
     }
-    Ok(())
-}
 
-/// Whether the bucket is the same, with the same rules: else the pass ends for it.
-async fn is_as_before(store: &ObjectStore, before: &BucketInfo) -> Result<bool, ListError> {
-    let now = store.head_bucket(&before.name).await?;
-    let rules = |bucket: &BucketInfo| bucket.documents.get(super::DOCUMENT).map(str::to_owned);
-    Ok(now.id == before.id && rules(&now) == rules(before))
-}
-
-async fn carry_out(store: &ObjectStore, bucket: &BucketName, due: Due) {
-    let Due { action, version } = due;
-    let (counter, named) = match action {
-        Action::Expire => (EXPIRED, None),
-        Action::RemoveVersion => (EXPIRED_VERSIONS, Some(version.info.version)),
-        Action::RemoveMarker => (REMOVED_MARKERS, Some(version.info.version)),
-    };
-    let (bucket, key) = (bucket.clone(), version.key.clone());
-    let condition = WriteCondition::Unchanged(Box::new(version));
-    let request =
-        DeleteObject { bucket, key: key.clone(), version: named, condition, bypass_governance: false };
-    match store.delete_object(request).await {
-        Ok(_) => metrics::counter!(counter).increment(1),
-        // It was written, changed or deleted meanwhile, or it is protected now.
-        Err(
-            DeleteError::ConditionFailed
-            | DeleteError::NoSuchKey
-            | DeleteError::NoSuchBucket
-            | DeleteError::Lock(_),
-        ) => {}
-        Err(error) => {
-            metrics::counter!(FAILED).increment(1);
-            tracing::debug!(%key, %error, "not expired; the next pass tries again");
+    async fn versions(&self, bucket: &BucketInfo, rules: &Rules) -> Result<(), ListError> {
+        let expirer = Expirer::new(self, bucket);
+        for prefix in rules.object_prefixes() {
+            let mut walk = Walk::new(rules, self.day_ms);
+            let mut after = (String::new(), None);
+            loop {
+                if !self.is_as_before(bucket).await? {
+                    return Ok(());
+                }
+                let list = ListVersions {
+                    bucket: bucket.name.clone(),
+                    prefix: prefix.to_owned(),
+                    delimiter: String::new(),
+                    after_key: after.0,
+                    after_version: after.1,
+                    limit: PAGE,
+                };
+                let page = self.store.list_versions(list).await?;
+                let (now, mut due) = (UnixMillis::now(), Vec::new());
+                for version in page.versions {
+                    walk.look(version, now, &mut due);
+                }
+                if page.next.is_none() {
+                    walk.end(now, &mut due);
+                }
+                let acts = due.into_iter().map(|due| expirer.carry_out(due));
+                stream::iter(acts).buffer_unordered(CONCURRENCY).collect::<()>().await;
+                match page.next {
+                    Some(next) => after = next,
+                    None => break,
+                }
+            }
         }
+        Ok(())
+    }
+
+    /// Whether the bucket is the same, with the same rules: else the pass ends for it.
+    async fn is_as_before(&self, before: &BucketInfo) -> Result<bool, ListError> {
+        let now = self.store.head_bucket(&before.name).await?;
+        let rules = |bucket: &BucketInfo| bucket.documents.get(super::DOCUMENT).map(str::to_owned);
+        Ok(now.id == before.id && rules(&now) == rules(before))
     }
 }
 

@@ -8,7 +8,7 @@ use coffer_common::protocol::fenced::{FencedWriter, Verdict};
 use coffer_common::protocol::message::{Version, VersionKind};
 use coffer_common::protocol::tally::Current;
 use coffer_common::protocol::writer::PlainWriter;
-use coffer_common::types::{OpId, RegisterKey};
+use coffer_common::types::{OpId, RegisterKey, Tag};
 
 use super::bucket::Versioning;
 use super::core::Core;
@@ -17,7 +17,7 @@ use super::put::{holds, monotone_now, put_error};
 use super::reclaim::Replaced;
 use super::types::{DeleteObject, Deleted, VersionId, WriteCondition};
 use super::versions;
-use super::write::{WriteError, written};
+use super::write::{WriteError, written_at};
 
 impl From<HeadBucketError> for DeleteError {
     fn from(error: HeadBucketError) -> Self {
@@ -43,9 +43,9 @@ pub(super) async fn delete(core: &Arc<Core>, request: DeleteObject) -> Result<De
     let target = core.target(&bucket, RegisterKey::object(bucket.id(), key.clone()));
     let replaced = Replaced::default();
     match tombstone_over(core, &target, &condition, replaced.clone()).await {
-        Ok(_) => {
+        Ok((_, tag)) => {
             replaced.tell(core, &bucket, &key);
-            Ok(Deleted::default())
+            Ok(Deleted { sequence: Some(tag), ..Deleted::default() })
         }
         Err(error) => Err(match put_error(error, &condition) {
             PutError::NoSuchKey => DeleteError::NoSuchKey,
@@ -68,7 +68,7 @@ pub(super) async fn tombstone(
     target: &Target,
     condition: &WriteCondition,
 ) -> Result<Version, WriteError> {
-    tombstone_over(core, target, condition, Replaced::default()).await
+    tombstone_over(core, target, condition, Replaced::default()).await.map(|(version, _)| version)
 }
 
 /// [`tombstone`], and notes what it hides.
@@ -77,7 +77,7 @@ async fn tombstone_over(
     target: &Target,
     condition: &WriteCondition,
     replaced: Replaced,
-) -> Result<Version, WriteError> {
+) -> Result<(Version, Tag), WriteError> {
     let (op, peers) = (core.op(), core.peers(target));
     let (geometry, epochs) = (peers.geometry, peers.epochs);
     let make = move |seen: Option<&Current>| {
@@ -94,7 +94,7 @@ async fn tombstone_over(
             core.run(target, peers, machine).await.outcome
         }
     };
-    written(core, outcome)
+    written_at(core, outcome)
 }
 
 /// A version that hides the key.

@@ -45,6 +45,7 @@ pub(super) fn object_info(object: ObjectMeta) -> ObjectInfo {
         attributes: object.attributes,
         checksums: object.checksums,
         version,
+        sequence: None,
         parts: parts
             .map(|part| ObjectPartInfo { number: part.number, size: part.size, checksums: part.checksums })
             .collect(),

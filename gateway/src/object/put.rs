@@ -60,9 +60,9 @@ pub(super) async fn put(core: &Arc<Core>, request: PutObject) -> Result<ObjectIn
         condition: holds(&condition),
     };
     match write.run(core, body).await {
-        Ok(version) => {
+        Ok((version, tag)) => {
             replaced.tell(core, &bucket, &key);
-            Ok(object_info(object_meta(&version)?))
+            Ok(ObjectInfo { sequence: Some(tag), ..object_info(object_meta(&version)?) })
         }
         Err(error) => Err(put_error(error, &condition)),
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{BucketId, BucketName, ObjectKey, UploadId, VersionRef};
+use coffer_common::types::{BucketId, BucketName, ObjectKey, Tag, UploadId, VersionRef};
 
 pub use coffer_common::meta::{
     Access, Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, Owner, Retention, RetentionMode,
@@ -57,6 +57,8 @@ pub struct ObjectInfo {
     pub parts: Vec<ObjectPartInfo>,
     /// Whether its bucket keeps versions, or did.
     pub versioned: bool,
+    /// Where a write came in the order of all writes of its key: told of writes only.
+    pub sequence: Option<Tag>,
 }
 
 /// One part of a multipart object.
@@ -272,6 +274,8 @@ pub struct Deleted {
     pub version: Option<VersionId>,
     /// Whether a delete marker was made or removed.
     pub delete_marker: bool,
+    /// Where it came in the order of all writes of its key; `None` if there was nothing to do.
+    pub sequence: Option<Tag>,
 }
 
 /// What a copy's target carries.

@@ -20,7 +20,7 @@ use coffer_common::protocol::message::{Version, VersionKind};
 use coffer_common::protocol::tally::Current;
 use coffer_common::protocol::writer::PlainWriter;
 use coffer_common::shard::{ShardId, StripeGeometry};
-use coffer_common::types::{OpId, SlotIndex};
+use coffer_common::types::{OpId, SlotIndex, Tag};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::coding;
@@ -80,8 +80,8 @@ impl From<Unavailable> for WriteError {
 }
 
 impl Write {
-    /// Writes the body and commits it; returns the version.
-    pub(super) async fn run(self, core: &Arc<Core>, body: Body) -> Result<Version, WriteError> {
+    /// Writes the body and commits it; returns the version and its tag.
+    pub(super) async fn run(self, core: &Arc<Core>, body: Body) -> Result<(Version, Tag), WriteError> {
         if (self.metadata)(&Digests::default(), None).len() > MAX_METADATA_BYTES / 2 {
             return Err(WriteError::MetadataTooLarge);
         }
@@ -103,7 +103,7 @@ impl Write {
         core: &Arc<Core>,
         body: Body,
         stripes: Option<StripeGeometry>,
-    ) -> Result<Version, WriteError> {
+    ) -> Result<(Version, Tag), WriteError> {
         let (data, digests) = read_whole(core, body).await.map_err(WriteError::Body)?;
         let payload = match &stripes {
             None => Payload::Nothing,
@@ -122,7 +122,7 @@ impl Write {
         body: Body,
         stripes: StripeGeometry,
         buffers: OwnedSemaphorePermit,
-    ) -> Result<Version, WriteError> {
+    ) -> Result<(Version, Tag), WriteError> {
         let known = Arc::new(OnceLock::new());
         let (senders, receivers) = channels(self.peers.slots.len());
         let pump = Pump {
@@ -155,7 +155,7 @@ impl Write {
                 Err(PumpError::Unavailable(error)) => {
                     match tokio::time::timeout(VERDICT_WAIT, commit).await {
                         Ok(Err(WriteError::Unavailable(told))) if told.full => Err(told.into()),
-                        Ok(Ok(version)) => Ok(version),
+                        Ok(Ok(written)) => Ok(written),
                         Ok(Err(_)) | Err(_) => Err(error.into()),
                     }
                 }
@@ -180,7 +180,7 @@ impl Write {
         digests: Arc<OnceLock<Digests>>,
         payload: Payload,
         deadline: impl Future<Output = ()> + Send,
-    ) -> Result<Version, WriteError> {
+    ) -> Result<(Version, Tag), WriteError> {
         let (op, k, null_version) = (self.op, self.coding.k, self.null_version);
         let metadata = Arc::clone(&self.metadata);
         let make = move |seen: Option<&Current>| Version {
@@ -209,7 +209,7 @@ impl Write {
                 self.drive(core, machine, payload, deadline).await
             }
         };
-        written(core, outcome)
+        written_at(core, outcome)
     }
 
     async fn drive<M: Machine>(
@@ -225,8 +225,13 @@ impl Write {
 
 /// What an outcome means to a writer.
 pub(super) fn written(core: &Core, outcome: WriteOutcome) -> Result<Version, WriteError> {
+    written_at(core, outcome).map(|(version, _)| version)
+}
+
+/// The same with the version's tag.
+pub(super) fn written_at(core: &Core, outcome: WriteOutcome) -> Result<(Version, Tag), WriteError> {
     match outcome {
-        WriteOutcome::Committed { version, .. } => Ok(version),
+        WriteOutcome::Committed { version, tag, .. } => Ok((version, tag)),
         WriteOutcome::Rejected(current) => Err(WriteError::Rejected(current)),
         WriteOutcome::NotCommitted(trouble @ Trouble::Full) => {
             Err(Unavailable { full: true, ..unavailable(trouble) }.into())

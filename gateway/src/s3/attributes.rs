@@ -364,6 +364,7 @@ mod tests {
             version: VersionId::Null,
             parts: Vec::new(),
             versioned: false,
+            sequence: None,
         }
     }
 

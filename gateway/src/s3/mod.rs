@@ -24,6 +24,7 @@ mod convert;
 mod cors;
 mod encryption;
 mod error;
+mod events;
 mod interim;
 mod list;
 mod lock;

@@ -10,6 +10,7 @@ use super::auth::{Scheme, Verified};
 use super::body::{self, RequestBody};
 use super::checksum;
 use super::error::{Code, S3Error};
+use super::events::Events;
 use super::post::FileBody;
 use super::query::Query;
 use super::xml;
@@ -31,6 +32,7 @@ pub(crate) struct S3Request {
     read: Option<Bytes>,
     hashes: checksum::HashPool,
     access: Option<Access>,
+    events: Events,
 }
 
 /// What is known of a request before it is verified.
@@ -45,6 +47,8 @@ pub(crate) struct Arrived {
     pub(crate) body: RequestBody,
     /// Where it comes from.
     pub(crate) peer: SocketAddr,
+    /// How its events are told.
+    pub(crate) events: Events,
 }
 
 impl S3Request {
@@ -54,7 +58,7 @@ impl S3Request {
         arrived: Arrived,
         hashes: checksum::HashPool,
     ) -> Self {
-        let Arrived { method, mut headers, query, body, peer } = arrived;
+        let Arrived { method, mut headers, query, body, peer, events } = arrived;
         verified.merge_hoisted(&mut headers);
         let put = method == Method::PUT;
         let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
@@ -70,6 +74,7 @@ impl S3Request {
             read: None,
             hashes,
             access: None,
+            events,
         }
     }
 
@@ -81,6 +86,11 @@ impl S3Request {
     /// Where it comes from.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// How its events are told.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
     }
 
     /// How it was signed.

@@ -33,12 +33,14 @@ use super::body::{BodyWatch, RequestBody};
 use super::checksum::HashPool;
 use super::cors::Asked;
 use super::error::{Code, S3Error};
+use super::events::Events;
 use super::operation::{self, Address, BucketOperation, ObjectOperation, Operation};
 use super::query::Query;
 use super::request::{Arrived, S3Request};
 use super::response::{self, S3Response};
 use super::settings::SettingsCache;
 use super::{bucket, list, metered, multipart, object, post};
+use crate::notify::Notifier;
 use crate::object::ObjectStore;
 use crate::users::Users;
 use coffer_common::types::{BucketName, ObjectKey};
@@ -73,6 +75,7 @@ pub(crate) struct S3Service {
 struct Inner {
     store: ObjectStore,
     users: Users,
+    notifier: Notifier,
     cache: SettingsCache,
     settings: S3Settings,
     verifier: Verifier,
@@ -111,7 +114,10 @@ struct Labels {
 
 impl S3Service {
     /// The edge in front of `store`.
-    pub(crate) fn new(store: ObjectStore, users: Users, settings: S3Settings) -> Self {
+    pub(crate) fn new(
+        (store, users, notifier): (ObjectStore, Users, Notifier),
+        settings: S3Settings,
+    ) -> Self {
         let region = settings.region_fixed.then(|| settings.region.clone());
         let verifier = Verifier::new(AuthConfig { region, sigv2: settings.sigv2 });
         let admission = Arc::new(Semaphore::new(MAX_REQUESTS_IN_FLIGHT));
@@ -121,9 +127,8 @@ impl S3Service {
             HashPool::in_place()
         });
         let cache = SettingsCache::new();
-        Self {
-            inner: Arc::new(Inner { store, users, cache, settings, verifier, admission, hashes, host_id }),
-        }
+        let inner = Inner { store, users, notifier, cache, settings, verifier, admission, hashes, host_id };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Answers a request. Never fails: what goes wrong is an answer, too.
@@ -158,7 +163,8 @@ impl S3Service {
         let place = tokio::time::timeout(ADMISSION_WAIT, self.inner.admission.clone().acquire_owned()).await;
         let (result, place) = match place {
             Ok(Ok(place)) => {
-                let result = AssertUnwindSafe(self.dispatch(request, peer, &mut labels)).catch_unwind().await;
+                let dispatched = self.dispatch((request, peer), &id, &mut labels);
+                let result = AssertUnwindSafe(dispatched).catch_unwind().await;
                 (result.unwrap_or_else(|_| Err(S3Error::new(Code::InternalError))), Some(place))
             }
             Ok(Err(_)) | Err(_) => (Err(S3Error::new(Code::SlowDown)), None),
@@ -210,8 +216,8 @@ impl S3Service {
 
     async fn dispatch(
         &self,
-        request: Request<Incoming>,
-        peer: SocketAddr,
+        (request, peer): (Request<Incoming>, SocketAddr),
+        id: &str,
         labels: &mut Labels,
     ) -> Result<S3Response, S3Error> {
         let (parts, incoming) = request.into_parts();
@@ -244,7 +250,10 @@ impl S3Service {
         };
         // A wrong signature is told before anything else about the request.
         let proven = self.prove(&signed)?;
-        let arrived = Arrived { method: parts.method, headers: parts.headers, query: query?, body, peer };
+        let (notifier, request_id, host_id) = (inner.notifier.clone(), id.to_owned(), inner.host_id.clone());
+        let events = Events { notifier, request_id, host_id };
+        let (method, headers, query) = (parts.method, parts.headers, query?);
+        let arrived = Arrived { method, headers, query, body, peer, events };
         let request = S3Request::new(proven, arrived, inner.hashes.clone());
         self.admit(operation?, request, copy).await
     }
@@ -305,11 +314,16 @@ impl S3Service {
         }
         match operation {
             Operation::ListBuckets => Err(S3Error::new(Code::InternalError)),
-            Operation::Bucket(bucket, operation) => self.bucket(bucket, operation, request).await,
+            Operation::Bucket(bucket, operation) => {
+                let (this, has_events) = (self.clone(), has_events(&request));
+                let task = async move { this.bucket(bucket, operation, request).await };
+                to_its_end(has_events, task).await
+            }
             Operation::Object(bucket, key, operation) => {
                 let told = request.access()?.clone();
-                let answer = self.object(bucket, key, operation, request).await;
-                answer.map_err(|error| match error.code() {
+                let (this, has_events) = (self.clone(), has_events(&request));
+                let task = async move { this.object(bucket, key, operation, request).await };
+                to_its_end(has_events, task).await.map_err(|error| match error.code() {
                     Code::NoSuchKey if !told.may_list() => S3Error::new(Code::AccessDenied),
                     _ => error,
                 })
@@ -429,6 +443,25 @@ impl S3Service {
             }
             ObjectOperation::AbortUpload => multipart::abort::abort(store, bucket, key, request).await,
         }
+    }
+}
+
+/// Whether what a request does may have events.
+fn has_events(request: &S3Request) -> bool {
+    request.access().is_ok_and(|access| access.settings().notifications.is_some())
+}
+
+/// Runs a request. One that may have events is ended, events and all, if its client goes away.
+async fn to_its_end(
+    has_events: bool,
+    task: impl Future<Output = Result<S3Response, S3Error>> + Send + 'static,
+) -> Result<S3Response, S3Error> {
+    if !has_events {
+        return task.await;
+    }
+    match tokio::spawn(task.in_current_span()).await {
+        Ok(answer) => answer,
+        Err(_) => Err(S3Error::new(Code::InternalError)),
     }
 }
 

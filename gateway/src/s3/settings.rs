@@ -15,6 +15,7 @@ use super::error::{Code, S3Error};
 use super::response::http_date;
 use super::xml::Element;
 use crate::lifecycle::{self, Rules};
+use crate::notify;
 use crate::object::{Access, BucketInfo, Documents, ObjectInfo};
 use crate::policy::{Policy, Scope};
 
@@ -26,6 +27,7 @@ pub(crate) mod names {
     pub(crate) const ACL: &str = "acl";
     pub(crate) const CORS: &str = "cors";
     pub(crate) const LIFECYCLE: &str = "lifecycle";
+    pub(crate) const NOTIFICATION: &str = "notification";
     pub(crate) const OWNERSHIP: &str = "ownership";
     pub(crate) const POLICY: &str = "policy";
     pub(crate) const PUBLIC_ACCESS: &str = "public-access-block";
@@ -88,6 +90,8 @@ pub(crate) struct BucketSettings {
     pub(crate) cors: Option<Cors>,
     /// What expires.
     pub(crate) lifecycle: Option<Rules>,
+    /// Which events go where.
+    pub(crate) notifications: Option<notify::Rules>,
 }
 
 impl BucketSettings {
@@ -122,6 +126,10 @@ impl BucketSettings {
         }
         if let Some(text) = documents.get(lifecycle::DOCUMENT) {
             settings.lifecycle = Some(Rules::decode(text).ok_or_else(|| unreadable(names::LIFECYCLE))?);
+        }
+        if let Some(text) = documents.get(notify::DOCUMENT) {
+            let rules = notify::Rules::decode(text).ok_or_else(|| unreadable(names::NOTIFICATION))?;
+            settings.notifications = Some(rules);
         }
         Ok(settings)
     }

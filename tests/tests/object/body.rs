@@ -216,3 +216,8 @@ pub(crate) fn combine() -> coffer_gateway::object::CombineDigests {
         CombinedDigests { etag, checksums: Vec::new() }
     })
 }
+
+/// What is known of an object, without the place of the write that told it: later answers do not know that.
+pub(crate) fn stored(info: ObjectInfo) -> ObjectInfo {
+    ObjectInfo { sequence: None, ..info }
+}

@@ -43,6 +43,7 @@ fn listing(key: &str, versions: &[Made]) -> Vec<ListedVersion> {
             attributes: Attributes { retention, ..Attributes::default() },
             checksums: Vec::new(),
             versioned: true,
+            sequence: None,
             version: VersionId::Op(VersionRef { ordinal: (versions.len() - place) as u64, op }),
             parts: Vec::new(),
         };

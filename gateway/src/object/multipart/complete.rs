@@ -72,8 +72,8 @@ pub(super) struct Choice {
 
 /// What came of the object's op.
 pub(super) enum Applied {
-    /// It is committed.
-    Yes,
+    /// It is committed, with this tag.
+    Yes(Tag),
     /// Another version is there; nothing was committed now.
     Moved,
     /// The condition is false on that version.
@@ -133,10 +133,10 @@ async fn first_time(
             return Ok(None);
         }
         match apply(core, &target, &choice, &request.condition).await? {
-            Applied::Yes => {
+            Applied::Yes(tag) => {
                 mark_applied(core, found, choice.op).await;
                 tell_leftovers(core, request, found, head.current());
-                return Ok(Some(object_info(choice.object)));
+                return Ok(Some(ObjectInfo { sequence: Some(tag), ..object_info(choice.object) }));
             }
             Applied::Moved => replaces = Some(choice.op),
             Applied::Unmet(unmet) => {
@@ -181,7 +181,7 @@ async fn drive_again(
     choice: Choice,
 ) -> Result<ObjectInfo, CompleteError> {
     match finish(core, found, &request.upload.key, &choice, &request.condition).await? {
-        Applied::Yes => Ok(object_info(choice.object)),
+        Applied::Yes(tag) => Ok(ObjectInfo { sequence: Some(tag), ..object_info(choice.object) }),
         Applied::Moved | Applied::Unmet(_) => Err(CompleteError::Conflict),
     }
 }
@@ -197,7 +197,7 @@ pub(super) async fn finish(
     take_over(core, found, choice.op).await?;
     let target = object_target(core, &found.bucket, key);
     let applied = apply(core, &target, choice, condition).await?;
-    if matches!(applied, Applied::Yes) {
+    if matches!(applied, Applied::Yes(_)) {
         mark_applied(core, found, choice.op).await;
         if let Some(table) = &choice.object.parts {
             core.reclaim.push(Job::ended(&found.bucket, key, table.upload));
@@ -291,7 +291,7 @@ async fn apply(
     let peers = core.peers(key);
     let machine = FencedWriter::new(peers.geometry, peers.epochs, choice.op, None, false, decide);
     match core.run(key, peers, machine).await.outcome {
-        WriteOutcome::Committed { .. } => Ok(Applied::Yes),
+        WriteOutcome::Committed { tag, .. } => Ok(Applied::Yes(tag)),
         WriteOutcome::Rejected(current) => {
             let verdict = judge(choice, condition, current.as_ref())?;
             verdict.ok_or_else(|| Unavailable::new("the key is changing").into())
@@ -309,8 +309,8 @@ fn judge(
     condition: &WriteCondition,
     current: Option<&Current>,
 ) -> Result<Option<Applied>, Unavailable> {
-    if current.is_some_and(|current| current.version.op == choice.op) {
-        return Ok(Some(Applied::Yes));
+    if let Some(current) = current.filter(|current| current.version.op == choice.op) {
+        return Ok(Some(Applied::Yes(current.tag)));
     }
     if let Err(unmet) = check_write(condition, live_object(current)?.as_ref()) {
         return Ok(Some(Applied::Unmet(unmet)));

@@ -77,7 +77,8 @@ async fn write(
         metadata: Arc::new(metadata) as Arc<dyn Fn(&Digests, Option<&Current>) -> Bytes + Send + Sync>,
         condition: None,
     };
-    let version = write.run(core, body).await.map_err(|error| put_error(error, &WriteCondition::Always))?;
+    let (version, _) =
+        write.run(core, body).await.map_err(|error| put_error(error, &WriteCondition::Always))?;
     let after = find_open(core, upload).await;
     let part = part_meta(&version)?;
     match &after {

@@ -94,7 +94,7 @@ pub(in crate::object) async fn end_old(
         let choice = Choice { op, object: (**object).clone(), before: *before };
         // The condition held on `before`, and the op goes on nothing else.
         match finish(core, &found, key, &choice, &WriteCondition::Always).await {
-            Ok(Applied::Yes) => return Ok(false),
+            Ok(Applied::Yes(_)) => return Ok(false),
             Ok(Applied::Moved | Applied::Unmet(_)) => {}
             Err(CompleteError::Unavailable(error)) => return Err(error),
             // Somebody else changes the record.

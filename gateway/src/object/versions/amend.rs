@@ -56,7 +56,7 @@ async fn amend_if<E>(
             Place::Current => {
                 let object = amended(head.version().ok_or_else(absent)?, &key, version.is_some(), &change)?;
                 let plan = head.restated(|old| *old = object.clone()).ok_or_else(absent)?;
-                key.commit(&head, plan).await.map_err(GetError::from)?.then_some(object)
+                key.commit(&head, plan).await.map_err(GetError::from)?.map(|_| object)
             }
             Place::Archived(at) => {
                 let archived = archive::read(core, &key.bucket, name, at).await.map_err(GetError::from)?;
@@ -125,7 +125,7 @@ async fn recommit(
 /// Commits the current version as it is.
 async fn touch<E>(key: &mut Key, head: &Head) -> Result<bool, AmendError<E>> {
     let plan = head.restated(|_| {}).ok_or(GetError::NoSuchVersion)?;
-    Ok(key.commit(head, plan).await.map_err(GetError::from)?)
+    Ok(key.commit(head, plan).await.map_err(GetError::from)?.is_some())
 }
 
 /// Sets or removes a version's retention.

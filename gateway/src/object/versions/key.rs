@@ -7,7 +7,7 @@ use coffer_common::driver::Target;
 use coffer_common::protocol::fenced::{FencedWriter, Verdict, WriteOutcome};
 use coffer_common::protocol::tally::Current;
 use coffer_common::random;
-use coffer_common::types::{ObjectKey, RegisterKey};
+use coffer_common::types::{ObjectKey, RegisterKey, Tag};
 use tokio::sync::OwnedMutexGuard;
 
 use super::archive::{archive, clear};
@@ -91,7 +91,7 @@ impl Key {
         if plan.archive { archive(&self.core, &self.bucket, &self.name, head).await } else { Ok(()) }
     }
 
-    /// Commits on top of what was read. False: something came in between, nothing was committed.
+    /// Commits on top of what was read; returns the tag. `None`: something came in between, nothing was committed.
     ///
     /// # Errors
     /// [`HeadBucketError`]; see [`Self::unknown`].
@@ -99,7 +99,7 @@ impl Key {
         &mut self,
         head: &Head,
         plan: Plan,
-    ) -> Result<bool, HeadBucketError> {
+    ) -> Result<Option<Tag>, HeadBucketError> {
         self.archive(head, &plan).await?;
         let (target, before, version) = (self.target(), head.tag(), plan.version);
         let (peers, op) = (self.core.peers(&target), version.op);
@@ -109,8 +109,8 @@ impl Key {
         };
         let machine = FencedWriter::new(peers.geometry, peers.epochs, op, None, false, decide);
         match self.core.run(&target, peers, machine).await.outcome {
-            WriteOutcome::Committed { .. } => Ok(true),
-            WriteOutcome::Rejected(_) => Ok(false),
+            WriteOutcome::Committed { tag, .. } => Ok(Some(tag)),
+            WriteOutcome::Rejected(_) => Ok(None),
             WriteOutcome::NotCommitted(trouble) => {
                 self.core.buckets.suspect(trouble);
                 let error = unavailable(trouble);
@@ -118,7 +118,7 @@ impl Key {
                     return Err(error.into());
                 }
                 self.bucket = self.core.renewed(&self.bucket, error).await?;
-                Ok(false)
+                Ok(None)
             }
             WriteOutcome::Unknown(trouble) => {
                 self.unknown = true;

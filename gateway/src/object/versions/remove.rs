@@ -72,8 +72,8 @@ pub(in crate::object) async fn delete_many(
 async fn mark(key: &mut Key, condition: &WriteCondition) -> Result<Deleted, DeleteError> {
     if key.bucket.record.versioning == Versioning::Enabling {
         // As in a bucket that never kept versions: the object itself goes.
-        remove(key, VersionId::Null, condition, false).await?;
-        return Ok(Deleted::default());
+        let Deleted { sequence, .. } = remove(key, VersionId::Null, condition, false).await?;
+        return Ok(Deleted { sequence, ..Deleted::default() });
     }
     let op = key.core.op();
     loop {
@@ -84,9 +84,10 @@ async fn mark(key: &mut Key, condition: &WriteCondition) -> Result<Deleted, Dele
         let marker = ObjectMeta { last_modified, owner, delete_marker: true, ..ObjectMeta::default() };
         let plan = head.written(key.bucket.record.versioning, op, marker);
         let marker = object_meta(&plan.version)?;
-        if key.commit(&head, plan).await? {
+        if let Some(tag) = key.commit(&head, plan).await? {
             tidy(key, &marker).await;
-            return Ok(Deleted { version: Some(version_id(&marker)), delete_marker: true });
+            let version = Some(version_id(&marker));
+            return Ok(Deleted { version, delete_marker: true, sequence: Some(tag) });
         }
     }
 }
@@ -105,7 +106,7 @@ async fn remove(
             check(condition, &head)?;
         }
         let Some((object, plan)) = without(key, &head, id).await? else {
-            return Ok(Deleted { version: Some(id), delete_marker: false });
+            return Ok(Deleted { version: Some(id), ..Deleted::default() });
         };
         if let WriteCondition::Unchanged(listed) = condition
             && !is_as_listed(listed, &object, head.place(id) == Place::Current)
@@ -114,14 +115,15 @@ async fn remove(
         }
         may_delete(&object.attributes, bypass, earliest(&key.core.cluster))?;
         let (kind, committed) = (plan.version.kind, object_meta(&plan.version)?);
-        if key.commit(&head, plan).await? {
+        if let Some(tag) = key.commit(&head, plan).await? {
             match kind {
                 VersionKind::Tombstone => {
                     forget(key).await.unwrap_or_else(|error| later(&key.name, &error));
                 }
                 VersionKind::Data => tidy(key, &committed).await,
             }
-            return Ok(Deleted { version: Some(id), delete_marker: object.delete_marker });
+            let (version, delete_marker) = (Some(id), object.delete_marker);
+            return Ok(Deleted { version, delete_marker, sequence: Some(tag) });
         }
     }
 }
@@ -193,7 +195,7 @@ pub(super) async fn forget(key: &mut Key) -> Result<(), HeadBucketError> {
     loop {
         let head = key.head().await?;
         let Some(plan) = head.forgotten(key.core.op()) else { return Ok(()) };
-        if key.commit(&head, plan).await? {
+        if key.commit(&head, plan).await?.is_some() {
             return Ok(());
         }
     }

@@ -78,9 +78,9 @@ async fn commit(
         let object = ObjectMeta { last_modified, ..object.clone() };
         let plan = head.written(key.bucket.record.versioning, op, object);
         let written = object_meta(&plan.version)?;
-        if key.commit(&head, plan).await? {
+        if let Some(tag) = key.commit(&head, plan).await? {
             tidy(key, &written).await;
-            return Ok(object_info(written));
+            return Ok(ObjectInfo { sequence: Some(tag), ..object_info(written) });
         }
     }
 }
@@ -116,7 +116,8 @@ async fn write_part(
         metadata: Arc::new(metadata),
         condition: None,
     };
-    let version = write.run(core, body).await.map_err(|error| put_error(error, &WriteCondition::Always))?;
+    let (version, _) =
+        write.run(core, body).await.map_err(|error| put_error(error, &WriteCondition::Always))?;
     let part = part_meta(&version)?;
     Ok(ObjectPart {
         number: 0,

@@ -110,6 +110,7 @@ mod tests {
             version: VersionId::Null,
             parts: Vec::new(),
             versioned: false,
+            sequence: None,
         }
     }
 

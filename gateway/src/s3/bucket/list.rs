@@ -71,7 +71,9 @@ pub(crate) async fn list(store: &ObjectStore, request: &S3Request) -> Result<S3R
     found.retain(|bucket| {
         let name = bucket.name.as_str();
         let own = *request.caller() == Caller::Root || bucket.owner.id == owner.id;
-        own && name > after.as_str() && prefix.as_deref().is_none_or(|prefix| name.starts_with(prefix))
+        own && name != crate::notify::QUEUE_BUCKET
+            && name > after.as_str()
+            && prefix.as_deref().is_none_or(|prefix| name.starts_with(prefix))
     });
     let more = found.len() > limit;
     found.truncate(limit);

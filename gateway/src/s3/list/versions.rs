@@ -169,6 +169,7 @@ mod tests {
             version,
             parts: Vec::new(),
             versioned: true,
+            sequence: None,
         };
         ListedVersion { key: ObjectKey::new("a&b").unwrap(), info, latest: !delete_marker, delete_marker }
     }

@@ -10,11 +10,13 @@ use super::super::checksum::{self, ChecksumAlgorithm, ChecksumType};
 use super::super::condition;
 use super::super::convert::{combine, to_object};
 use super::super::error::{Code, S3Error};
+use super::super::events;
 use super::super::object::copy::{ChecksumsXml, checksum_type};
 use super::super::range::parse_part_number;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response, quoted};
 use super::super::xml::{self, Element, malformed};
+use crate::notify::Kind;
 use crate::object::{Checksum, ChecksumScope, ChosenPart, CompleteUpload, ExpectedChecksum, ObjectStore};
 
 /// Most parts of an object (S3).
@@ -66,6 +68,7 @@ pub(crate) async fn complete(
         combine: Box::new(combine),
     };
     let info = store.complete_upload(complete).await?;
+    events::changed(&request, Kind::CreatedByUpload, &key, &info).await?;
     let host = request.text("host").unwrap_or_default();
     let document = CompleteMultipartUploadResult {
         xmlns: xml::NAMESPACE,

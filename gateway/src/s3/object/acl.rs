@@ -9,8 +9,10 @@ use super::super::acl::{self, Ownership};
 use super::super::attributes;
 use super::super::bucket::config::acl::asked_for;
 use super::super::error::{Code, S3Error};
+use super::super::events;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
+use crate::notify::Kind;
 use crate::object::{Access, AmendObject, Attributes, ObjectStore, Owner};
 
 /// Reads who else than the owner may read the object.
@@ -51,7 +53,8 @@ pub(crate) async fn put(
     let bucket_owner = request.access()?.bucket().owner.clone();
     let access = asked_for(&mut request, &info.owner, Some(&bucket_owner)).await?;
     let change = Arc::new(move |attributes: &mut Attributes| attributes.access = access);
-    store.amend_object(AmendObject { bucket, key, version, change }).await?;
+    let info = store.amend_object(AmendObject { bucket, key: key.clone(), version, change }).await?;
+    events::changed(&request, Kind::AclPut, &key, &info).await?;
     Ok(response::empty(StatusCode::OK))
 }
 

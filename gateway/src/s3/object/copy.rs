@@ -11,9 +11,11 @@ use super::super::checksum::{ChecksumAlgorithm, upload_checksum};
 use super::super::condition;
 use super::super::convert::{algorithm_to_s3, scope_to_s3};
 use super::super::error::{Code, S3Error};
+use super::super::events;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response, iso_date, quoted};
 use super::super::xml;
+use crate::notify::Kind;
 use crate::object::{
     Access, Attributes, Checksum, CopyAttributes, CopyObject, CopySource, ObjectStore, VersionId,
 };
@@ -98,13 +100,14 @@ pub(crate) async fn copy(
     let copied = store.copy_object(CopyObject {
         source,
         bucket,
-        key,
+        key: key.clone(),
         attributes,
         owner,
         condition,
         digester: copy_digester(algorithm),
     });
     let info = copied.await?;
+    events::changed(&request, Kind::CreatedByCopy, &key, &info).await?;
     let document = CopyObjectResult {
         xmlns: xml::NAMESPACE,
         last_modified: iso_date(info.last_modified),

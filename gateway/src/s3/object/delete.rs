@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::super::attributes;
 use super::super::condition;
 use super::super::error::S3Error;
+use super::super::events;
 use super::super::lock;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
@@ -24,8 +25,9 @@ pub(crate) async fn delete(
     let version = attributes::parse_version(request.query.get("versionId"))?;
     let condition = condition::of_write(&request.headers)?;
     let bypass_governance = lock::bypasses(&request.headers);
-    let deleted = store.delete_object(DeleteObject { bucket, key, version, condition, bypass_governance });
-    let deleted = deleted.await?;
+    let delete = DeleteObject { bucket, key: key.clone(), version, condition, bypass_governance };
+    let deleted = store.delete_object(delete).await?;
+    events::removed(&request, &[(key, version.is_some(), deleted)]).await?;
     let mut response = response::empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     if let Some(version) = deleted.version {

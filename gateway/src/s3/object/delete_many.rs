@@ -8,6 +8,7 @@ use super::super::access::{Access, Action};
 use super::super::attributes::parse_version;
 use super::super::condition::unquoted;
 use super::super::error::{Code, S3Error};
+use super::super::events;
 use super::super::lock;
 use super::super::operation::object_key;
 use super::super::request::S3Request;
@@ -104,6 +105,7 @@ pub(crate) async fn delete_many(
     {
         results[place] = Some(checked(result)?);
     }
+    tell_of(&request, &named, &results).await?;
     let mut document = DeleteResult { xmlns: xml::NAMESPACE, ..DeleteResult::default() };
     for (object, result) in named.into_iter().zip(results) {
         match result {
@@ -114,6 +116,22 @@ pub(crate) async fn delete_many(
         }
     }
     Ok(response::xml(StatusCode::OK, xml::document("DeleteResult", &document)?))
+}
+
+/// Tells of what was deleted.
+async fn tell_of(
+    request: &S3Request,
+    named: &[Named],
+    results: &[Option<Result<Deleted, S3Error>>],
+) -> Result<(), S3Error> {
+    let mut removals = Vec::new();
+    for (object, result) in named.iter().zip(results) {
+        if let Some(Ok(deleted)) = result {
+            let version = parse_version(object.version.as_deref())?;
+            removals.push((object_key(object.key.clone())?, version.is_some(), *deleted));
+        }
+    }
+    events::removed(request, &removals).await
 }
 
 /// What is to be deleted, if the caller may.

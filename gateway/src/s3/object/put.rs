@@ -6,8 +6,10 @@ use http::{StatusCode, header};
 use super::super::attributes;
 use super::super::condition;
 use super::super::error::S3Error;
+use super::super::events;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
+use crate::notify::Kind;
 use crate::object::{Attributes, ObjectStore, PutObject};
 
 /// Writes an object.
@@ -26,6 +28,7 @@ pub(crate) async fn put(
     let body = request.upload_body(None)?;
     let info =
         store.put_object(PutObject { bucket, key: key.clone(), attributes, owner, condition, body }).await?;
+    events::changed(&request, Kind::CreatedByPut, &key, &info).await?;
     let mut response = response::empty(StatusCode::OK);
     let headers = response.headers_mut();
     response::set(headers, header::ETAG, &response::quoted(&info.etag));

@@ -7,9 +7,11 @@ use http::StatusCode;
 
 use super::super::attributes;
 use super::super::error::S3Error;
+use super::super::events;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
 use super::super::tagging::{self, Tags};
+use crate::notify::Kind;
 use crate::object::{AmendObject, ObjectInfo, ObjectStore};
 
 /// Reads the tags.
@@ -38,7 +40,7 @@ pub(crate) async fn put(
     mut request: S3Request,
 ) -> Result<S3Response, S3Error> {
     let tags = tagging::parse(&request.xml_body().await?, tagging::MAX_OBJECT_TAGS)?;
-    let info = replace(store, (bucket, key), &request, tags).await?;
+    let info = replace(store, (bucket, key), &request, tags, Kind::Tagged).await?;
     Ok(of_version(response::empty(StatusCode::OK), &info))
 }
 
@@ -52,7 +54,7 @@ pub(crate) async fn delete(
     key: ObjectKey,
     request: S3Request,
 ) -> Result<S3Response, S3Error> {
-    let info = replace(store, (bucket, key), &request, Tags::new()).await?;
+    let info = replace(store, (bucket, key), &request, Tags::new(), Kind::Untagged).await?;
     Ok(of_version(response::empty(StatusCode::NO_CONTENT), &info))
 }
 
@@ -61,10 +63,14 @@ async fn replace(
     (bucket, key): (BucketName, ObjectKey),
     request: &S3Request,
     tags: Tags,
+    kind: Kind,
 ) -> Result<ObjectInfo, S3Error> {
     let version = attributes::parse_version(request.query.get("versionId"))?;
     let change = Arc::new(move |attributes: &mut crate::object::Attributes| attributes.tags = tags.clone());
-    Ok(store.amend_object(AmendObject { bucket, key, version, change }).await?)
+    let amend = AmendObject { bucket, key: key.clone(), version, change };
+    let info = store.amend_object(amend).await?;
+    events::changed(request, kind, &key, &info).await?;
+    Ok(info)
 }
 
 fn of_version(mut response: S3Response, info: &ObjectInfo) -> S3Response {

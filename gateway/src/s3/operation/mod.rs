@@ -137,6 +137,11 @@ impl Operation {
 /// `InvalidBucketName` with the broken rule.
 pub(crate) fn bucket_name(name: &[u8]) -> Result<BucketName, S3Error> {
     let text = String::from_utf8_lossy(name);
+    if text == crate::notify::QUEUE_BUCKET {
+        // It holds what is not delivered yet, of all buckets.
+        let message = "The specified bucket is not valid: the name is reserved";
+        return Err(S3Error::with(Code::InvalidBucketName, message).detail("BucketName", text));
+    }
     BucketName::new(text.clone().into_owned()).map_err(|error| {
         let message = format!("The specified bucket is not valid: {error}");
         S3Error::with(Code::InvalidBucketName, message).detail("BucketName", text)

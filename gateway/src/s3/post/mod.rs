@@ -25,7 +25,8 @@ use super::request::S3Request;
 use super::response::{self, S3Response, quoted};
 use super::tagging;
 use super::xml::{DECLARATION, push_element};
-use super::{attributes, object};
+use super::{attributes, events, object};
+use crate::notify::Kind;
 use crate::object::{Attributes, ObjectInfo, ObjectStore, PutObject};
 
 pub(crate) use file::FileBody;
@@ -99,6 +100,7 @@ pub(crate) async fn post(
     let condition = super::condition::of_write(&request.headers)?;
     let put = PutObject { bucket: bucket.clone(), key: key.clone(), attributes, owner, condition, body };
     let info = store.put_object(put).await?;
+    events::changed(&request, Kind::CreatedByPost, &key, &info).await?;
     answer(&fields, (&bucket, &key), &request, &info)
 }
 

@@ -62,18 +62,6 @@ pub(super) async fn logging(mut context: Context<'_>) -> Result<S3Response, S3Er
     }
 }
 
-/// Notifications.
-pub(super) async fn notification(mut context: Context<'_>) -> Result<S3Response, S3Error> {
-    if context.verb == ConfigVerb::Get {
-        return Ok(empty_document("NotificationConfiguration"));
-    }
-    let document = Element::parse(&context.request.xml_body().await?, "NotificationConfiguration")?;
-    match document.children.is_empty() {
-        true => Ok(response::empty(StatusCode::OK)),
-        false => Err(S3Error::not_implemented("notifications")),
-    }
-}
-
 /// Who pays.
 pub(super) async fn request_payment(mut context: Context<'_>) -> Result<S3Response, S3Error> {
     if context.verb == ConfigVerb::Get {

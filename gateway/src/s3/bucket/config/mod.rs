@@ -9,6 +9,7 @@
 pub(crate) mod acl;
 mod fixed;
 mod lifecycle;
+mod notification;
 mod object_lock;
 mod ownership;
 mod policy;
@@ -54,7 +55,7 @@ pub(crate) async fn serve(
         BucketConfig::Accelerate => fixed::accelerate(context).await,
         BucketConfig::Encryption => fixed::encryption(context).await,
         BucketConfig::Logging => fixed::logging(context).await,
-        BucketConfig::Notification => fixed::notification(context).await,
+        BucketConfig::Notification => notification::serve(context).await,
         BucketConfig::ObjectLock => object_lock::serve(context).await,
         BucketConfig::Replication => fixed::absent(&context, Code::ReplicationConfigurationNotFoundError),
         BucketConfig::RequestPayment => fixed::request_payment(context).await,

@@ -1,0 +1,299 @@
+"""Events at webhooks. What was acknowledged has its event, whoever dies or is away; each test on both shapes unless it starts a
+server of its own."""
+
+import json
+import signal
+import threading
+import time
+import urllib.parse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from conftest import DAY_SECONDS, HOOK_TOKEN, Server
+from test_access import settled
+from test_boto3 import error_code
+from test_versions import enable
+
+ARN = "arn:coffer:sqs::test:webhook"
+
+
+class Receiver:
+    """A target; `status` is what it answers."""
+
+    def __init__(self, port):
+        self.port, self.status, self.posts, self.records = port, 200, [], []
+        self.lock = threading.Lock()
+        self.server = None
+
+    def start(self):
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                if receiver.server is None:
+                    # A connection that was kept while the target went away.
+                    self.close_connection = True
+                    return
+                with receiver.lock:
+                    status = receiver.status(body) if callable(receiver.status) else receiver.status
+                    receiver.posts.append((status, dict(self.headers), self.path))
+                    if status == 200:
+                        receiver.records += body["Records"]
+                self.send_response(status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self):
+        if self.server:
+            self.server.shutdown()
+            self.server.server_close()
+            self.server = None
+
+    def of(self, bucket):
+        """(event, key) of a bucket, in order of arrival, each once."""
+        with self.lock:
+            records = [r for r in self.records if r["s3"]["bucket"]["name"] == bucket]
+        seen = [(r["eventName"], urllib.parse.unquote_plus(r["s3"]["object"]["key"])) for r in records]
+        return list(dict.fromkeys(seen))
+
+    def record(self, bucket, name):
+        with self.lock:
+            return next(r for r in self.records if r["s3"]["bucket"]["name"] == bucket and r["eventName"] == name)
+
+
+@pytest.fixture
+def hook(server):
+    receiver = Receiver(server.hook)
+    receiver.start()
+    yield receiver
+    receiver.stop()
+
+
+def wait_for(holds, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.1)
+
+
+def ask(s3, bucket, *events, arn=ARN, **more):
+    rule = {"Id": "r", "QueueArn": arn, "Events": list(events), **more}
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={"QueueConfigurations": [rule]})
+    # Every gateway has been told by then.
+    time.sleep(1)
+
+
+def filter_of(**rules):
+    return {"Filter": {"Key": {"FilterRules": [{"Name": name, "Value": value} for name, value in rules.items()]}}}
+
+
+def test_every_kind_of_change_has_its_event(s3, bucket, hook):
+    ask(s3, bucket, "s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:ObjectTagging:*")
+    s3.put_object(Bucket=bucket, Key="a b/é", Body=b"12345")
+    s3.copy_object(Bucket=bucket, Key="copy", CopySource={"Bucket": bucket, "Key": "a b/é"})
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="parts")["UploadId"]
+    part = s3.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=1, Body=b"x")["ETag"]
+    s3.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload,
+                                 MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})
+    s3.put_object_tagging(Bucket=bucket, Key="copy", Tagging={"TagSet": [{"Key": "k", "Value": "v"}]})
+    s3.delete_object_tagging(Bucket=bucket, Key="copy")
+    s3.delete_object(Bucket=bucket, Key="copy")
+    s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "parts"}, {"Key": "a b/é"}]})
+    expected = {("ObjectCreated:Put", "a b/é"), ("ObjectCreated:Copy", "copy"),
+                ("ObjectCreated:CompleteMultipartUpload", "parts"), ("ObjectTagging:Put", "copy"),
+                ("ObjectTagging:Delete", "copy"), ("ObjectRemoved:Delete", "copy"), ("ObjectRemoved:Delete", "parts"),
+                ("ObjectRemoved:Delete", "a b/é")}
+    wait_for(lambda: set(hook.of(bucket)) == expected)
+    put, gone = hook.record(bucket, "ObjectCreated:Put"), hook.record(bucket, "ObjectRemoved:Delete")
+    assert put["eventVersion"] == "2.1" and put["eventSource"] == "aws:s3" and put["awsRegion"] == "us-east-1"
+    assert put["s3"]["configurationId"] == "r" and put["s3"]["bucket"]["arn"] == f"arn:aws:s3:::{bucket}"
+    assert put["s3"]["object"]["size"] == 5 and put["s3"]["object"]["eTag"] == "827ccb0eea8a706c4c34a16891f84e7b"
+    assert "versionId" not in put["s3"]["object"] and put["requestParameters"]["sourceIPAddress"] == "127.0.0.1"
+    assert len(put["responseElements"]["x-amz-request-id"]) == 16
+    assert "size" not in gone["s3"]["object"] and len(gone["s3"]["object"]["sequencer"]) == 80
+    _, headers, path = hook.posts[-1]
+    headers = {name.lower(): value for name, value in headers.items()}
+    assert path == "/hook" and headers["authorization"] == f"Bearer {HOOK_TOKEN}"
+    assert headers["content-type"] == "application/json"
+
+
+def test_only_what_the_rules_ask_for_has_events(s3, bucket, hook):
+    ask(s3, bucket, "s3:ObjectCreated:Put", **filter_of(prefix="in/", suffix=".jpg"))
+    for key in ["in/a.png", "out/a.jpg", "in/a.jpg"]:
+        s3.put_object(Bucket=bucket, Key=key)
+    s3.copy_object(Bucket=bucket, Key="in/copy.jpg", CopySource={"Bucket": bucket, "Key": "in/a.jpg"})
+    s3.delete_object(Bucket=bucket, Key="in/a.jpg")
+    wait_for(lambda: hook.of(bucket))
+    time.sleep(3)
+    assert hook.of(bucket) == [("ObjectCreated:Put", "in/a.jpg")]
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={})
+    time.sleep(1)
+    s3.put_object(Bucket=bucket, Key="in/b.jpg")
+    time.sleep(3)
+    assert len(hook.of(bucket)) == 1
+
+
+def test_versions_are_told_and_sequencers_order_writes(s3, bucket, hook):
+    enable(s3, bucket)
+    ask(s3, bucket, "s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+    ids = [s3.put_object(Bucket=bucket, Key="k", Body=f"{i}".encode())["VersionId"] for i in range(5)]
+    marker = s3.delete_object(Bucket=bucket, Key="k")["VersionId"]
+    s3.delete_object(Bucket=bucket, Key="k", VersionId=ids[0])
+    wait_for(lambda: ("ObjectRemoved:Delete", "k") in hook.of(bucket) and len(hook.of(bucket)) == 3)
+    wait_for(lambda: len([r for r in hook.records if r["s3"]["bucket"]["name"] == bucket]) >= 7)
+    records = [r for r in hook.records if r["s3"]["bucket"]["name"] == bucket]
+    records.sort(key=lambda r: r["s3"]["object"]["sequencer"])
+    told = [(r["eventName"], r["s3"]["object"]["versionId"]) for r in records]
+    assert list(dict.fromkeys(told)) == [("ObjectCreated:Put", version) for version in ids] + [
+        ("ObjectRemoved:DeleteMarkerCreated", marker), ("ObjectRemoved:Delete", ids[0])]
+
+
+def test_what_lifecycle_rules_do_has_events(s3, bucket, hook):
+    ask(s3, bucket, "s3:LifecycleExpiration:*")
+    s3.put_object(Bucket=bucket, Key="k")
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [
+        {"ID": "l", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}}]})
+    wait_for(lambda: hook.of(bucket) == [("LifecycleExpiration:Delete", "k")], seconds=10 * DAY_SECONDS)
+    assert hook.record(bucket, "LifecycleExpiration:Delete")["eventVersion"] == "2.3"
+
+
+def test_a_target_that_is_away_gets_everything_once_it_is_back(s3, bucket, hook):
+    ask(s3, bucket, "s3:ObjectCreated:*")
+    hook.stop()
+    for i in range(30):
+        s3.put_object(Bucket=bucket, Key=f"down{i}")
+    hook.status = 503
+    hook.start()
+    for i in range(30):
+        s3.put_object(Bucket=bucket, Key=f"busy{i}")
+    time.sleep(3)
+    assert hook.of(bucket) == []
+    hook.status = 200
+    expected = {("ObjectCreated:Put", f"{kind}{i}") for kind in ["down", "busy"] for i in range(30)}
+    wait_for(lambda: set(hook.of(bucket)) == expected, seconds=90)
+
+
+def test_what_a_target_refuses_does_not_hold_up_the_rest_and_is_not_lost(s3, bucket, hook):
+    ask(s3, bucket, "s3:ObjectCreated:*")
+    refuses = {"bad"}
+    hook.status = lambda body: 400 if body["Records"][0]["s3"]["object"]["key"] in refuses else 200
+    for key in ["bad", "good"]:
+        s3.put_object(Bucket=bucket, Key=key)
+    wait_for(lambda: hook.of(bucket) == [("ObjectCreated:Put", "good")])
+    refuses.clear()
+    wait_for(lambda: ("ObjectCreated:Put", "bad") in hook.of(bucket), seconds=90)
+
+
+def test_configurations_read_back_and_wrong_ones_are_refused(server, s3, bucket):
+    assert "QueueConfigurations" not in s3.get_bucket_notification_configuration(Bucket=bucket)
+    rule = {"Id": "r", "QueueArn": ARN, "Events": ["s3:ObjectCreated:*"], **filter_of(prefix="a&b/")}
+    put = lambda *rules, **other: dict(Bucket=bucket, NotificationConfiguration={"QueueConfigurations": list(rules), **other})
+    s3.put_bucket_notification_configuration(**put(rule))
+    read = settled(lambda: s3.get_bucket_notification_configuration(Bucket=bucket)["QueueConfigurations"])
+    assert read[0]["QueueArn"] == ARN and read[0]["Events"] == rule["Events"]
+    assert [r["Value"] for r in read[0]["Filter"]["Key"]["FilterRules"]] == ["a&b/"]
+    refused = lambda *rules, **other: error_code(s3.put_bucket_notification_configuration, **put(*rules, **other))
+    assert refused({**rule, "QueueArn": "arn:coffer:sqs::nobody:webhook"}) == ("InvalidArgument", 400)
+    assert refused({**rule, "Events": ["s3:ObjectCreated:Never"]}) == ("InvalidArgument", 400)
+    assert refused({**rule, "Events": ["s3:Replication:*"]}) == ("NotImplemented", 501)
+    assert refused(rule, {**rule, "Id": "s", "Events": ["s3:ObjectCreated:Put"]}) == ("InvalidArgument", 400)
+    topic = {"TopicArn": "arn:aws:sns:us-east-1:1:t", "Events": rule["Events"]}
+    assert refused(TopicConfigurations=[topic]) == ("InvalidArgument", 400)
+
+
+def test_nobody_reaches_the_queue(s3, bucket):
+    ask(s3, bucket, "s3:ObjectCreated:*")
+    name = "coffer-.events"
+    assert name not in [b["Name"] for b in s3.list_buckets()["Buckets"]]
+    for call in [s3.list_objects_v2, s3.delete_bucket, s3.create_bucket]:
+        with pytest.raises(Exception):
+            call(Bucket=name)
+    assert error_code(s3.copy_object, Bucket=bucket, Key="k", CopySource=f"{name}/k")[1] == 400
+
+
+@pytest.fixture
+def own(tmp_path, request):
+    """A server that a test may kill."""
+    server = Server(tmp_path)
+    receiver = Receiver(server.hook)
+    yield server, receiver
+    receiver.stop()
+    server.stop()
+
+
+def write_until_killed(server, bucket, kill):
+    """Writes from several threads; returns the keys that were acknowledged."""
+    acknowledged, stop = [], threading.Event()
+
+    def writes(thread):
+        client = server.client(connect_timeout=2, read_timeout=5)
+        for i in range(1_000_000):
+            if stop.is_set():
+                return
+            try:
+                client.put_object(Bucket=bucket, Key=f"{thread}-{i}", Body=b"x")
+                acknowledged.append(f"{thread}-{i}")
+            except Exception:
+                time.sleep(0.05)
+
+    threads = [threading.Thread(target=writes, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(acknowledged) > 40)
+    kill()
+    time.sleep(1)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return acknowledged
+
+
+def assert_all_arrive(receiver, bucket, acknowledged):
+    arrived = lambda: {key for _, key in receiver.of(bucket)}
+    wait_for(lambda: set(acknowledged) <= arrived(), seconds=90)
+
+
+def test_a_server_that_is_killed_has_lost_no_event_of_what_it_acknowledged(own):
+    server, receiver = own
+    server.start_standalone()
+    s3 = server.client()
+    s3.create_bucket(Bucket="bucket")
+    ask(s3, "bucket", "s3:ObjectCreated:*")
+    process = server.processes[0]
+
+    def kill():
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    acknowledged = write_until_killed(server, "bucket", kill)
+    assert receiver.of("bucket") == []
+    server.start_standalone()
+    receiver.start()
+    assert_all_arrive(receiver, "bucket", acknowledged)
+
+
+def test_the_others_deliver_what_a_killed_gateway_had_acknowledged(own):
+    server, receiver = own
+    server.start_distributed()
+    s3 = server.client()
+    s3.create_bucket(Bucket="bucket")
+    ask(s3, "bucket", "s3:ObjectCreated:*")
+    # The first process is etcd, four servers follow.
+    acknowledged = write_until_killed(server, "bucket", lambda: server.processes[1].send_signal(signal.SIGKILL))
+    receiver.start()
+    assert_all_arrive(receiver, "bucket", acknowledged)
+    before = len(acknowledged)
+    # And they go on with the target there.
+    acknowledged += write_until_killed(server, "bucket", lambda: None)
+    assert len(acknowledged) > before
+    assert_all_arrive(receiver, "bucket", acknowledged)

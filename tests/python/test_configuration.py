@@ -195,7 +195,7 @@ def test_what_was_never_configured_and_what_is_refused(s3, bucket):
                                           LifecycleConfiguration={"Rules": [{**rule, **more}]})
     transition = [{"Days": 1, "StorageClass": "GLACIER"}]
     assert lifecycle(Transitions=transition) == ("NotImplemented", 501), "a rule that nothing carries out is not taken"
-    assert lifecycle(NoncurrentVersionExpiration={"NoncurrentDays": 1}) == ("NotImplemented", 501)
+    assert lifecycle(NoncurrentVersionExpiration={"NoncurrentDays": 0}) == ("InvalidArgument", 400)
     assert lifecycle(Expiration={"Days": 0}) == ("InvalidArgument", 400)
     assert lifecycle(Status="enabled") == ("MalformedXML", 400)
     assert error_code(s3.put_bucket_request_payment, Bucket=bucket,

@@ -35,6 +35,7 @@ mod segment;
 mod store;
 mod turns;
 mod types;
+mod upload;
 mod versioning;
 mod versions;
 mod write;

@@ -157,6 +157,13 @@ pub(super) fn refused_for_good(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Refused>().is_some_and(Refused::for_good)
 }
 
+/// Whether an object is not given because it is encrypted with a customer's key. An answer to HEAD has no code.
+pub(super) fn wants_customer_key(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| {
+        refused.status == StatusCode::BAD_REQUEST && ["", "InvalidRequest"].contains(&refused.code.as_str())
+    })
+}
+
 /// The status of a refusal.
 pub(super) fn status_of(error: &anyhow::Error) -> Option<StatusCode> {
     Some(error.downcast_ref::<Refused>()?.status)

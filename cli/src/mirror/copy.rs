@@ -21,7 +21,9 @@ use hyper::header::{CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue, IF_MATCH,
 use hyper::{Response, StatusCode};
 
 use super::body::{Passing, Sums, framed};
-use super::client::{Ask, Payload, Store, TRIES, back_off, collect, refused_for_good, retried, status_of};
+use super::client::{
+    Ask, Payload, Store, TRIES, back_off, collect, refused_for_good, retried, status_of, wants_customer_key,
+};
 use super::compare::{MAX_PUT_BYTES, Verdict, part_count, verdict};
 use super::list::{Listed, etag, length, look, tags};
 
@@ -155,7 +157,7 @@ impl Copier<'_> {
 
     async fn whole(&self, listed: &Listed, key: &str, over: Over<'_>) -> anyhow::Result<String> {
         let headers = HeaderMap::from_iter([(IF_MATCH, quoted(&listed.etag)?)]);
-        let answer = self.source.ask(Ask { headers, ..Ask::new("GET", &listed.key) }).await?;
+        let answer = self.given(Ask { headers, ..Ask::new("GET", &listed.key) }).await?;
         let (source, body) = answer.into_parts();
         ensure!(
             length(&source.headers) == Some(listed.size),
@@ -171,9 +173,20 @@ impl Copier<'_> {
         self.stored(etag_of(&answer), sums.etag, key, listed.size).await
     }
 
+    /// Asks the source for an object, or about it.
+    async fn given(&self, ask: Ask<'_>) -> anyhow::Result<Response<Incoming>> {
+        self.source.ask(ask).await.map_err(|error| {
+            if wants_customer_key(&error) {
+                error.context("it is encrypted with a customer's key (SSE-C), which a mirror does not have")
+            } else {
+                error
+            }
+        })
+    }
+
     async fn in_parts(&self, listed: &Listed, key: &str, over: Over<'_>) -> anyhow::Result<String> {
         let headers = HeaderMap::from_iter([(IF_MATCH, quoted(&listed.etag)?)]);
-        let head = self.source.ask(Ask { headers, ..Ask::new("HEAD", &listed.key) }).await?;
+        let head = self.given(Ask { headers, ..Ask::new("HEAD", &listed.key) }).await?;
         let mut headers = self.kept(&listed.key, head.headers()).await?;
         headers.insert("x-amz-checksum-algorithm", HeaderValue::from_static("CRC32C"));
         let begun = Ask { query: &[("uploads", "")], headers, ..Ask::new("POST", key) };

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use crate::admin;
 use crate::lifecycle;
 use crate::notify::Notifier;
-use crate::object::ObjectStore;
+use crate::object::{ObjectStore, StoreSettings};
 use crate::s3::{S3Service, S3Settings, server};
 use crate::users::Users;
 
@@ -71,7 +71,8 @@ impl Gateway {
         let (admin_listener, admin_address) =
             listen(config.admin_address, "the admin API", "--console-address")?;
         config.parity.check(cluster.map().layout.n())?;
-        let store = ObjectStore::start(cluster.clone(), config.parity, shutdown.clone()).await;
+        let layer = StoreSettings { parity: config.parity, keys: config.encryption_keys };
+        let store = ObjectStore::start(cluster.clone(), layer, shutdown.clone()).await;
         let region_fixed = config.region.is_some();
         let settings = S3Settings {
             domains: config.domains,

@@ -3,13 +3,16 @@
 //! Owns: parsing and defaults, and the names that users of MinIO have in their environment. Never opens a socket.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use coffer_common::layout::ParitySettings;
+use zeroize::Zeroizing;
 
 use crate::notify::{self, InvalidTarget, Webhook};
+use crate::object::{InvalidKeyring, Keyring};
 use crate::s3::Ownership;
 use crate::s3::auth::Credential;
 
@@ -49,6 +52,14 @@ pub enum ConfigError {
     File {
         /// The setting.
         name: String,
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// The file of the encryption keys is none, or is not kept from others.
+    #[error("`{path}`, which `--encryption-keys` names, cannot be used: {reason}")]
+    Keys {
         /// The file.
         path: String,
         /// Why.
@@ -94,6 +105,11 @@ pub struct GatewayArgs {
     )]
     pub object_ownership: Ownership,
 
+    /// Keys for encryption at rest: a file of lines `name:base64 of 32 bytes`, the same for all gateways. The first is used
+    /// where none is named; lines stay while an object needs them.
+    #[arg(long, env = "COFFER_ENCRYPTION_KEYS", value_name = "FILE")]
+    pub encryption_keys: Option<PathBuf>,
+
     /// Seconds that count as a day for lifecycle rules, in tests.
     #[arg(long, env = "COFFER_TEST_LIFECYCLE_DAY_SECONDS", value_name = "SECONDS", hide = true)]
     pub test_lifecycle_day_seconds: Option<u32>,
@@ -133,6 +149,8 @@ pub struct GatewayConfig {
     pub region: Option<String>,
     /// Who owns what others write into new buckets.
     pub ownership: Ownership,
+    /// The keys that objects are encrypted with; none without a file.
+    pub encryption_keys: Keyring,
     /// How long a day is for lifecycle rules, in tests.
     pub lifecycle_day: Option<Duration>,
     /// Targets of events.
@@ -162,6 +180,7 @@ impl GatewayArgs {
             sigv2: self.sigv2 == Switch::On,
             region: self.region.clone().filter(|region| !region.is_empty()),
             ownership: self.object_ownership,
+            encryption_keys: self.encryption_keys.as_deref().map(keyring).transpose()?.unwrap_or_default(),
             lifecycle_day: self.test_lifecycle_day_seconds.map(|seconds| Duration::from_secs(seconds.into())),
             webhooks: notify::webhooks(
                 std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()),
@@ -230,6 +249,19 @@ fn read_file(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
+/// Reads the file of the encryption keys. Others than its owner and its group must not be able to read it, nor others than its
+/// owner to write it: whoever can read it can read what is encrypted, and whoever can write it can have writes refused.
+fn keyring(path: &Path) -> Result<Keyring, ConfigError> {
+    let bad = |reason: String| ConfigError::Keys { path: path.display().to_string(), reason };
+    let metadata = std::fs::metadata(path).map_err(|error| bad(error.to_string()))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o027 != 0 {
+        return Err(bad(format!("its mode {mode:03o} lets others read or change it: `chmod 600`")));
+    }
+    let text = Zeroizing::new(read_file(path).map_err(bad)?);
+    Keyring::parse(&text).map_err(|error: InvalidKeyring| bad(error.to_string()))
+}
+
 fn check_key(name: &str, value: &str, shortest: usize) -> Result<(), ConfigError> {
     let reason = if value.chars().count() < shortest {
         format!("it needs at least {shortest} characters")
@@ -294,6 +326,31 @@ mod tests {
         let file = from(&[("COFFER_ACCESS_KEY", "abc"), ("COFFER_SECRET_KEY_FILE", "/bad")]).unwrap_err();
         assert!(file.to_string().contains("`/bad`"), "{file}");
         assert!(from(&[("COFFER_ACCESS_KEY", "abc"), ("COFFER_SECRET_KEY", "short")]).is_err());
+    }
+
+    #[test]
+    fn a_keyring_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        let (key, other) = ("pO3upElrwuEXSoFwCfnZPdSsmt/xWeFa0N9KgDijwVs=", "pO3u");
+        let check = |text: &str, mode: u32| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            keyring(&path)
+                .map(|keys| keys.default_key().map(str::to_owned))
+                .map_err(|error| error.to_string())
+        };
+        for mode in [0o600, 0o400, 0o440] {
+            assert_eq!(check(&format!("first:{key}"), mode), Ok(Some("first".to_owned())));
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        for mode in [0o644, 0o660, 0o604] {
+            let error = check(&format!("first:{key}"), mode).unwrap_err();
+            assert!(error.contains("chmod 600") && error.contains("--encryption-keys"), "{error}");
+        }
+        let error = check(&format!("first:{other}"), 0o600).unwrap_err();
+        assert!(error.contains("line 1") && !error.contains(other), "{error}");
+        assert!(keyring(&folder.path().join("none")).is_err());
     }
 
     #[test]

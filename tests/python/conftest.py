@@ -1,6 +1,7 @@
 """Starts the servers the suite talks to: `COFFER_BIN` names the binary. Each test runs on both shapes: standalone, and a
 cluster behind haproxy."""
 
+import base64
 import json
 import os
 import socket
@@ -19,6 +20,8 @@ BINARY = os.environ.get("COFFER_BIN", str(REPO / "target/debug/coffer"))
 ACCESS_KEY, SECRET_KEY = "coffer-test", "coffer-test-secret"
 # So many seconds are a day for lifecycle rules.
 DAY_SECONDS = 4
+# What objects are encrypted with where a request asks for it: the first is the default.
+ENCRYPTION_KEYS = {name: base64.b64encode(os.urandom(32)).decode() for name in ["main-key", "second-key"]}
 # What the target of events is shown.
 HOOK_TOKEN = "a token that only the tests know"
 
@@ -50,12 +53,21 @@ class Server:
         self.folder, self.processes = folder, []
         # Where events go: tests listen there.
         self.hook = free_port()
+        self.keys = folder / "encryption-keys"
+        self.write_keys(ENCRYPTION_KEYS)
+
+    def write_keys(self, keys):
+        """What a gateway that starts from now on encrypts with; nothing without keys."""
+        self.keys.write_text("".join(f"{name}:{key}\n" for name, key in keys.items()))
+        self.keys.chmod(0o600)
 
     def launch(self, name, command, environment=None):
         log = self.folder / f"{name}.log"
         environment = {**os.environ, "COFFER_TEST_LIFECYCLE_DAY_SECONDS": str(DAY_SECONDS),
                        "COFFER_NOTIFY_WEBHOOK_ENDPOINT_TEST": f"http://127.0.0.1:{self.hook}/hook",
                        "COFFER_NOTIFY_WEBHOOK_AUTH_TOKEN_TEST": f"Bearer {HOOK_TOKEN}", **(environment or {})}
+        if self.keys.stat().st_size:
+            environment["COFFER_ENCRYPTION_KEYS"] = str(self.keys)
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL,
                                    stdout=log.open("ab"), stderr=subprocess.STDOUT)
         self.processes.append(process)

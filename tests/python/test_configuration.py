@@ -206,7 +206,7 @@ def test_what_was_never_configured_and_what_is_refused(s3, bucket):
     select = dict(Expression="select * from s3object", ExpressionType="SQL", InputSerialization={"CSV": {}},
                   OutputSerialization={"CSV": {}})
     assert error_code(s3.select_object_content, Bucket=bucket, Key="k", **select) == ("NotImplemented", 501)
-    assert error_code(s3.put_object, Bucket=bucket, Key="k", Body=b"", ServerSideEncryption="AES256") == ("NotImplemented", 501)
+    assert error_code(s3.put_object, Bucket=bucket, Key="k", Body=b"", ServerSideEncryption="aws:kms:dsse") == ("NotImplemented", 501)
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"a,b"
 
 

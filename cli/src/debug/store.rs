@@ -7,9 +7,8 @@ use anyhow::bail;
 use clap::Args;
 use coffer_common::config::{EtcdArgs, SecurityArgs};
 use coffer_common::coordination::Coordinator;
-use coffer_common::layout::ParitySettings;
 use coffer_common::shutdown::Shutdown;
-use coffer_gateway::object::ObjectStore;
+use coffer_gateway::object::{ObjectStore, StoreSettings};
 use coffer_gateway::process;
 
 use crate::reach::folders as folders_of;
@@ -55,7 +54,7 @@ impl StoreArgs {
             }
             _ => bail!("a standalone store has no etcd: give either folders or `--etcd`"),
         };
-        let store = ObjectStore::start(cluster, ParitySettings::default(), shutdown.clone()).await;
+        let store = ObjectStore::start(cluster, StoreSettings::default(), shutdown.clone()).await;
         Ok(Opened { store, coordinator, shutdown })
     }
 }

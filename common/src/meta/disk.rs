@@ -1,7 +1,8 @@
 //! The encoding of register metadata: protobuf with fixed field numbers, inside an envelope that says the format.
 //!
 //! ```text
-//! Envelope { 1: format (1, or 2 where a version stands among others of its key)  2: object | 3: upload | 4: part }
+//! Envelope { 1: format (1; 2 where a version stands among others of its key; 3 where bytes are encrypted)
+//!            2: object | 3: upload | 4: part }
 //! ```
 //! Rules: numbers are never reused; a reader refuses a higher `format`; new optional fields do not raise it; a change that
 //! an old reader must not overlook does. Enumerations are numbers with 0 for "absent", so that an unknown value is an
@@ -16,17 +17,20 @@ use super::records::{
     DiskTag, DiskUpload, DiskVersionRef,
 };
 use super::{
-    Access, Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, Coding, Encryption, History, NullVersion,
-    ObjectMeta, ObjectPart, Owner, PartMeta, PartTable, Retention, RetentionMode, StorageClass, UploadMeta,
-    UploadState,
+    Access, Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, Coding, Encryption, EncryptionScheme,
+    History, NullVersion, ObjectMeta, ObjectPart, Owner, PartMeta, PartTable, Retention, RetentionMode,
+    StorageClass, UploadMeta, UploadState,
 };
 use crate::time::UnixMillis;
 use crate::types::{Fence, OpId, Tag, UploadId, VersionRef};
 
 /// The format of what older versions of Coffer can read.
 const FORMAT: u32 = 1;
-/// The format of an object that stands among other versions of its key; the highest that is read.
+/// The format of an object that stands among other versions of its key.
 const FORMAT_HISTORY: u32 = 2;
+/// The format of an object or an upload whose bytes are encrypted, which a reader that does not know of it would hand out
+/// as they are; the highest that is read.
+const FORMAT_ENCRYPTED: u32 = 3;
 
 /// The bytes are not register metadata this code can read.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -35,7 +39,7 @@ pub enum DecodeError {
     #[error("malformed register metadata: {0}")]
     Malformed(String),
     /// Written by a later version of Coffer.
-    #[error("register metadata of format {0} is newer than {FORMAT_HISTORY}")]
+    #[error("register metadata of format {0} is newer than {FORMAT_ENCRYPTED}")]
     Newer(u32),
     /// A field is missing or holds a value out of its range.
     #[error("register metadata has a bad `{0}`")]
@@ -61,19 +65,26 @@ impl RegisterMeta {
             Self::Upload(upload) => Body::Upload(upload_to_disk(upload)),
             Self::Part(part) => Body::Part(part_to_disk(part)),
         };
-        let format = if self.has_history() { FORMAT_HISTORY } else { FORMAT };
-        DiskEnvelope { format, body: Some(body) }.encode_to_vec().into()
+        DiskEnvelope { format: self.format(), body: Some(body) }.encode_to_vec().into()
     }
 
-    /// Whether a reader that knows of no other versions would take it for something else.
-    fn has_history(&self) -> bool {
-        match self {
-            Self::Object(object) => object.history.is_some(),
+    /// The lowest format whose readers take it for nothing else than it is.
+    fn format(&self) -> u32 {
+        let object = match self {
+            Self::Object(object) => Some(&**object),
             Self::Upload(upload) => match &upload.state {
-                UploadState::Completed { object, .. } => object.history.is_some(),
-                UploadState::Open => false,
+                UploadState::Completed { object, .. } => Some(&**object),
+                UploadState::Open => None,
             },
-            Self::Part(_) => false,
+            Self::Part(_) => None,
+        };
+        let upload_is_encrypted = matches!(self, Self::Upload(upload) if upload.encryption.is_some());
+        if upload_is_encrypted || object.is_some_and(|object| object.encryption.is_some()) {
+            FORMAT_ENCRYPTED
+        } else if object.is_some_and(|object| object.history.is_some()) {
+            FORMAT_HISTORY
+        } else {
+            FORMAT
         }
     }
 
@@ -84,7 +95,7 @@ impl RegisterMeta {
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let envelope =
             DiskEnvelope::decode(bytes).map_err(|error| DecodeError::Malformed(error.to_string()))?;
-        if envelope.format > FORMAT_HISTORY {
+        if envelope.format > FORMAT_ENCRYPTED {
             return Err(DecodeError::Newer(envelope.format));
         }
         match envelope.body.ok_or(DecodeError::Field("body"))? {
@@ -314,23 +325,26 @@ fn table_from_disk(table: DiskPartTable) -> Result<PartTable, DecodeError> {
 }
 
 fn encryption_to_disk(encryption: &Encryption) -> DiskEncryption {
+    let scheme = match encryption.scheme {
+        EncryptionScheme::Customer => "customer-1",
+        EncryptionScheme::Managed => "managed-1",
+        EncryptionScheme::Named => "named-1",
+    };
     DiskEncryption {
-        scheme: encryption.scheme.clone(),
+        scheme: scheme.to_owned(),
         key_id: encryption.key_id.clone(),
         sealed_key: encryption.sealed_key.clone(),
-        customer_key_md5: encryption.customer_key_md5.clone(),
-        plain_size: encryption.plain_size,
     }
 }
 
-fn encryption_from_disk(encryption: DiskEncryption) -> Encryption {
-    Encryption {
-        scheme: encryption.scheme,
-        key_id: encryption.key_id,
-        sealed_key: encryption.sealed_key,
-        customer_key_md5: encryption.customer_key_md5,
-        plain_size: encryption.plain_size,
-    }
+fn encryption_from_disk(encryption: DiskEncryption) -> Result<Encryption, DecodeError> {
+    let scheme = match encryption.scheme.as_str() {
+        "customer-1" => EncryptionScheme::Customer,
+        "managed-1" => EncryptionScheme::Managed,
+        "named-1" => EncryptionScheme::Named,
+        _ => return Err(DecodeError::Field("encryption scheme")),
+    };
+    Ok(Encryption { scheme, key_id: encryption.key_id, sealed_key: encryption.sealed_key })
 }
 
 fn version_to_disk(version: VersionRef) -> DiskVersionRef {
@@ -394,7 +408,7 @@ fn object_from_disk(object: DiskObject) -> Result<ObjectMeta, DecodeError> {
         parts: object.parts.map(table_from_disk).transpose()?,
         version: object.version.map(op_from_disk),
         delete_marker: object.delete_marker,
-        encryption: object.encryption.map(encryption_from_disk),
+        encryption: object.encryption.map(encryption_from_disk).transpose()?,
         history: object.history.map(history_from_disk).transpose()?,
     })
 }
@@ -425,6 +439,7 @@ fn upload_to_disk(upload: &UploadMeta) -> DiskUpload {
         attributes: Some(attributes_to_disk(&upload.attributes)),
         checksum,
         completion,
+        encryption: upload.encryption.as_ref().map(encryption_to_disk),
     }
 }
 
@@ -449,6 +464,7 @@ fn upload_from_disk(upload: DiskUpload) -> Result<UploadMeta, DecodeError> {
         owner: owner_from_disk(upload.owner),
         attributes: attributes_from_disk(upload.attributes)?,
         checksum: checksum.transpose()?,
+        encryption: upload.encryption.map(encryption_from_disk).transpose()?,
         state,
     })
 }

@@ -146,19 +146,27 @@ pub struct Attributes {
     pub access: Access,
 }
 
-/// How an object's bytes are encrypted at rest.
+/// Whose key seals a data key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EncryptionScheme {
+    /// The client's, which it brings with each request, and which is kept nowhere.
+    Customer,
+    /// One of the gateway's keyring, which the gateway has chosen.
+    Managed,
+    /// One of the gateway's keyring, which the writer has named.
+    Named,
+}
+
+/// How the bytes of an object or of an upload are encrypted at rest. It is sealed and opened by the gateway's
+/// `object::encryption`, which says what all of it means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encryption {
-    /// The scheme, by name.
-    pub scheme: String,
-    /// The key that seals the data key, by name.
+    /// Whose key seals the data key.
+    pub scheme: EncryptionScheme,
+    /// The name of that key in the keyring; empty for a customer's.
     pub key_id: String,
     /// The sealed data key.
     pub sealed_key: Bytes,
-    /// MD5 of the customer's key, where the customer brings it.
-    pub customer_key_md5: Bytes,
-    /// Bytes before encryption.
-    pub plain_size: u64,
 }
 
 /// How the bytes of one op were cut into shards; with the partition's n it says all a reader needs.
@@ -290,6 +298,8 @@ pub struct UploadMeta {
     pub attributes: Attributes,
     /// The checksum algorithm and scope, if one was chosen.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumScope)>,
+    /// How its parts are encrypted at rest, if they are.
+    pub encryption: Option<Encryption>,
     /// Where it stands.
     pub state: UploadState,
 }

@@ -107,16 +107,14 @@ pub(super) struct DiskAttributes {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct DiskEncryption {
+    /// `customer-1`, `managed-1`, `named-1`: whose key, and the form of what is sealed and of the bytes.
     #[prost(string, tag = "1")]
     pub(super) scheme: String,
     #[prost(string, tag = "2")]
     pub(super) key_id: String,
     #[prost(bytes = "bytes", tag = "3")]
     pub(super) sealed_key: Bytes,
-    #[prost(bytes = "bytes", tag = "4")]
-    pub(super) customer_key_md5: Bytes,
-    #[prost(uint64, tag = "5")]
-    pub(super) plain_size: u64,
+    // 4 (`customer_key_md5`) and 5 (`plain_size`) are reserved: they were defined, and never written.
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -241,6 +239,8 @@ pub(super) struct DiskUpload {
     pub(super) checksum: Option<DiskChecksum>,
     #[prost(message, optional, tag = "5")]
     pub(super) completion: Option<DiskCompletion>,
+    #[prost(message, optional, tag = "6")]
+    pub(super) encryption: Option<DiskEncryption>,
 }
 
 #[derive(Clone, PartialEq, Message)]

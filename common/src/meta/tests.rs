@@ -34,13 +34,7 @@ fn object() -> ObjectMeta {
         }),
         version: Some(OpId { session: 3, counter: 4 }),
         delete_marker: false,
-        encryption: Some(Encryption {
-            scheme: "s".into(),
-            key_id: "k".into(),
-            sealed_key: Bytes::from_static(b"sealed"),
-            customer_key_md5: Bytes::new(),
-            plain_size: 5,
-        }),
+        encryption: None,
         history: None,
     }
 }
@@ -57,12 +51,21 @@ fn kept() -> ObjectMeta {
     ObjectMeta { history: Some(history), ..object() }
 }
 
+fn encryption(scheme: EncryptionScheme, key_id: &str) -> Option<Encryption> {
+    Some(Encryption { scheme, key_id: key_id.into(), sealed_key: Bytes::from_static(b"sealed") })
+}
+
+fn encrypted(scheme: EncryptionScheme, key_id: &str) -> ObjectMeta {
+    ObjectMeta { encryption: encryption(scheme, key_id), ..kept() }
+}
+
 fn upload(state: UploadState) -> UploadMeta {
     UploadMeta {
         initiated: UnixMillis(1),
         owner: Owner::default(),
         attributes: Attributes::default(),
         checksum: Some((ChecksumAlgorithm::Sha256, ChecksumScope::Composite)),
+        encryption: None,
         state,
     }
 }
@@ -98,6 +101,13 @@ fn all() -> Vec<RegisterMeta> {
         RegisterMeta::Upload(Box::new(upload(completed(true)))),
         RegisterMeta::Part(part(true)),
         RegisterMeta::Object(Box::new(kept())),
+        RegisterMeta::Object(Box::new(encrypted(EncryptionScheme::Customer, ""))),
+        RegisterMeta::Object(Box::new(encrypted(EncryptionScheme::Managed, "k"))),
+        RegisterMeta::Object(Box::new(encrypted(EncryptionScheme::Named, "k"))),
+        RegisterMeta::Upload(Box::new(UploadMeta {
+            encryption: encryption(EncryptionScheme::Named, "k"),
+            ..upload(UploadState::Open)
+        })),
     ]
 }
 
@@ -116,7 +126,31 @@ fn cut_or_newer_metadata_is_refused() {
             assert!(RegisterMeta::decode(bytes.slice(..cut)).is_err(), "cut at {cut}");
         }
     }
-    assert_eq!(RegisterMeta::decode(Bytes::from_static(&[0x08, 0x03])), Err(DecodeError::Newer(3)));
+    assert_eq!(RegisterMeta::decode(Bytes::from_static(&[0x08, 0x04])), Err(DecodeError::Newer(4)));
+}
+
+#[test]
+fn encrypted_bytes_are_unreadable_to_who_does_not_know_of_them() {
+    let format = |meta: RegisterMeta| meta.encode()[..2].to_vec();
+    for object in [
+        encrypted(EncryptionScheme::Customer, ""),
+        ObjectMeta { history: None, ..encrypted(EncryptionScheme::Managed, "k") },
+    ] {
+        let upload = upload(UploadState::Completed {
+            op: OpId::default(),
+            object: Box::new(object.clone()),
+            decided: UnixMillis(2),
+            request_digest: 7,
+            before: Tag::default(),
+            applied: false,
+            taken_over: false,
+        });
+        assert_eq!(format(RegisterMeta::Object(Box::new(object))), [0x08, 0x03]);
+        assert_eq!(format(RegisterMeta::Upload(Box::new(upload))), [0x08, 0x03]);
+    }
+    let open =
+        UploadMeta { encryption: encryption(EncryptionScheme::Managed, "k"), ..upload(UploadState::Open) };
+    assert_eq!(format(RegisterMeta::Upload(Box::new(open))), [0x08, 0x03]);
 }
 
 #[test]

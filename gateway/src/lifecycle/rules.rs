@@ -184,6 +184,7 @@ mod tests {
             checksums: Vec::new(),
             versioned: false,
             sequence: None,
+            encryption: None,
             version: VersionId::Null,
             parts: Vec::new(),
         }

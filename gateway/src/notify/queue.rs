@@ -8,8 +8,8 @@ use coffer_common::types::{BucketName, ObjectKey};
 
 use crate::object::{
     Attributes, Body, BodyError, ByteSource, CreateBucket, CreateBucketError, DeleteError, DeleteObject,
-    Digester, Digests, Documents, GetError, GetObject, ListError, ListObjects, ObjectStore, Owner, PutObject,
-    ReadCondition, Select, Unavailable, WriteCondition,
+    Digester, Digests, Documents, Encrypt, GetError, GetObject, ListError, ListObjects, ObjectStore, Owner,
+    PutObject, ReadCondition, Select, Unavailable, Unlock, WriteCondition,
 };
 
 /// The bucket. S3 has never let anybody make one of such a name, with a hyphen beside a period.
@@ -74,6 +74,7 @@ pub(super) async fn push(
         attributes: Attributes::default(),
         owner: owner(),
         condition: WriteCondition::Always,
+        encrypt: Encrypt::No,
         body: Body { length, source: Box::new(Whole(Some(message))), digester: Box::new(Undigested) },
     };
     store
@@ -110,6 +111,7 @@ pub(super) async fn read(store: &ObjectStore, delivery: &ObjectKey) -> Result<Op
         version: None,
         select: Select::All,
         condition: ReadCondition::default(),
+        unlock: Unlock::Nothing,
     };
     let mut read = match store.get_object(request).await {
         Ok(read) => read,

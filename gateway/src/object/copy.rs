@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::core::Core;
+use super::encryption::Unlock;
 use super::error::{BodyError, CopyError, GetError};
 use super::get::get;
 use super::put::{MAX_BODY_BYTES, put};
@@ -30,8 +31,9 @@ pub(super) async fn open(
     source: CopySource,
     select: Select,
 ) -> Result<ObjectRead, GetError> {
-    let CopySource { bucket, key, version, condition } = source;
-    let request = GetObject { bucket, key, version, select, condition };
+    let CopySource { bucket, key, version, condition, customer_key } = source;
+    let unlock = Unlock::With(customer_key);
+    let request = GetObject { bucket, key, version, select, condition, unlock };
     match get(core, &request).await {
         // A copy has no "not modified": the condition is just false.
         Err(GetError::NotModified(_)) => Err(GetError::ConditionFailed),
@@ -41,7 +43,7 @@ pub(super) async fn open(
 
 /// Copies an object.
 pub(super) async fn copy(core: &Arc<Core>, request: CopyObject) -> Result<ObjectInfo, CopyError> {
-    let CopyObject { source, bucket, key, attributes, owner, condition, digester } = request;
+    let CopyObject { source, bucket, key, attributes, owner, condition, encrypt, digester } = request;
     let ObjectRead { info, bytes, .. } = open(core, source, Select::All).await.map_err(CopyError::Source)?;
     if info.size > MAX_BODY_BYTES {
         return Err(CopyError::SourceTooLarge { size: info.size, limit: MAX_BODY_BYTES });
@@ -49,7 +51,7 @@ pub(super) async fn copy(core: &Arc<Core>, request: CopyObject) -> Result<Object
     let attributes = target_attributes(attributes, &info);
     let body =
         Body { length: info.size, source: Box::new(ObjectSource(bytes)), digester: digester(&info, None) };
-    let write = PutObject { bucket, key, attributes, owner, condition, body };
+    let write = PutObject { bucket, key, attributes, owner, condition, encrypt, body };
     put(core, write).await.map_err(CopyError::Target)
 }
 

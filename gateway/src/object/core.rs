@@ -21,10 +21,12 @@ use tokio::sync::Semaphore;
 
 use super::bucket::{Bucket, Buckets};
 use super::coding;
+use super::encryption::Keyring;
 use super::error::{HeadBucketError, Unavailable};
 use super::latency::Latency;
 use super::list;
 use super::reclaim::Reclaim;
+use super::store::StoreSettings;
 use super::turns::Turns;
 
 /// How long an operation that carries no body may take before it is given up.
@@ -61,6 +63,8 @@ pub(super) struct Core {
     pub(super) reclaim: Reclaim,
     /// Changes of one key's versions, one after the other.
     pub(super) turns: Turns,
+    /// The keys that objects are encrypted with.
+    pub(super) keys: Keyring,
     /// The parity of each class.
     parity: ParitySettings,
     session: u64,
@@ -69,7 +73,8 @@ pub(super) struct Core {
 
 impl Core {
     /// For one process; starts the driver's background work.
-    pub(super) fn new(cluster: Cluster, parity: ParitySettings, background: Shutdown) -> Self {
+    pub(super) fn new(cluster: Cluster, settings: StoreSettings, background: Shutdown) -> Self {
+        let StoreSettings { parity, keys } = settings;
         Self {
             driver: Driver::start(cluster.clone(), background.clone()),
             cluster,
@@ -82,6 +87,7 @@ impl Core {
             background,
             reclaim: Reclaim::new(),
             turns: Turns::default(),
+            keys,
             parity,
             session: coffer_common::random::random(),
             counter: AtomicU64::new(1),

@@ -57,6 +57,7 @@ pub(super) async fn delete(core: &Arc<Core>, request: DeleteObject) -> Result<De
             PutError::Body(_)
             | PutError::TooLarge { .. }
             | PutError::MetadataTooLarge
+            | PutError::Encryption(_)
             | PutError::Overloaded => DeleteError::Conflict,
         }),
     }

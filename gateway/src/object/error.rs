@@ -4,6 +4,7 @@ use std::convert::Infallible;
 
 use coffer_common::time::UnixMillis;
 
+use super::encryption::EncryptionError;
 use super::types::{ObjectInfo, VersionId};
 use super::versions::LockRefused;
 
@@ -167,6 +168,9 @@ pub enum PutError {
     /// Too many bodies are in flight; slow down.
     #[error("too many requests in flight")]
     Overloaded,
+    /// Its key is not had.
+    #[error(transparent)]
+    Encryption(#[from] EncryptionError),
     /// See [`Unavailable`].
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -215,6 +219,9 @@ pub enum GetError {
     /// The condition does not hold.
     #[error("condition does not hold")]
     ConditionFailed,
+    /// Its key is not had.
+    #[error(transparent)]
+    Encryption(#[from] EncryptionError),
     /// See [`Unavailable`].
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -294,6 +301,9 @@ pub enum UploadError {
     /// Another operation of the upload was faster; try again.
     #[error("conflicting operation")]
     Conflict,
+    /// Its key is not had.
+    #[error(transparent)]
+    Encryption(#[from] EncryptionError),
     /// See [`Unavailable`].
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -364,6 +374,9 @@ pub enum CompleteError {
     /// Another operation of the upload or key was faster; try again.
     #[error("conflicting operation")]
     Conflict,
+    /// Its key is not had.
+    #[error(transparent)]
+    Encryption(#[from] EncryptionError),
     /// See [`Unavailable`].
     #[error(transparent)]
     Unavailable(#[from] Unavailable),

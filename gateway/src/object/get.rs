@@ -5,16 +5,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use coffer_common::types::{RegisterKey, SlotSet};
 
 use super::bucket::Bucket;
 use super::core::{Core, InlineShards};
-use super::error::{GetError, HeadBucketError, ReadBroken};
+use super::encryption::{DataKey, EncryptionError, Keystream, Place, Unlock, open, prove};
+use super::error::{GetError, HeadBucketError, ReadBroken, Unavailable};
 use super::info::{check_read, object_info, select};
 use super::segment::{Segment, SegmentReader};
 use super::types::{GetObject, ObjectBytes, ObjectInfo, ObjectRead, Selected};
 use super::versions::{self, Kept};
+use super::write::compute;
 
 impl From<HeadBucketError> for GetError {
     fn from(error: HeadBucketError) -> Self {
@@ -25,6 +27,9 @@ impl From<HeadBucketError> for GetError {
     }
 }
 
+/// Pieces up to this are decrypted where they are: a hand-over costs as much.
+const DECRYPT_IN_PLACE_BYTES: u64 = 64 * 1024;
+
 /// A live object as a read found it.
 pub(super) struct Found {
     bucket: Arc<Bucket>,
@@ -33,6 +38,8 @@ pub(super) struct Found {
     pub(super) info: ObjectInfo,
     /// The bytes that were asked for.
     pub(super) selected: Selected,
+    /// The key of its bytes, if they are encrypted and asked for.
+    data_key: Option<DataKey>,
 }
 
 /// Finds the object, and judges condition and selection.
@@ -57,7 +64,30 @@ async fn find_in(
     info.versioned |= bucket.record.versioning.keeps_versions();
     check_read(&request.condition, &info)?;
     let selected = select(request.select, &info)?;
-    Ok(Found { bucket: Arc::clone(bucket), kept, info, selected })
+    let data_key = unlocked(core, bucket, request, (&kept, with_data))?;
+    Ok(Found { bucket: Arc::clone(bucket), kept, info, selected, data_key })
+}
+
+/// The key of an object's bytes, or only the proof that the request may know of it.
+fn unlocked(
+    core: &Core,
+    bucket: &Bucket,
+    request: &GetObject,
+    (kept, with_data): (&Kept, bool),
+) -> Result<Option<DataKey>, EncryptionError> {
+    let place = match &kept.object.parts {
+        Some(table) => Place::upload(bucket.id(), &request.key, table.upload),
+        None => Place::op(bucket.id(), &request.key, kept.op),
+    };
+    let encryption = kept.object.encryption.as_ref();
+    if !with_data {
+        return prove(encryption, &request.unlock, place).map(|()| None);
+    }
+    let brought = match &request.unlock {
+        Unlock::Nothing => None,
+        Unlock::With(key) => key.as_ref(),
+    };
+    open(&core.keys, encryption, brought, place)
 }
 
 /// Reads an object.
@@ -69,6 +99,8 @@ pub(super) async fn get(core: &Arc<Core>, request: &GetObject) -> Result<ObjectR
         core: Arc::clone(core),
         segments,
         reader: None,
+        data_key: found.data_key,
+        keystream: None,
         ready: VecDeque::new(),
         left: selected.length,
     };
@@ -118,6 +150,10 @@ struct Reading {
     core: Arc<Core>,
     segments: VecDeque<(Segment, Range<u64>)>,
     reader: Option<SegmentReader>,
+    /// The key of encrypted bytes.
+    data_key: Option<DataKey>,
+    /// What the segment that is being read is decrypted with, and from which of its bytes on.
+    keystream: Option<(Arc<Keystream>, u64)>,
     ready: VecDeque<Bytes>,
     left: u64,
 }
@@ -136,11 +172,18 @@ impl ObjectBytes for Reading {
             }
             match &mut self.reader {
                 Some(reader) => match reader.next_stripe().await? {
-                    Some(pieces) => self.ready.extend(pieces),
+                    Some(pieces) => {
+                        let pieces = self.decrypted(pieces).await?;
+                        self.ready.extend(pieces);
+                    }
                     None => self.reader = None,
                 },
                 None => match self.segments.pop_front() {
                     Some((segment, range)) => {
+                        self.keystream = match &self.data_key {
+                            Some(key) => Some((Arc::new(key.keystream(segment.op)?), range.start)),
+                            None => None,
+                        };
                         self.reader = Some(SegmentReader::new(Arc::clone(&self.core), segment, range)?);
                     }
                     None => return Err(ReadBroken { reason: "fewer bytes than the object has".to_owned() }),
@@ -149,4 +192,29 @@ impl ObjectBytes for Reading {
         }
         Ok(None)
     }
+}
+
+impl Reading {
+    /// The pieces of a stripe as they were before they were encrypted.
+    async fn decrypted(&mut self, pieces: Vec<Bytes>) -> Result<Vec<Bytes>, ReadBroken> {
+        let Some((keystream, next)) = &mut self.keystream else { return Ok(pieces) };
+        let (keystream, offset) = (Arc::clone(keystream), *next);
+        let length: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        *next += length;
+        if length <= DECRYPT_IN_PLACE_BYTES {
+            return decrypt(&keystream, offset, pieces);
+        }
+        let work = move || decrypt(&keystream, offset, pieces);
+        compute(&self.core, work).await.map_err(|Unavailable { reason, .. }| ReadBroken { reason })?
+    }
+}
+
+fn decrypt(keystream: &Keystream, mut offset: u64, pieces: Vec<Bytes>) -> Result<Vec<Bytes>, ReadBroken> {
+    let one = |piece: Bytes| {
+        let mut piece = piece.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        keystream.apply(offset, &mut piece)?;
+        offset += piece.len() as u64;
+        Ok(piece.freeze())
+    };
+    pieces.into_iter().map(one).collect()
 }

@@ -5,6 +5,7 @@ use coffer_common::protocol::message::{Version, VersionKind};
 use coffer_common::protocol::tally::Current;
 use coffer_common::types::VersionRef;
 
+use super::encryption::seen;
 use super::error::{GetError, Unavailable};
 use super::types::{
     EtagSet, ListedVersion, ObjectInfo, ObjectPartInfo, ReadCondition, Select, Selected, VersionId,
@@ -46,6 +47,7 @@ pub(super) fn object_info(object: ObjectMeta) -> ObjectInfo {
         checksums: object.checksums,
         version,
         sequence: None,
+        encryption: object.encryption.as_ref().map(seen),
         parts: parts
             .map(|part| ObjectPartInfo { number: part.number, size: part.size, checksums: part.checksums })
             .collect(),

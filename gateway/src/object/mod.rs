@@ -21,6 +21,7 @@ mod copy;
 mod core;
 mod delete;
 mod documents;
+mod encryption;
 mod error;
 mod get;
 mod info;
@@ -42,6 +43,7 @@ mod write;
 
 pub use bucket::bucket_record;
 pub use census::{Holding, SlotFinding};
+pub use encryption::{CustomerKey, Encrypt, Encrypted, EncryptionError, InvalidKeyring, Keyring, Unlock};
 pub use error::{
     AmendError, BodyError, CompleteError, ConfigureError, CopyError, CreateBucketError, DeleteBucketError,
     DeleteError, GetError, HeadBucketError, ListError, LockError, PartError, PutError, ReadBroken,
@@ -49,6 +51,6 @@ pub use error::{
 };
 pub use look::{KeyLook, SlotLook};
 pub use reclaim::Reclaimed;
-pub use store::ObjectStore;
+pub use store::{ObjectStore, StoreSettings};
 pub use types::*;
 pub use versions::LockRefused;

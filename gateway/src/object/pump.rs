@@ -4,7 +4,7 @@
 //! filled; coded blocks go into one short channel per slot. Never commits anything.
 //!
 //! 1. Fill k blocks, each behind room for its checksum, so that checksum and data leave as one piece without a copy.
-//! 2. Compute: digests over the data, parity, bound checksums.
+//! 2. Compute: digests over the data, its encryption if it is to be encrypted, parity, bound checksums.
 //! 3. Send each slot its block. A slot whose stream broke or stalls is given up while W remain, else the write ends.
 //! 4. At the body's end the digester decides; only then [`ShardPiece::End`] makes the shards complete.
 
@@ -19,6 +19,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::core::Core;
+use super::encryption::Keystream;
 use super::error::{BodyError, Unavailable};
 use super::types::{Body, ByteSource, Digester, Digests};
 use super::write::compute;
@@ -58,6 +59,8 @@ pub(super) struct Pump {
     pub(super) senders: Vec<Option<mpsc::Sender<ShardPiece>>>,
     /// Slots without which the write ends.
     pub(super) need: usize,
+    /// What the body is encrypted with, if it is to be.
+    pub(super) keystream: Option<Arc<Keystream>>,
     /// Set once the whole body is accepted.
     pub(super) digests: Arc<OnceLock<Digests>>,
 }
@@ -122,18 +125,24 @@ impl Pump {
     /// Hashes and codes a stripe on a compute thread.
     fn code(
         &self,
-        filled: Filled,
+        mut filled: Filled,
         mut digester: Box<dyn Digester>,
     ) -> impl Future<Output = Result<(Vec<Bytes>, Box<dyn Digester>), Unavailable>> + use<> {
         let (core, stripes, shard) = (Arc::clone(&self.core), self.stripes, self.shard(0));
-        let codecs = core.codecs.clone();
+        let (codecs, keystream) = (core.codecs.clone(), self.keystream.clone());
         async move {
             let work = move || {
                 let mut left = stripes.data_len_bytes(filled.stripe) as usize;
-                for block in &filled.blocks {
+                let mut offset = filled.stripe * stripes.stripe_len_bytes();
+                for block in &mut filled.blocks {
                     let len = left.min(block.len() - CHECKSUM_LEN_BYTES);
-                    digester.update(&block[CHECKSUM_LEN_BYTES..][..len]);
+                    let data = &mut block[CHECKSUM_LEN_BYTES..][..len];
+                    digester.update(data);
+                    if let Some(keystream) = &keystream {
+                        keystream.apply(offset, data)?;
+                    }
                     left -= len;
+                    offset += len as u64;
                 }
                 code_stripe(&codecs, &stripes, shard, filled).map(|blocks| (blocks, digester))
             };

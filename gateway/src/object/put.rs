@@ -10,6 +10,7 @@ use coffer_common::types::RegisterKey;
 
 use super::bucket::Versioning;
 use super::core::Core;
+use super::encryption::{EncryptionError, Place, seal};
 use super::error::{HeadBucketError, PutError};
 use super::info::{Unmet, check_write, live_object, object_info, object_meta};
 use super::reclaim::Replaced;
@@ -31,27 +32,35 @@ impl From<HeadBucketError> for PutError {
 
 /// Writes an object.
 pub(super) async fn put(core: &Arc<Core>, request: PutObject) -> Result<ObjectInfo, PutError> {
-    let PutObject { bucket, key, attributes, owner, condition, body } = request;
+    let PutObject { bucket, key, attributes, owner, condition, encrypt, body } = request;
     if body.length > MAX_BODY_BYTES {
         return Err(PutError::TooLarge { size: body.length, limit: MAX_BODY_BYTES });
     }
     let bucket = core.bucket(&bucket).await?;
     if bucket.record.versioning != Versioning::Unversioned {
-        let request = PutObject { bucket: bucket.name.clone(), key, attributes, owner, condition, body };
+        let bucket_name = bucket.name.clone();
+        let request = PutObject { bucket: bucket_name, key, attributes, owner, condition, encrypt, body };
         return versions::put(core, &bucket, request).await;
     }
     let attributes = versions::with_default(&bucket, attributes, versions::latest(&core.cluster))?;
     let target = core.target(&bucket, RegisterKey::object(bucket.id(), key.clone()));
     let peers = core.peers(&target);
     let coding = core.choose_coding(&peers, attributes.storage_class, body.length);
-    let template = ObjectMeta { size: body.length, owner, attributes, coding, ..ObjectMeta::default() };
+    let op = core.op();
+    let sealed = seal(&core.keys, &encrypt, Place::op(bucket.id(), &key, op))?;
+    let keystream = sealed.as_ref().map(|sealed| sealed.data_key.keystream(op)).transpose();
+    let keystream = keystream.map_err(EncryptionError::from)?.map(Arc::new);
+    let encryption = sealed.map(|sealed| sealed.encryption);
+    let template =
+        ObjectMeta { size: body.length, owner, attributes, coding, encryption, ..ObjectMeta::default() };
     let replaced = Replaced::default();
     let noted = replaced.clone();
     let write = Write {
         target,
         peers,
-        op: core.op(),
+        op,
         coding,
+        keystream,
         null_version: true,
         metadata: Arc::new(move |digests, previous| {
             noted.note(previous);

@@ -12,6 +12,7 @@ use coffer_common::types::{BucketName, ObjectKey, UploadId};
 use super::bucket::PREFIX;
 use super::census::Holding;
 use super::core::Core;
+use super::encryption::Keyring;
 use super::error::*;
 use super::look::KeyLook;
 use super::reclaim::Reclaimed;
@@ -23,6 +24,15 @@ use super::{
 /// How long a start waits for the bucket records.
 const RECORDS_WAIT: Duration = Duration::from_secs(5);
 
+/// Settings of the object layer.
+#[derive(Clone, Debug, Default)]
+pub struct StoreSettings {
+    /// The parity of each storage class.
+    pub parity: ParitySettings,
+    /// The keys that objects are encrypted with.
+    pub keys: Keyring,
+}
+
 /// The object layer of one gateway; cheap to clone.
 #[derive(Clone)]
 pub struct ObjectStore {
@@ -32,8 +42,8 @@ pub struct ObjectStore {
 impl ObjectStore {
     /// Starts the object layer on a live cluster, with the bucket records as far as they can be had. Its background work
     /// ends with `shutdown`, which waits for it.
-    pub async fn start(cluster: Cluster, parity: ParitySettings, shutdown: Shutdown) -> Self {
-        let core = Arc::new(Core::new(cluster, parity, shutdown.clone()));
+    pub async fn start(cluster: Cluster, settings: StoreSettings, shutdown: Shutdown) -> Self {
+        let core = Arc::new(Core::new(cluster, settings, shutdown.clone()));
         let (known, first) = tokio::sync::oneshot::channel();
         shutdown.spawn(follow_buckets(Arc::clone(&core), shutdown.clone(), known));
         shutdown.spawn(reclaim::work(Arc::clone(&core)));
@@ -42,6 +52,11 @@ impl ObjectStore {
             tracing::warn!("the bucket records are not known yet");
         }
         Self { core }
+    }
+
+    /// The keys that objects are encrypted with.
+    pub fn encryption_keys(&self) -> &Keyring {
+        &self.core.keys
     }
 
     /// Whether the bucket records are known: without them no request can be served.

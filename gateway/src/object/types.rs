@@ -13,6 +13,7 @@ pub use coffer_common::meta::{
 };
 
 pub use super::documents::Documents;
+use super::encryption::{CustomerKey, Encrypt, Encrypted, Unlock};
 use super::error::BodyError;
 pub use super::upload::*;
 pub use super::versioning::*;
@@ -60,6 +61,8 @@ pub struct ObjectInfo {
     pub versioned: bool,
     /// Where a write came in the order of all writes of its key: told of writes only.
     pub sequence: Option<Tag>,
+    /// How it is encrypted at rest, if it is.
+    pub encryption: Option<Encrypted>,
 }
 
 /// One part of a multipart object.
@@ -149,6 +152,8 @@ pub struct PutObject {
     pub owner: Owner,
     /// When it may take place.
     pub condition: WriteCondition,
+    /// How its bytes are to be encrypted.
+    pub encrypt: Encrypt,
     /// The bytes.
     pub body: Body,
 }
@@ -207,6 +212,8 @@ pub struct GetObject {
     pub select: Select,
     /// When.
     pub condition: ReadCondition,
+    /// What opens it, if it is encrypted.
+    pub unlock: Unlock,
 }
 
 /// The bytes a [`Select`] chose.
@@ -315,6 +322,8 @@ pub struct CopySource {
     pub version: Option<VersionId>,
     /// When; 412 if false.
     pub condition: ReadCondition,
+    /// The customer's key, if it is encrypted with one.
+    pub customer_key: Option<CustomerKey>,
 }
 
 /// Copies an object on the server's side.
@@ -331,6 +340,8 @@ pub struct CopyObject {
     pub owner: Owner,
     /// When the target may be written.
     pub condition: WriteCondition,
+    /// How the target is to be encrypted, however the source is.
+    pub encrypt: Encrypt,
     /// Makes a digester for the source's bytes once the source is known; its checksums are stored.
     pub digester: MakeDigester,
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketName, ObjectKey, UploadId};
 
+use super::encryption::{CustomerKey, Encrypt, Encrypted};
 use super::types::{
     Attributes, Body, Checksum, ChecksumAlgorithm, ChecksumScope, CopySource, MakeDigester, Owner, Select,
     WriteCondition,
@@ -22,6 +23,8 @@ pub struct CreateUpload {
     pub owner: Owner,
     /// The checksum to keep, if any.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumScope)>,
+    /// How its parts are to be encrypted.
+    pub encrypt: Encrypt,
 }
 
 /// Names an upload.
@@ -41,6 +44,8 @@ pub struct UploadPart {
     pub upload: UploadRef,
     /// `1..=10,000`.
     pub number: u16,
+    /// The customer's key, if the upload is encrypted with one.
+    pub customer_key: Option<CustomerKey>,
     /// The bytes.
     pub body: Body,
 }
@@ -51,6 +56,8 @@ pub struct CopyPart {
     pub upload: UploadRef,
     /// `1..=10,000`.
     pub number: u16,
+    /// The customer's key, if the upload is encrypted with one.
+    pub customer_key: Option<CustomerKey>,
     /// From.
     pub source: CopySource,
     /// Which bytes of the source.
@@ -72,6 +79,8 @@ pub struct PartInfo {
     pub checksums: Vec<Checksum>,
     /// When it was written.
     pub last_modified: UnixMillis,
+    /// How its upload is encrypted, if it is.
+    pub encryption: Option<Encrypted>,
 }
 
 /// An upload.
@@ -89,6 +98,8 @@ pub struct UploadInfo {
     pub attributes: Attributes,
     /// The checksum to keep, if any.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumScope)>,
+    /// How it is encrypted at rest, if it is.
+    pub encryption: Option<Encrypted>,
 }
 
 /// Lists the parts of an upload.
@@ -197,6 +208,8 @@ pub struct CompleteUpload {
     pub condition: WriteCondition,
     /// The object's size as the client knows it, if it says so.
     pub expected_size: Option<u64>,
+    /// The customer's key, if the client sends one: it must be that of the upload.
+    pub customer_key: Option<CustomerKey>,
     /// The object's checksum as the client knows it, if it says so.
     pub expected_checksum: Option<ExpectedChecksum>,
     /// Combines the parts' digests.

@@ -3,7 +3,8 @@
 //! 1. Stripe buffers are admitted against the process's budget.
 //! 2. Small: the body is read whole, hashed and coded; its shards travel inside PREPARE.
 //!    Large: [`super::pump`] streams stripes into one channel per slot while the machine's PREPAREs carry them off.
-//! 3. The digester has the last word before any shard is complete; a refused body leaves no PREPARE that could count.
+//! 3. What is to be encrypted is, after it was hashed and before it is coded. The digester has the last word before any
+//!    shard is complete; a refused body leaves no PREPARE that could count.
 //! 4. The machine chooses the tag and commits; the metadata is made then, when digests and the previous version are known.
 
 use std::sync::{Arc, OnceLock};
@@ -25,6 +26,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::coding;
 use super::core::{Core, OPERATION_LIMIT, unavailable};
+use super::encryption::Keystream;
 use super::error::{BodyError, Unavailable};
 use super::pump::{Pump, PumpError, channels};
 use super::types::{Body, Digester, Digests};
@@ -51,6 +53,8 @@ pub(super) struct Write {
     pub(super) op: OpId,
     /// How the body is coded.
     pub(super) coding: Coding,
+    /// What it is encrypted with, if it is to be.
+    pub(super) keystream: Option<Arc<Keystream>>,
     /// Whether a newer version frees this one.
     pub(super) null_version: bool,
     /// Makes the metadata.
@@ -105,6 +109,7 @@ impl Write {
         stripes: Option<StripeGeometry>,
     ) -> Result<(Version, Tag), WriteError> {
         let (data, digests) = read_whole(core, body).await.map_err(WriteError::Body)?;
+        let data = encrypted(self.keystream.as_deref(), data)?;
         let payload = match &stripes {
             None => Payload::Nothing,
             Some(stripes) => {
@@ -131,6 +136,7 @@ impl Write {
             stripes,
             senders,
             need: self.peers.geometry.write_quorum(self.coding.k),
+            keystream: self.keystream.clone(),
             digests: Arc::clone(&known),
         };
         let payload = Payload::Streams { op: self.op, pieces: receivers };
@@ -291,6 +297,14 @@ async fn read_whole(core: &Core, body: Body) -> Result<(Bytes, Digests), BodyErr
             .map_err(|error| BodyError::Broken(error.reason))??
     };
     Ok((whole, digests))
+}
+
+/// Small bodies are encrypted where they are: that takes less than coding them does.
+fn encrypted(keystream: Option<&Keystream>, data: Bytes) -> Result<Bytes, Unavailable> {
+    let Some(keystream) = keystream else { return Ok(data) };
+    let mut data = data.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    keystream.apply(0, &mut data)?;
+    Ok(data.freeze())
 }
 
 fn hash(mut digester: Box<dyn Digester>, data: &[u8]) -> Result<Digests, BodyError> {

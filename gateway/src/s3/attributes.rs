@@ -1,8 +1,8 @@
 //! The headers that describe an object, from a request and to an answer.
 //!
 //! Owns: system headers, user metadata with its 2 KB limit, tags, storage class, checksums. Never: stores. A header
-//! that asks for something Coffer does not do (encryption, a lock) is refused: to store the object
-//! without it would be a lie.
+//! that asks for something Coffer does not do is refused: to store the object without it would be a lie. Those of encryption
+//! are read apart (see [`super::encryption`]).
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::auth::decode_query;
 use super::checksum;
 use super::convert::{algorithm_to_s3, scope_to_s3};
-use super::encryption;
 use super::error::{Code, S3Error};
 use super::lock;
 use super::query::Query;
@@ -91,7 +90,6 @@ pub(crate) fn class_name(class: StorageClass) -> &'static str {
 
 /// Refuses headers that ask for what Coffer does not do.
 fn refuse_unserved(headers: &HeaderMap) -> Result<(), S3Error> {
-    encryption::refuse_write(headers)?;
     for name in headers.keys().map(HeaderName::as_str) {
         if name == "x-amz-write-offset-bytes" {
             return Err(S3Error::not_implemented(name));
@@ -365,6 +363,7 @@ mod tests {
             parts: Vec::new(),
             versioned: false,
             sequence: None,
+            encryption: None,
         }
     }
 
@@ -377,7 +376,6 @@ mod tests {
             ("x-amz-tagging", "a=1&b&c&d&e&f&g&h&i&j&k", Code::InvalidTag),
             ("x-amz-tagging", "=1", Code::InvalidTag),
             ("x-amz-storage-class", "GLACIER", Code::InvalidStorageClass),
-            ("x-amz-server-side-encryption", "AES256", Code::NotImplemented),
             ("x-amz-object-lock-mode", "GOVERNANCE", Code::InvalidArgument),
         ] {
             assert_eq!(from_headers(&headers(&[(name, value)])).unwrap_err().code(), code, "{name}: {value}");

@@ -192,12 +192,10 @@ impl S3Request {
     /// `InvalidArgument` if it is not that.
     pub(crate) fn copy_source(&self) -> Result<CopySource, S3Error> {
         let raw = self.text("x-amz-copy-source").unwrap_or_default();
-        parse_copy_source(raw).map(|(bucket, key, version)| CopySource {
-            bucket,
-            key,
-            version,
-            condition: super::condition::of_copy_source(&self.headers),
-        })
+        let (bucket, key, version) = parse_copy_source(raw)?;
+        let condition = super::condition::of_copy_source(&self.headers);
+        let customer_key = super::encryption::of_source(&self.headers)?;
+        Ok(CopySource { bucket, key, version, condition, customer_key })
     }
 }
 

@@ -11,6 +11,7 @@ use moka::future::Cache;
 
 use super::acl::{self, Ownership};
 use super::cors::Cors;
+use super::encryption::DefaultEncryption;
 use super::error::{Code, S3Error};
 use super::response::http_date;
 use super::xml::Element;
@@ -26,6 +27,7 @@ const CACHED: u64 = 10_000;
 pub(crate) mod names {
     pub(crate) const ACL: &str = "acl";
     pub(crate) const CORS: &str = "cors";
+    pub(crate) const ENCRYPTION: &str = "encryption";
     pub(crate) const LIFECYCLE: &str = "lifecycle";
     pub(crate) const NOTIFICATION: &str = "notification";
     pub(crate) const OWNERSHIP: &str = "ownership";
@@ -88,6 +90,8 @@ pub(crate) struct BucketSettings {
     pub(crate) public_access: PublicAccess,
     /// What browsers of other origins may do.
     pub(crate) cors: Option<Cors>,
+    /// How what comes without headers of encryption is encrypted.
+    pub(crate) encryption: Option<DefaultEncryption>,
     /// What expires.
     pub(crate) lifecycle: Option<Rules>,
     /// Which events go where.
@@ -123,6 +127,10 @@ impl BucketSettings {
         }
         if let Some(text) = documents.get(names::CORS) {
             settings.cors = Some(Cors::parse(text.as_bytes()).map_err(|_| unreadable(names::CORS))?);
+        }
+        if let Some(text) = documents.get(names::ENCRYPTION) {
+            let default = DefaultEncryption::parse(text.as_bytes());
+            settings.encryption = Some(default.map_err(|_| unreadable(names::ENCRYPTION))?);
         }
         if let Some(text) = documents.get(lifecycle::DOCUMENT) {
             settings.lifecycle = Some(Rules::decode(text).ok_or_else(|| unreadable(names::LIFECYCLE))?);

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use coffer_common::types::{BucketName, ObjectKey};
 use coffer_gateway::object::{
     Attributes, Body, BodyError, ByteSource, CombinedDigests, CreateBucket, DeleteObject, Digester, Digests,
-    Documents, GetError, GetObject, ListObjects, ObjectInfo, ObjectPage, ObjectStore, Owner, PutError,
-    PutObject, ReadBroken, ReadCondition, Select, WriteCondition,
+    Documents, Encrypt, GetError, GetObject, ListObjects, ObjectInfo, ObjectPage, ObjectStore, Owner,
+    PutError, PutObject, ReadBroken, ReadCondition, Select, Unlock, WriteCondition,
 };
 use md5::{Digest, Md5};
 
@@ -116,6 +116,7 @@ pub(crate) fn put_request(bucket: &str, k: &str, body: Body) -> PutObject {
         attributes: Attributes::default(),
         owner: Owner::default(),
         condition: WriteCondition::Always,
+        encrypt: Encrypt::No,
         body,
     }
 }
@@ -159,6 +160,7 @@ pub(crate) async fn get_part(
         version: None,
         select,
         condition: ReadCondition::default(),
+        unlock: Unlock::default(),
     };
     let mut read = store.get_object(request).await.map_err(ReadFailure::Get)?;
     let mut out = Vec::new();

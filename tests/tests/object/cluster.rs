@@ -8,7 +8,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use coffer_common::cluster::{Cluster, ClusterOptions, DriveRecord, NodeRecord, first_layout, node_key};
 use coffer_common::coordination::{Coordinator, Expected, LocalCoordinator, SnapshotStore};
-use coffer_common::layout::ParitySettings;
 use coffer_common::node::{
     HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
     OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot,
@@ -19,7 +18,7 @@ use coffer_common::protocol::purge::Evidence;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId, OpId, RegisterKind};
-use coffer_gateway::object::ObjectStore;
+use coffer_gateway::object::{ObjectStore, StoreSettings};
 use coffer_storage_node::{NodeConfig, StorageNode, format, settle};
 
 /// A node behind switches.
@@ -286,19 +285,19 @@ impl Bench {
         let cluster = follow(&gates, coordinator).await;
         let shutdown = Shutdown::new();
         gates.iter().for_each(|gate| settle::start(&gate.inner, &cluster, &shutdown));
-        let store = ObjectStore::start(cluster.clone(), ParitySettings::default(), shutdown.clone()).await;
+        let store = ObjectStore::start(cluster.clone(), StoreSettings::default(), shutdown.clone()).await;
         Self { store, gates, cluster, shutdown, dirs }
     }
 
     /// Another gateway on the same cluster.
     pub(crate) async fn gateway(&self) -> ObjectStore {
-        ObjectStore::start(self.cluster.clone(), ParitySettings::default(), self.shutdown.clone()).await
+        ObjectStore::start(self.cluster.clone(), StoreSettings::default(), self.shutdown.clone()).await
     }
 
     /// Another gateway with this view of the coordinator.
     pub(crate) async fn gateway_with(&self, coordinator: Arc<dyn Coordinator>) -> ObjectStore {
         let cluster = follow(&self.gates, coordinator).await;
-        ObjectStore::start(cluster, ParitySettings::default(), self.shutdown.clone()).await
+        ObjectStore::start(cluster, StoreSettings::default(), self.shutdown.clone()).await
     }
 
     /// A bucket's id, as the coordinator has it.
@@ -311,7 +310,7 @@ impl Bench {
     /// Another gateway, and what stops it.
     pub(crate) async fn gateway_of_its_own(&self) -> (ObjectStore, Shutdown) {
         let stop = self.shutdown.child();
-        let store = ObjectStore::start(self.cluster.clone(), ParitySettings::default(), stop.clone());
+        let store = ObjectStore::start(self.cluster.clone(), StoreSettings::default(), stop.clone());
         (store.await, stop)
     }
 

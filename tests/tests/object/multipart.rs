@@ -1,8 +1,8 @@
 //! Uploads.
 
 use coffer_gateway::object::{
-    Attributes, ChosenPart, CompleteError, CompleteUpload, CreateUpload, GetError, ListParts, ListUploads,
-    ObjectStore, Owner, PartError, Select, UploadError, UploadPart, UploadRef, WriteCondition,
+    Attributes, ChosenPart, CompleteError, CompleteUpload, CreateUpload, Encrypt, GetError, ListParts,
+    ListUploads, ObjectStore, Owner, PartError, Select, UploadError, UploadPart, UploadRef, WriteCondition,
 };
 
 use coffer_common::types::RegisterKey;
@@ -20,6 +20,7 @@ pub(crate) async fn begin(store: &ObjectStore, k: &str) -> UploadRef {
         attributes: Attributes { content_type: Some("a/b".into()), ..Attributes::default() },
         owner: Owner::default(),
         checksum: None,
+        encrypt: Encrypt::No,
     };
     let upload = store.create_upload(request).await.unwrap();
     UploadRef { bucket: name("bucket"), key: key(k), upload }
@@ -31,7 +32,7 @@ pub(crate) async fn part(
     number: u16,
     data: &bytes::Bytes,
 ) -> Result<ChosenPart, PartError> {
-    let request = UploadPart { upload: upload.clone(), number, body: body(data) };
+    let request = UploadPart { upload: upload.clone(), number, customer_key: None, body: body(data) };
     let info = store.upload_part(request).await?;
     Ok(ChosenPart { number, etag: info.etag, checksums: Vec::new() })
 }
@@ -42,6 +43,7 @@ pub(crate) fn complete(upload: &UploadRef, parts: &[ChosenPart]) -> CompleteUplo
         parts: parts.to_vec(),
         condition: WriteCondition::Always,
         expected_size: None,
+        customer_key: None,
         expected_checksum: None,
         combine: combine(),
     }

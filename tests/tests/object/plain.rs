@@ -2,7 +2,7 @@
 
 use coffer_gateway::object::{
     Access, CopyAttributes, CopyError, CopyObject, CopySource, CreateBucketError, DeleteBucketError,
-    DeleteObject, GetError, HeadBucketError, Owner, PutError, ReadCondition, Select, StorageClass,
+    DeleteObject, Encrypt, GetError, HeadBucketError, Owner, PutError, ReadCondition, Select, StorageClass,
     WriteCondition,
 };
 
@@ -168,6 +168,7 @@ async fn a_copy_has_the_bytes_and_the_attributes_asked_for() {
             key: key(from),
             version: None,
             condition: ReadCondition::default(),
+            customer_key: None,
         },
         bucket: name("bucket"),
         key: key("to"),
@@ -180,6 +181,7 @@ async fn a_copy_has_the_bytes_and_the_attributes_asked_for() {
         },
         owner: Owner::default(),
         condition: WriteCondition::Always,
+        encrypt: Encrypt::No,
         digester: Box::new(|_, _| digester()),
     };
     let info = bench.store.copy_object(copy("from")).await.unwrap();

@@ -10,8 +10,8 @@ use coffer_common::time::UnixMillis;
 use coffer_common::types::RegisterKey;
 use coffer_gateway::object::{
     Access, Body, BodyError, ByteSource, ChosenPart, CompleteError, CopyAttributes, CopyObject, CopySource,
-    GetObject, Owner, PartError, ReadCondition, Reclaimed, Select, StorageClass, UploadPart, UploadRef,
-    WriteCondition,
+    Encrypt, GetObject, Owner, PartError, ReadCondition, Reclaimed, Select, StorageClass, Unlock, UploadPart,
+    UploadRef, WriteCondition,
 };
 
 use crate::body::*;
@@ -179,6 +179,7 @@ async fn what_replaces_an_object_of_parts_frees_them_and_a_copy_shares_none() {
             key: key("copied"),
             version: None,
             condition: ReadCondition::default(),
+            customer_key: None,
         },
         bucket: name("bucket"),
         key: key("copy"),
@@ -191,6 +192,7 @@ async fn what_replaces_an_object_of_parts_frees_them_and_a_copy_shares_none() {
         },
         owner: Owner::default(),
         condition: WriteCondition::Always,
+        encrypt: Encrypt::No,
         digester: Box::new(|_, _| digester()),
     };
     bench.store.copy_object(copy).await.unwrap();
@@ -220,7 +222,14 @@ async fn a_reader_that_has_begun_reads_to_the_end() {
     ];
     bench.store.complete_upload(complete(&upload, &chosen)).await.unwrap();
     let (select, condition) = (Select::All, ReadCondition::default());
-    let request = GetObject { bucket: name("bucket"), key: key("k"), version: None, select, condition };
+    let request = GetObject {
+        bucket: name("bucket"),
+        key: key("k"),
+        version: None,
+        select,
+        condition,
+        unlock: Unlock::default(),
+    };
     let mut read = bench.store.get_object(request).await.unwrap();
     let mut seen = read.bytes.next().await.unwrap().unwrap().to_vec();
     delete(&bench.store, "k").await;
@@ -314,7 +323,8 @@ async fn an_attempt_that_comes_after_complete_goes_and_the_chosen_one_stays() {
         let (go, wait) = tokio::sync::oneshot::channel();
         let source = Box::new(Held(wait, Some(bytes(PART, 10))));
         let body = Body { length: PART as u64, source, digester: digester() };
-        let (store, request) = (bench.store.clone(), UploadPart { upload: upload.clone(), number, body });
+        let (store, request) =
+            (bench.store.clone(), UploadPart { upload: upload.clone(), number, customer_key: None, body });
         late.push((go, tokio::spawn(async move { store.upload_part(request).await })));
     }
     tokio::time::sleep(Duration::from_millis(300)).await;

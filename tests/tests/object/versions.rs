@@ -11,7 +11,7 @@ use coffer_gateway::object::{
     AmendObject, Attributes, BucketVersioning, ConfigureError, CreateBucket, DefaultRetention, DeleteError,
     DeleteObject, Deleted, GetError, GetObject, ListVersions, ListedVersion, NamedVersion, ObjectInfo,
     ObjectLock, ObjectStore, PutError, ReadCondition, Retention, RetentionMode, RetentionPeriod, Select,
-    VersionId, WriteCondition,
+    Unlock, VersionId, WriteCondition,
 };
 
 use crate::body::*;
@@ -39,8 +39,14 @@ async fn write(store: &ObjectStore, k: &str, data: &Bytes) -> VersionId {
 
 async fn read(store: &ObjectStore, k: &str, version: VersionId) -> Result<Bytes, GetError> {
     let (select, condition) = (Select::All, ReadCondition::default());
-    let request =
-        GetObject { bucket: name("bucket"), key: key(k), version: Some(version), select, condition };
+    let request = GetObject {
+        bucket: name("bucket"),
+        key: key(k),
+        version: Some(version),
+        select,
+        condition,
+        unlock: Unlock::default(),
+    };
     let mut read = store.get_object(request).await?;
     let mut out = Vec::new();
     while let Some(piece) = read.bytes.next().await.unwrap() {
@@ -128,7 +134,14 @@ async fn every_write_makes_a_version_and_half_of_the_nodes_have_them_all() {
 
 fn current(k: &str) -> GetObject {
     let (select, condition) = (Select::All, ReadCondition::default());
-    GetObject { bucket: name("bucket"), key: key(k), version: None, select, condition }
+    GetObject {
+        bucket: name("bucket"),
+        key: key(k),
+        version: None,
+        select,
+        condition,
+        unlock: Unlock::default(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use coffer_common::linearizability::{Call, Return};
 use coffer_gateway::object::{
-    Attributes, CopyAttributes, CopyError, CopyObject, CopySource, DeleteError, DeleteObject, GetError,
-    GetObject, ObjectInfo, ObjectStore, Owner, PutError, PutObject, ReadCondition, Select, WriteCondition,
+    Attributes, CopyAttributes, CopyError, CopyObject, CopySource, DeleteError, DeleteObject, Encrypt,
+    GetError, GetObject, ObjectInfo, ObjectStore, Owner, PutError, PutObject, ReadCondition, Select, Unlock,
+    WriteCondition,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -227,12 +228,14 @@ impl Client {
                 key: body::key(key),
                 version: None,
                 condition: ReadCondition::default(),
+                customer_key: None,
             },
             bucket: body::name(BUCKET),
             key: body::key(&target),
             attributes: CopyAttributes::Replace { attributes: attributes(value), keep_tags: false },
             owner: Owner::default(),
             condition: WriteCondition::Always,
+            encrypt: Encrypt::No,
             digester: Box::new(|_, _| body::digester()),
         };
         let answer = gateway.serve(|store| async move { store.copy_object(request).await }).await;
@@ -298,6 +301,7 @@ fn get_request(bucket: &str, key: &str) -> GetObject {
         version: None,
         select: Select::All,
         condition: ReadCondition::default(),
+        unlock: Unlock::default(),
     }
 }
 

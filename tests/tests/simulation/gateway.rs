@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use coffer_common::cluster::{Cluster, ClusterOptions};
 use coffer_common::coordination::simulated::SimulatedCoordinator;
-use coffer_common::layout::ParitySettings;
 use coffer_common::node::{Door, Stand};
 use coffer_common::shutdown::Shutdown;
-use coffer_gateway::object::ObjectStore;
+use coffer_gateway::object::{ObjectStore, StoreSettings};
 
 use crate::network::Place;
 use crate::trace::note;
@@ -41,7 +40,7 @@ impl Gateway {
             local: None,
         };
         let cluster = Cluster::start(options, MAP_PATIENCE).await.expect("there is a map");
-        let store = ObjectStore::start(cluster.clone(), ParitySettings::default(), stop.clone()).await;
+        let store = ObjectStore::start(cluster.clone(), StoreSettings::default(), stop.clone()).await;
         note!(world.trace, "gateway {index} serves");
         Arc::new(Self { life, stop, coordinator, store, cluster })
     }

@@ -2,8 +2,8 @@
 
 use coffer_common::linearizability::Return;
 use coffer_gateway::object::{
-    ChosenPart, CompleteError, CompleteUpload, CreateUpload, Owner, PartError, PutError, UploadError,
-    UploadPart, UploadRef, WriteCondition,
+    ChosenPart, CompleteError, CompleteUpload, CreateUpload, Encrypt, Owner, PartError, PutError,
+    UploadError, UploadPart, UploadRef, WriteCondition,
 };
 use rand::RngExt;
 
@@ -45,13 +45,19 @@ impl Client {
             attributes: attributes(value),
             owner: Owner::default(),
             checksum: None,
+            encrypt: Encrypt::No,
         };
         let created = gateway.serve(|store| async move { store.create_upload(request).await }).await;
         let Some(Ok(id)) = created else { return };
         let upload = UploadRef { bucket: body::name(BUCKET), key: body::key(key), upload: id };
         for _ in 0..self.random.random_range(1..=2) {
             let gateway = self.gateway();
-            let request = UploadPart { upload: upload.clone(), number: 1, body: body::body(&bytes) };
+            let request = UploadPart {
+                upload: upload.clone(),
+                number: 1,
+                customer_key: None,
+                body: body::body(&bytes),
+            };
             let written = gateway.serve(|store| async move { store.upload_part(request).await }).await;
             note!(self.world.trace, "client {} part of {key}: {value} {:?}", self.number, written.is_some());
             match written {
@@ -77,6 +83,7 @@ impl Client {
             parts: vec![upload.part.clone()],
             condition: WriteCondition::Always,
             expected_size: None,
+            customer_key: None,
             expected_checksum: None,
             combine: body::combine(),
         };

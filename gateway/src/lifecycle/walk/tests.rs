@@ -44,6 +44,7 @@ fn listing(key: &str, versions: &[Made]) -> Vec<ListedVersion> {
             checksums: Vec::new(),
             versioned: true,
             sequence: None,
+            encryption: None,
             version: VersionId::Op(VersionRef { ordinal: (versions.len() - place) as u64, op }),
             parts: Vec::new(),
         };

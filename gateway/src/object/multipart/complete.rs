@@ -32,6 +32,7 @@ use super::part::part_meta;
 use super::{FoundUpload, change, find, upload_of, upload_version};
 use crate::object::bucket::{Bucket, Versioning};
 use crate::object::core::{Core, unavailable};
+use crate::object::encryption::{EncryptionError, Place, Unlock, prove};
 use crate::object::error::{CompleteError, Unavailable, UploadError};
 use crate::object::info::{Unmet, check_write, live_object, object_info, object_meta};
 use crate::object::put::monotone_now;
@@ -57,6 +58,7 @@ impl From<UploadError> for CompleteError {
             UploadError::NoSuchBucket => Self::NoSuchBucket,
             UploadError::NoSuchUpload => Self::NoSuchUpload,
             UploadError::Conflict | UploadError::MetadataTooLarge | UploadError::Lock(_) => Self::Conflict,
+            UploadError::Encryption(error) => Self::Encryption(error),
             UploadError::Unavailable(error) => Self::Unavailable(error),
         }
     }
@@ -88,6 +90,7 @@ pub(in crate::object) async fn complete(
     let digest = request_digest(&request.parts);
     for _ in 0..TRIES {
         let found = find(core, &request.upload).await?;
+        prove_key(&request, &found, false)?;
         if let UploadState::Completed { op, object, decided, request_digest, before, applied, .. } =
             &found.upload.state
         {
@@ -108,6 +111,15 @@ pub(in crate::object) async fn complete(
         }
     }
     Err(CompleteError::Conflict)
+}
+
+/// Checks the customer's key. Nothing is opened with it here: it must be right where it is sent, and is demanded where parts
+/// have checksums, as S3 does.
+fn prove_key(request: &CompleteUpload, found: &FoundUpload, demanded: bool) -> Result<(), EncryptionError> {
+    let brought = request.customer_key.clone();
+    let unlock = if brought.is_some() || demanded { Unlock::With(brought) } else { Unlock::Nothing };
+    let place = Place::upload(found.bucket.id(), &request.upload.key, request.upload.upload);
+    prove(found.upload.encryption.as_ref(), &unlock, place)
 }
 
 /// Records and applies the choice, on top of whatever version the key has. `None` if the upload is open and has changed
@@ -378,6 +390,7 @@ async fn assemble(
         }
         parts.push(part);
     }
+    prove_key(request, found, parts.iter().any(|part| !part.checksums.is_empty()))?;
     let size = parts.iter().map(|part| part.size).sum();
     if size > MAX_OBJECT_BYTES {
         return Err(CompleteError::TooLarge { size, limit: MAX_OBJECT_BYTES });
@@ -403,6 +416,7 @@ async fn assemble(
         owner: found.upload.owner.clone(),
         attributes,
         parts: Some(PartTable { upload: request.upload.upload, parts }),
+        encryption: found.upload.encryption.clone(),
         ..ObjectMeta::default()
     })
 }

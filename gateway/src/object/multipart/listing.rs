@@ -41,11 +41,12 @@ pub(in crate::object) async fn list_parts(
     let limit = limit.min(MAX_ITEMS) as usize;
     let mut listing = parts(core, &found.bucket, (&upload.key, upload.upload), after, limit as u32 + 1);
     let (items, more) = take(&mut listing, limit).await?;
+    let encryption = found.upload.encryption.clone();
     let mut page = PartPage { upload: upload_info(&upload, found.upload), parts: Vec::new(), next: None };
     let taken = items.len();
     for item in items {
         if let Some((number, version)) = part_of((&upload.key, upload.upload), item) {
-            page.parts.push(part_info(number, part_meta(&version)?));
+            page.parts.push(part_info(number, part_meta(&version)?, encryption.as_ref()));
         }
     }
     if more && page.parts.len() == taken {

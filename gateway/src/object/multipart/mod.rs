@@ -34,6 +34,7 @@ pub(super) use record::{Standing, UNFINISHED_MS, end_old, is_due, renew, standin
 use super::bucket::Bucket;
 use super::core::Core;
 use super::delete::tombstone_version;
+use super::encryption::{Place, seal, seen};
 use super::error::{HeadBucketError, PartError, Unavailable, UploadError};
 use super::reclaim::Job;
 use super::types::{CreateUpload, UploadInfo, UploadRef};
@@ -66,13 +67,15 @@ struct FoundUpload {
 
 /// Begins an upload.
 pub(super) async fn create(core: &Arc<Core>, request: CreateUpload) -> Result<UploadId, UploadError> {
-    let CreateUpload { bucket, key, attributes, owner, checksum } = request;
+    let CreateUpload { bucket, key, attributes, owner, checksum, encrypt } = request;
     let bucket = core.bucket(&bucket).await?;
     may_protect(&bucket, &attributes)?;
     let upload = UploadId::random();
+    let sealed = seal(&core.keys, &encrypt, Place::upload(bucket.id(), &key, upload))?;
+    let encryption = sealed.map(|sealed| sealed.encryption);
     let target = core.target(&bucket, RegisterKey::upload(bucket.id(), key, upload));
-    let meta =
-        UploadMeta { initiated: UnixMillis::now(), owner, attributes, checksum, state: UploadState::Open };
+    let (initiated, state) = (UnixMillis::now(), UploadState::Open);
+    let meta = UploadMeta { initiated, owner, attributes, checksum, encryption, state };
     let op = core.op();
     let version = upload_version(op, &meta);
     if version.metadata.len() > MAX_METADATA_BYTES / 2 {
@@ -196,6 +199,7 @@ fn upload_info(upload: &UploadRef, meta: UploadMeta) -> UploadInfo {
         owner: meta.owner,
         attributes: meta.attributes,
         checksum: meta.checksum,
+        encryption: meta.encryption.as_ref().map(seen),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coffer_common::meta::{PartMeta, RegisterMeta, UploadMeta, UploadState};
+use coffer_common::meta::{Encryption, PartMeta, RegisterMeta, UploadMeta, UploadState};
 use coffer_common::protocol::message::Version;
 use coffer_common::protocol::tally::Current;
 use coffer_common::time::UnixMillis;
@@ -16,6 +16,7 @@ use coffer_common::types::RegisterKey;
 use super::{FoundUpload, find};
 use crate::object::copy::{ObjectSource, open};
 use crate::object::core::Core;
+use crate::object::encryption::{CustomerKey, DataKey, EncryptionError, Place, open as open_key, seen};
 use crate::object::error::{PartError, PutError, Unavailable, UploadError};
 use crate::object::put::{MAX_BODY_BYTES, put_error};
 use crate::object::reclaim::Job;
@@ -29,27 +30,40 @@ pub(in crate::object) async fn upload_part(
     core: &Arc<Core>,
     request: UploadPart,
 ) -> Result<PartInfo, PartError> {
-    let UploadPart { upload, number, body } = request;
+    let UploadPart { upload, number, customer_key, body } = request;
     let found = find_open(core, &upload).await?;
-    write(core, &upload, &found, number, body).await
+    let data_key = opened(core, &upload, &found, customer_key.as_ref())?;
+    write(core, (&upload, &found), number, body, data_key).await
 }
 
 /// Writes a part from an object's bytes.
 pub(in crate::object) async fn copy_part(core: &Arc<Core>, request: CopyPart) -> Result<PartInfo, PartError> {
-    let CopyPart { upload, number, source, select, digester } = request;
+    let CopyPart { upload, number, customer_key, source, select, digester } = request;
     let found = find_open(core, &upload).await?;
+    let data_key = opened(core, &upload, &found, customer_key.as_ref())?;
     let ObjectRead { info, selected, bytes } = open(core, source, select).await.map_err(PartError::Source)?;
     let digester = digester(&info, found.upload.checksum);
     let body = Body { length: selected.length, source: Box::new(ObjectSource(bytes)), digester };
-    write(core, &upload, &found, number, body).await
+    write(core, (&upload, &found), number, body, data_key).await
+}
+
+/// The key of an upload's parts, if they are encrypted.
+fn opened(
+    core: &Core,
+    upload: &UploadRef,
+    found: &FoundUpload,
+    brought: Option<&CustomerKey>,
+) -> Result<Option<DataKey>, PutError> {
+    let place = Place::upload(found.bucket.id(), &upload.key, upload.upload);
+    Ok(open_key(&core.keys, found.upload.encryption.as_ref(), brought, place)?)
 }
 
 async fn write(
     core: &Arc<Core>,
-    upload: &UploadRef,
-    found: &FoundUpload,
+    (upload, found): (&UploadRef, &FoundUpload),
     number: u16,
     body: Body,
+    data_key: Option<DataKey>,
 ) -> Result<PartInfo, PartError> {
     if body.length > MAX_BODY_BYTES {
         return Err(PutError::TooLarge { size: body.length, limit: MAX_BODY_BYTES }.into());
@@ -68,11 +82,14 @@ async fn write(
         let part = PartMeta { size, md5: digests.md5, checksums, coding, last_modified, replaces };
         RegisterMeta::Part(part).encode()
     };
+    let op = core.op();
+    let keystream = data_key.map(|key| key.keystream(op)).transpose();
     let write = Write {
         target,
         peers,
-        op: core.op(),
+        op,
         coding,
+        keystream: keystream.map_err(|error| PutError::from(EncryptionError::from(error)))?.map(Arc::new),
         null_version: false,
         metadata: Arc::new(metadata) as Arc<dyn Fn(&Digests, Option<&Current>) -> Bytes + Send + Sync>,
         condition: None,
@@ -89,7 +106,7 @@ async fn write(
         Err(_) => core.reclaim.push(Job::ended(&found.bucket, &upload.key, upload.upload)),
     }
     after?;
-    Ok(part_info(number, part))
+    Ok(part_info(number, part, found.upload.encryption.as_ref()))
 }
 
 /// The upload, if it takes parts.
@@ -100,6 +117,7 @@ async fn find_open(core: &Arc<Core>, upload: &UploadRef) -> Result<FoundUpload, 
         Err(UploadError::NoSuchBucket) => Err(PartError::Write(PutError::NoSuchBucket)),
         Err(UploadError::MetadataTooLarge) => Err(PartError::Write(PutError::MetadataTooLarge)),
         Err(UploadError::Lock(error)) => Err(PartError::Write(PutError::Lock(error))),
+        Err(UploadError::Encryption(error)) => Err(PartError::Write(PutError::Encryption(error))),
         Err(UploadError::Conflict) => Err(PartError::Write(PutError::Conflict)),
         Err(UploadError::Unavailable(error)) => Err(error.into()),
     }
@@ -114,12 +132,13 @@ pub(in crate::object) fn part_meta(version: &Version) -> Result<PartMeta, Unavai
     }
 }
 
-pub(super) fn part_info(number: u16, part: PartMeta) -> PartInfo {
+pub(super) fn part_info(number: u16, part: PartMeta, encryption: Option<&Encryption>) -> PartInfo {
     PartInfo {
         number,
         size: part.size,
         etag: hex::encode(part.md5),
         checksums: part.checksums,
         last_modified: part.last_modified,
+        encryption: encryption.map(seen),
     }
 }

@@ -16,6 +16,7 @@ use super::remove::tidy;
 use crate::object::bucket::Bucket;
 use crate::object::core::Core;
 use crate::object::delete::tombstone;
+use crate::object::encryption::{DataKey, EncryptionError, Place, seal};
 use crate::object::error::PutError;
 use crate::object::info::{Unmet, check_write, object_info, object_meta};
 use crate::object::multipart::part_meta;
@@ -29,15 +30,17 @@ pub(in crate::object) async fn put(
     bucket: &Arc<Bucket>,
     request: PutObject,
 ) -> Result<ObjectInfo, PutError> {
-    let PutObject { bucket: _, key: name, attributes, owner, condition, body } = request;
+    let PutObject { bucket: _, key: name, attributes, owner, condition, encrypt, body } = request;
     let attributes = with_default(bucket, attributes, latest(&core.cluster))?;
     if condition != WriteCondition::Always {
         let head = Key::open(core, bucket, &name).await.head().await?;
         check(&condition, &head)?;
     }
     let (op, size) = (core.op(), body.length);
+    let sealed = seal(&core.keys, &encrypt, Place::upload(bucket.id(), &name, upload_of(op)))?;
+    let data_key = sealed.as_ref().map(|sealed| &sealed.data_key);
     let register = RegisterKey::part(bucket.id(), name.clone(), upload_of(op), 0);
-    let part = write_part(core, bucket, register.clone(), (attributes.storage_class, body)).await?;
+    let part = write_part(core, bucket, register.clone(), (attributes.storage_class, body), data_key).await?;
     let object = ObjectMeta {
         size,
         etag: hex::encode(part.md5),
@@ -45,6 +48,7 @@ pub(in crate::object) async fn put(
         owner,
         attributes,
         parts: Some(PartTable { upload: upload_of(op), parts: vec![part] }),
+        encryption: sealed.map(|sealed| sealed.encryption),
         ..ObjectMeta::default()
     };
     let mut key = Key::open(core, bucket, &name).await;
@@ -98,6 +102,7 @@ async fn write_part(
     bucket: &Bucket,
     register: RegisterKey,
     (class, body): (StorageClass, Body),
+    data_key: Option<&DataKey>,
 ) -> Result<ObjectPart, PutError> {
     let target = core.target(bucket, register);
     let peers = core.peers(&target);
@@ -107,11 +112,14 @@ async fn write_part(
         let part = PartMeta { size, md5: digests.md5, checksums, coding, last_modified, replaces: false };
         RegisterMeta::Part(part).encode()
     };
+    let op = core.op();
+    let keystream = data_key.map(|key| key.keystream(op)).transpose().map_err(EncryptionError::from)?;
     let write = Write {
         target,
         peers,
-        op: core.op(),
+        op,
         coding,
+        keystream: keystream.map(Arc::new),
         null_version: true,
         metadata: Arc::new(metadata),
         condition: None,

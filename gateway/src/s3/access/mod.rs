@@ -26,7 +26,9 @@ use super::error::{Code, S3Error};
 use super::operation::Operation;
 use super::request::S3Request;
 use super::settings::{BucketSettings, SettingsCache};
-use crate::object::{BucketInfo, GetError, GetObject, ObjectInfo, ObjectStore, Owner, ReadCondition, Select};
+use crate::object::{
+    BucketInfo, GetError, GetObject, ObjectInfo, ObjectStore, Owner, ReadCondition, Select, Unlock,
+};
 use crate::policy::{Facts, Principal};
 use crate::users::{Identity, root_owner};
 
@@ -252,6 +254,7 @@ impl Access {
             version: parse_version(version)?,
             select: Select::All,
             condition: ReadCondition::default(),
+            unlock: Unlock::Nothing,
         };
         match store.head_object(read).await {
             Ok((info, _)) => Ok(Some(info)),

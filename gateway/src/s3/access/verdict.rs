@@ -111,6 +111,7 @@ mod tests {
             parts: Vec::new(),
             versioned: false,
             sequence: None,
+            encryption: None,
         }
     }
 

@@ -10,8 +10,8 @@ use super::super::response::{http_date, iso_date, quoted};
 use super::{Code, S3Error};
 use crate::object::{
     AmendError, BodyError, CompleteError, ConfigureError, CopyError, CreateBucketError, DeleteBucketError,
-    DeleteError, GetError, HeadBucketError, ListError, LockError, LockRefused, PartError, PutError,
-    Unavailable, UploadError, VersionId,
+    DeleteError, EncryptionError, GetError, HeadBucketError, ListError, LockError, LockRefused, PartError,
+    PutError, Unavailable, UploadError, VersionId,
 };
 
 impl From<AuthError> for S3Error {
@@ -213,6 +213,42 @@ impl From<LockError> for S3Error {
     }
 }
 
+impl From<EncryptionError> for S3Error {
+    fn from(error: EncryptionError) -> Self {
+        match error {
+            EncryptionError::KeyNeeded => Self::with(
+                Code::InvalidRequest,
+                "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to \
+                 retrieve the object.",
+            ),
+            EncryptionError::WrongKey => Self::with(
+                Code::InvalidRequest,
+                "The provided encryption parameters did not match the ones used originally.",
+            ),
+            EncryptionError::NotApplicable => Self::with(
+                Code::InvalidRequest,
+                "The encryption parameters are not applicable to this object.",
+            ),
+            EncryptionError::NoKeyring => Self::with(
+                Code::NotImplemented,
+                "This gateway has no encryption keys: start it with --encryption-keys FILE (COFFER_ENCRYPTION_KEYS).",
+            ),
+            EncryptionError::UnknownKey(name) => Self::with(
+                Code::KmsNotFoundException,
+                format!("Key '{name}' is not among this gateway's encryption keys (--encryption-keys)."),
+            ),
+            EncryptionError::MissingKey(_) => {
+                tracing::error!(%error, "an encrypted object cannot be read");
+                Self::with(Code::KmsNotFoundException, format!("{error} (--encryption-keys)."))
+            }
+            EncryptionError::Unopened(_) | EncryptionError::Cipher => {
+                tracing::error!(%error, "an encrypted object cannot be read");
+                Self::with(Code::InternalError, format!("{error}."))
+            }
+        }
+    }
+}
+
 /// An error that tells of a delete marker.
 fn delete_marker(answer: S3Error, version: VersionId) -> S3Error {
     let answer =
@@ -234,6 +270,7 @@ impl From<PutError> for S3Error {
             PutError::TooLarge { size, limit } => too_large(size, limit),
             PutError::MetadataTooLarge => Self::new(Code::MetadataTooLarge),
             PutError::Lock(error) => error.into(),
+            PutError::Encryption(error) => error.into(),
             PutError::Overloaded => Self::new(Code::SlowDown),
             PutError::Unavailable(error) => error.into(),
         }
@@ -277,6 +314,7 @@ impl From<GetError> for S3Error {
                 }
                 answer
             }
+            GetError::Encryption(error) => error.into(),
             GetError::ConditionFailed => Self::new(Code::PreconditionFailed),
             GetError::Unavailable(error) => error.into(),
         }
@@ -319,6 +357,7 @@ pub(crate) fn copy_source(error: GetError) -> S3Error {
         | GetError::RangeNotSatisfiable { .. }
         | GetError::NoSuchPart { .. }
         | GetError::ConditionFailed
+        | GetError::Encryption(_)
         | GetError::Unavailable(_)) => error.into(),
     }
 }
@@ -354,6 +393,7 @@ impl From<UploadError> for S3Error {
             UploadError::NoSuchUpload => Self::new(Code::NoSuchUpload),
             UploadError::MetadataTooLarge => Self::new(Code::MetadataTooLarge),
             UploadError::Lock(error) => error.into(),
+            UploadError::Encryption(error) => error.into(),
             UploadError::Conflict => Self::new(Code::OperationAborted),
             UploadError::Unavailable(error) => error.into(),
         }
@@ -395,6 +435,7 @@ impl From<CompleteError> for S3Error {
             ),
             CompleteError::NoSuchKey => Self::new(Code::NoSuchKey),
             CompleteError::ConditionFailed => Self::new(Code::PreconditionFailed),
+            CompleteError::Encryption(error) => error.into(),
             CompleteError::Conflict => Self::new(Code::ConditionalRequestConflict),
             CompleteError::Unavailable(error) => error.into(),
         }

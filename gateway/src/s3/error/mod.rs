@@ -15,8 +15,18 @@ use super::xml;
 /// Seconds a client should wait after a 503.
 const RETRY_AFTER_S: &str = "1";
 
+/// The text of a code: its name, unless that cannot be one of Rust's.
+macro_rules! text_of {
+    ($name:ident) => {
+        stringify!($name)
+    };
+    ($name:ident $text:literal) => {
+        $text
+    };
+}
+
 macro_rules! codes {
-    ($($name:ident $status:ident $message:literal),+ $(,)?) => {
+    ($($name:ident $(($text:literal))? $status:ident $message:literal),+ $(,)?) => {
         /// A code of S3's table of errors.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(crate) enum Code {
@@ -26,7 +36,7 @@ macro_rules! codes {
         impl Code {
             /// As it stands in `<Code>`.
             pub(crate) fn name(self) -> &'static str {
-                match self { $(Self::$name => stringify!($name)),+ }
+                match self { $(Self::$name => text_of!($name $($text)?)),+ }
             }
 
             /// The HTTP status.
@@ -42,7 +52,7 @@ macro_rules! codes {
             /// The code of this name.
             #[cfg(test)]
             pub(crate) fn from_name(name: &str) -> Option<Self> {
-                match name { $(stringify!($name) => Some(Self::$name),)+ _ => None }
+                match name { $(text_of!($name $($text)?) => Some(Self::$name),)+ _ => None }
             }
         }
     };
@@ -91,6 +101,7 @@ codes! {
     InvalidTag BAD_REQUEST "The tag provided was not a valid tag.",
     InvalidToken BAD_REQUEST "The provided token is malformed or otherwise not valid.",
     InvalidURI BAD_REQUEST "Couldn't parse the specified URI.",
+    KmsNotFoundException ("KMS.NotFoundException") BAD_REQUEST "The key does not exist.",
     KeyTooLongError BAD_REQUEST "Your key is too long.",
     MalformedPOSTRequest BAD_REQUEST "The body of your POST request is not well-formed multipart/form-data.",
     MalformedPolicy BAD_REQUEST "This policy contains invalid JSON.",

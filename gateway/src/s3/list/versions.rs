@@ -170,6 +170,7 @@ mod tests {
             parts: Vec::new(),
             versioned: true,
             sequence: None,
+            encryption: None,
         };
         ListedVersion { key: ObjectKey::new("a&b").unwrap(), info, latest: !delete_marker, delete_marker }
     }

@@ -9,6 +9,7 @@ use super::super::attributes;
 use super::super::checksum::{self, ChecksumAlgorithm, ChecksumType};
 use super::super::condition;
 use super::super::convert::{combine, to_object};
+use super::super::encryption;
 use super::super::error::{Code, S3Error};
 use super::super::events;
 use super::super::object::copy::{ChecksumsXml, checksum_type};
@@ -56,6 +57,7 @@ pub(crate) async fn complete(
     let upload = super::upload_ref(bucket.clone(), key.clone(), &request)?;
     let condition = condition::of_write(&request.headers)?;
     let expected_size = expected_size(&request)?;
+    let customer_key = encryption::of_upload(&request.headers)?;
     // The object's checksum, not the body's: the body must not be compared with it.
     let expected_checksum = take_expected_checksum(&mut request.headers)?;
     let parts = parse(&request.xml_body().await?)?;
@@ -64,6 +66,7 @@ pub(crate) async fn complete(
         parts,
         condition,
         expected_size,
+        customer_key,
         expected_checksum,
         combine: Box::new(combine),
     };
@@ -82,6 +85,7 @@ pub(crate) async fn complete(
     let body = xml::document("CompleteMultipartUploadResult", &document)?;
     let mut response = response::xml(StatusCode::OK, body);
     attributes::new_version_to_headers(&info, response.headers_mut());
+    encryption::to_headers(info.encryption.as_ref(), &request.headers, response.headers_mut());
     Ok(response)
 }
 

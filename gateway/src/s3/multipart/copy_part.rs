@@ -5,6 +5,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::super::body::copy_part_digester;
+use super::super::encryption;
 use super::super::error::S3Error;
 use super::super::object::copy::{ChecksumsXml, demand_source, source_version_to_headers};
 use super::super::range;
@@ -38,13 +39,15 @@ pub(crate) async fn copy_part(
     let number = super::part_number(&request)?;
     let upload = super::upload_ref(bucket, key, &request)?;
     let source = request.copy_source()?;
+    let customer_key = encryption::of_upload(&request.headers)?;
     demand_source(store, &source, &request).await?;
     let select = match request.text("x-amz-copy-source-range") {
         Some(range) => range::parse_copy_range(range)?,
         None => Select::All,
     };
     let source_version = source.version;
-    let copy = CopyPart { upload, number, source, select, digester: copy_part_digester(select) };
+    let digester = copy_part_digester(select);
+    let copy = CopyPart { upload, number, customer_key, source, select, digester };
     let part = store.copy_part(copy).await?;
     let document = CopyPartResult {
         xmlns: xml::NAMESPACE,
@@ -54,5 +57,6 @@ pub(crate) async fn copy_part(
     };
     let mut response = response::xml(StatusCode::OK, xml::document("CopyPartResult", &document)?);
     source_version_to_headers(source_version, response.headers_mut());
+    encryption::to_headers(part.encryption.as_ref(), &request.headers, response.headers_mut());
     Ok(response)
 }

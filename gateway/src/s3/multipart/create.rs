@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::super::attributes;
 use super::super::checksum::upload_checksum;
 use super::super::convert::{algorithm_to_object, scope_to_object};
+use super::super::encryption;
 use super::super::error::S3Error;
 use super::super::object::acl::of_new;
 use super::super::request::S3Request;
@@ -38,12 +39,16 @@ pub(crate) async fn create(
 ) -> Result<S3Response, S3Error> {
     let (owner, access) = of_new(&request)?;
     let attributes = Attributes { access, ..attributes::from_headers(&request.headers)? };
+    let settings = request.access()?.settings();
+    let encrypt = encryption::of_write(&request.headers, settings, store.encryption_keys())?;
+    let encrypted = encryption::made(&encrypt);
     let checksum = upload_checksum(&request.headers)?;
     let upload = CreateUpload {
         bucket: bucket.clone(),
         key: key.clone(),
         attributes,
         owner,
+        encrypt,
         checksum: checksum.map(|(algorithm, kind)| (algorithm_to_object(algorithm), scope_to_object(kind))),
     };
     let upload = store.create_upload(upload).await?;
@@ -60,5 +65,6 @@ pub(crate) async fn create(
         response::set(headers, HeaderName::from_static("x-amz-checksum-algorithm"), algorithm.name());
         response::set(headers, HeaderName::from_static("x-amz-checksum-type"), kind.name());
     }
+    encryption::to_headers(encrypted.as_ref(), &request.headers, response.headers_mut());
     Ok(response)
 }

@@ -22,11 +22,13 @@ pub(crate) async fn upload_part(
     key: ObjectKey,
     mut request: S3Request,
 ) -> Result<S3Response, S3Error> {
-    encryption::refuse_write(&request.headers)?;
+    let customer_key = encryption::of_upload(&request.headers)?;
     let number = super::part_number(&request)?;
     let upload = super::upload_ref(bucket, key, &request)?;
     let announced = RequestChecksums::parse(&request.headers)?.algorithm();
-    let kept = store.head_upload(&upload).await?.checksum.map(|(algorithm, _)| algorithm_to_s3(algorithm));
+    let head = store.head_upload(&upload).await?;
+    encryption::check_part(&request.headers, head.encryption.as_ref())?;
+    let kept = head.checksum.map(|(algorithm, _)| algorithm_to_s3(algorithm));
     if let (Some(announced), Some(kept)) = (announced, kept)
         && announced != kept
     {
@@ -39,9 +41,10 @@ pub(crate) async fn upload_part(
         ));
     }
     let body = request.upload_body(kept)?;
-    let part = store.upload_part(UploadPart { upload, number, body }).await?;
+    let part = store.upload_part(UploadPart { upload, number, customer_key, body }).await?;
     let mut response = response::empty(StatusCode::OK);
     response::set(response.headers_mut(), header::ETAG, &response::quoted(&part.etag));
     attributes::part_checksums_to_headers(&part.checksums, response.headers_mut());
+    encryption::to_headers(part.encryption.as_ref(), &request.headers, response.headers_mut());
     Ok(response)
 }

@@ -10,6 +10,7 @@ use super::super::body::copy_digester;
 use super::super::checksum::{ChecksumAlgorithm, upload_checksum};
 use super::super::condition;
 use super::super::convert::{algorithm_to_s3, scope_to_s3};
+use super::super::encryption;
 use super::super::error::{Code, S3Error};
 use super::super::events;
 use super::super::request::S3Request;
@@ -86,6 +87,8 @@ pub(crate) async fn copy(
     demand_source(store, &source, &request).await?;
     let (owner, access) = super::acl::of_new(&request)?;
     let attributes = copy_attributes(&request, access)?;
+    let settings = request.access()?.settings();
+    let encrypt = encryption::of_write(&request.headers, settings, store.encryption_keys())?;
     let condition = condition::of_write(&request.headers)?;
     let onto_itself = source.bucket == bucket && source.key == key && source.version.is_none();
     if onto_itself && !changes_something(&request) {
@@ -104,6 +107,7 @@ pub(crate) async fn copy(
         attributes,
         owner,
         condition,
+        encrypt,
         digester: copy_digester(algorithm),
     });
     let info = copied.await?;
@@ -119,6 +123,7 @@ pub(crate) async fn copy(
     let headers = response.headers_mut();
     attributes::new_version_to_headers(&info, headers);
     source_version_to_headers(source_version, headers);
+    encryption::to_headers(info.encryption.as_ref(), &request.headers, headers);
     Ok(response)
 }
 
@@ -173,4 +178,5 @@ fn changes_something(request: &S3Request) -> bool {
         || request.text("x-amz-tagging-directive") == Some("REPLACE")
         || request.headers.contains_key("x-amz-storage-class")
         || request.headers.contains_key("x-amz-checksum-algorithm")
+        || encryption::is_asked(&request.headers)
 }

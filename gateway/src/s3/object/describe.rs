@@ -5,12 +5,13 @@ use http::{StatusCode, header};
 use serde::Serialize;
 
 use super::super::attributes::{self, class_name, parse_version};
+use super::super::encryption;
 use super::super::error::S3Error;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response, http_date};
 use super::super::xml;
 use super::copy::{ChecksumsXml, checksum_type};
-use crate::object::{GetObject, ObjectInfo, ObjectStore, ReadCondition, Select};
+use crate::object::{GetObject, ObjectInfo, ObjectStore, ReadCondition, Select, Unlock};
 
 #[derive(Serialize)]
 struct AttributesXml {
@@ -72,8 +73,19 @@ pub(super) async fn info(
     key: ObjectKey,
     request: &S3Request,
 ) -> Result<ObjectInfo, S3Error> {
+    info_by(store, (bucket, key), request, Unlock::Nothing).await
+}
+
+/// The same, if what is brought opens it.
+async fn info_by(
+    store: &ObjectStore,
+    (bucket, key): (BucketName, ObjectKey),
+    request: &S3Request,
+    unlock: Unlock,
+) -> Result<ObjectInfo, S3Error> {
     let version = parse_version(request.query.get("versionId"))?;
-    let read = GetObject { bucket, key, version, select: Select::All, condition: ReadCondition::default() };
+    let (select, condition) = (Select::All, ReadCondition::default());
+    let read = GetObject { bucket, key, version, select, condition, unlock };
     Ok(store.head_object(read).await?.0)
 }
 
@@ -101,7 +113,8 @@ pub(crate) async fn attributes(
         return Err(S3Error::argument("x-amz-object-attributes", &wanted.join(","), message));
     }
     let has = |name: &str| wanted.iter().any(|wanted| wanted == name);
-    let info = info(store, bucket, key, request).await?;
+    let unlock = Unlock::With(encryption::of_read(&request.headers)?);
+    let info = info_by(store, (bucket, key), request, unlock).await?;
     let checksum = (has("Checksum") && !info.checksums.is_empty()).then(|| ChecksumXml {
         kind: checksum_type(&info.checksums),
         values: ChecksumsXml::new(&info.checksums, info.parts.len()),

@@ -12,6 +12,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
 use super::super::attributes;
+use super::super::encryption;
 use super::super::error::S3Error;
 use super::super::request::S3Request;
 use super::super::response::{self, BoxError, ResponseBody, S3Response};
@@ -52,6 +53,7 @@ pub(super) fn describe(
     headers: &mut HeaderMap,
 ) -> StatusCode {
     attributes::to_headers(info, headers);
+    encryption::to_headers(info.encryption.as_ref(), &request.headers, headers);
     attributes::apply_overrides(&request.query, headers);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(selected.length));
     if request.wants_checksums() {

@@ -15,17 +15,18 @@ pub(crate) mod tags;
 use super::error::S3Error;
 use super::request::S3Request;
 use super::{attributes, condition, encryption, range};
-use crate::object::GetObject;
+use crate::object::{GetObject, Unlock};
 use coffer_common::types::{BucketName, ObjectKey};
 
 /// The object layer's request for GetObject and HeadObject.
 fn read_request(bucket: BucketName, key: ObjectKey, request: &S3Request) -> Result<GetObject, S3Error> {
-    encryption::refuse_read(&request.headers)?;
+    let unlock = Unlock::With(encryption::of_read(&request.headers)?);
     Ok(GetObject {
         bucket,
         key,
         version: attributes::parse_version(request.query.get("versionId"))?,
         select: range::select(request.text("range"), request.query.get("partNumber"))?,
         condition: condition::of_read(&request.headers),
+        unlock,
     })
 }

@@ -5,6 +5,7 @@ use http::{StatusCode, header};
 
 use super::super::attributes;
 use super::super::condition;
+use super::super::encryption;
 use super::super::error::S3Error;
 use super::super::events;
 use super::super::request::S3Request;
@@ -24,16 +25,19 @@ pub(crate) async fn put(
 ) -> Result<S3Response, S3Error> {
     let (owner, access) = super::acl::of_new(&request)?;
     let attributes = Attributes { access, ..attributes::from_headers(&request.headers)? };
+    let settings = request.access()?.settings();
+    let encrypt = encryption::of_write(&request.headers, settings, store.encryption_keys())?;
     let condition = condition::of_write(&request.headers)?;
     let body = request.upload_body(None)?;
-    let info =
-        store.put_object(PutObject { bucket, key: key.clone(), attributes, owner, condition, body }).await?;
+    let put = PutObject { bucket, key: key.clone(), attributes, owner, condition, encrypt, body };
+    let info = store.put_object(put).await?;
     events::changed(&request, Kind::CreatedByPut, &key, &info).await?;
     let mut response = response::empty(StatusCode::OK);
     let headers = response.headers_mut();
     response::set(headers, header::ETAG, &response::quoted(&info.etag));
     attributes::new_version_to_headers(&info, headers);
     attributes::expiration_to_headers(request.access()?.settings(), &key, &info, headers);
+    encryption::to_headers(info.encryption.as_ref(), &request.headers, headers);
     attributes::checksums_to_headers(&info.checksums, info.parts.len(), headers);
     Ok(response)
 }

@@ -25,7 +25,7 @@ use super::request::S3Request;
 use super::response::{self, S3Response, quoted};
 use super::tagging;
 use super::xml::{DECLARATION, push_element};
-use super::{attributes, events, object};
+use super::{attributes, encryption, events, object};
 use crate::notify::Kind;
 use crate::object::{Attributes, ObjectInfo, ObjectStore, PutObject};
 
@@ -95,10 +95,13 @@ pub(crate) async fn post(
     let (owner, access) = object::acl::of_new(&request)?;
     let mut attributes = Attributes { access, ..attributes::from_headers(&request.headers)? };
     attributes.tags = tags.unwrap_or(attributes.tags);
+    let settings = request.access()?.settings();
+    let encrypt = encryption::of_write(&request.headers, settings, store.encryption_keys())?;
     let Form { fields, file, .. } = form;
     let body = request.form_body(file)?;
     let condition = super::condition::of_write(&request.headers)?;
-    let put = PutObject { bucket: bucket.clone(), key: key.clone(), attributes, owner, condition, body };
+    let put =
+        PutObject { bucket: bucket.clone(), key: key.clone(), attributes, owner, condition, encrypt, body };
     let info = store.put_object(put).await?;
     events::changed(&request, Kind::CreatedByPost, &key, &info).await?;
     answer(&fields, (&bucket, &key), &request, &info)
@@ -176,6 +179,7 @@ fn answer(
     let headers = answer.headers_mut();
     response::set(headers, header::ETAG, &quoted(&info.etag));
     attributes::new_version_to_headers(info, headers);
+    encryption::to_headers(info.encryption.as_ref(), &request.headers, headers);
     attributes::checksums_to_headers(&info.checksums, info.parts.len(), headers);
     Ok(answer)
 }

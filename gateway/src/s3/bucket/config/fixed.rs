@@ -34,22 +34,6 @@ pub(super) async fn accelerate(mut context: Context<'_>) -> Result<S3Response, S
     }
 }
 
-/// Encryption by default.
-pub(super) async fn encryption(mut context: Context<'_>) -> Result<S3Response, S3Error> {
-    if context.verb != ConfigVerb::Put {
-        return absent(&context, Code::ServerSideEncryptionConfigurationNotFoundError);
-    }
-    let document = Element::parse(&context.request.xml_body().await?, "ServerSideEncryptionConfiguration")?;
-    let rule = document.child("Rule").ok_or_else(malformed)?;
-    let default = rule.child("ApplyServerSideEncryptionByDefault").ok_or_else(malformed)?;
-    match default.text_of("SSEAlgorithm").map(str::trim) {
-        Some("AES256" | "aws:kms" | "aws:kms:dsse") => {
-            Err(S3Error::not_implemented("server-side encryption"))
-        }
-        _ => Err(malformed()),
-    }
-}
-
 /// Access logs.
 pub(super) async fn logging(mut context: Context<'_>) -> Result<S3Response, S3Error> {
     if context.verb == ConfigVerb::Get {

@@ -7,6 +7,7 @@
 //! They lie as texts in the bucket's record and change by compare-and-swap (`ObjectStore::configure_bucket`).
 
 pub(crate) mod acl;
+mod encryption;
 mod fixed;
 mod lifecycle;
 mod notification;
@@ -53,7 +54,7 @@ pub(crate) async fn serve(
         BucketConfig::Ownership => ownership::serve(context).await,
         BucketConfig::Lifecycle => lifecycle::serve(context).await,
         BucketConfig::Accelerate => fixed::accelerate(context).await,
-        BucketConfig::Encryption => fixed::encryption(context).await,
+        BucketConfig::Encryption => encryption::serve(context).await,
         BucketConfig::Logging => fixed::logging(context).await,
         BucketConfig::Notification => notification::serve(context).await,
         BucketConfig::ObjectLock => object_lock::serve(context).await,

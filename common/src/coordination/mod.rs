@@ -16,6 +16,7 @@
 mod error;
 mod etcd;
 mod guard;
+mod kept;
 mod local;
 mod options;
 #[cfg(any(test, feature = "simulation"))]
@@ -36,6 +37,7 @@ use tokio::sync::mpsc;
 pub use error::CoordinatorError;
 pub use etcd::EtcdCoordinator;
 pub use guard::LockGuard;
+pub use kept::{Kept, KeptLock};
 pub use local::{LocalCoordinator, SnapshotStore};
 pub use options::{EtcdOptions, EtcdTls};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coffer_common::cluster::Cluster;
-use coffer_common::coordination::LockGuard;
+use coffer_common::coordination::{Kept, KeptLock};
 use coffer_common::random;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
@@ -18,8 +18,6 @@ use crate::object::{BucketInfo, ListError, ListUploads, ListVersions, ObjectStor
 
 /// The lock of the one that goes over the buckets.
 const LOCK: &str = "sweep/lifecycle";
-/// How long a try at the lock takes.
-const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// From one pass to the next.
 const PAUSE: Duration = Duration::from_secs(10 * 60);
 /// Passes in a day that a test makes shorter.
@@ -55,16 +53,11 @@ pub(crate) fn start(
 
 async fn take_turns(worker: &Worker, cluster: &Cluster, day: Option<Duration>) {
     let pause = day.map_or(PAUSE, |day| day / PASSES_PER_TEST_DAY);
-    let mut lock: Option<LockGuard> = None;
+    let mut lock = KeptLock::new(LOCK);
     loop {
         // Not all gateways of a cluster that is started at once try at the same time.
         tokio::time::sleep(pause.mul_f64(random::between(0.8..1.2))).await;
-        if !lock.as_ref().is_some_and(LockGuard::held) {
-            // A lost one would be in the way of the next.
-            drop(lock.take());
-            lock = cluster.coordinator().lock(LOCK, LOCK_WAIT).await.ok();
-        }
-        if lock.is_some() {
+        if lock.keep(&*cluster.coordinator()).await != Kept::No {
             worker.pass().await;
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_common::cluster::Cluster;
-use coffer_common::coordination::LockGuard;
+use coffer_common::coordination::{Kept, KeptLock};
 use coffer_common::random;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::ObjectKey;
@@ -28,8 +28,6 @@ use crate::object::{ObjectStore, Unavailable};
 const PAUSE: Duration = Duration::from_secs(1);
 /// From one try at the lock to the next.
 const LOCK_PAUSE: Duration = Duration::from_secs(5);
-/// How long a try at the lock takes.
-const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// The longest pause before a target that is away is tried again; the first one is [`PAUSE`], and each twice the last.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// From one whole pass to the next.
@@ -112,20 +110,17 @@ impl Courier {
 
     /// Delivers for ever.
     pub(super) async fn work(self) {
-        let name = format!("notify/{}", self.target);
-        let mut lock: Option<LockGuard> = None;
+        let mut lock = KeptLock::new(format!("notify/{}", self.target));
         let mut progress = Progress::default();
         let mut backoff = PAUSE;
         loop {
-            if !lock.as_ref().is_some_and(LockGuard::held) {
-                // A lost one would be in the way of the next.
-                drop(lock.take());
-                progress = Progress::default();
-                lock = self.cluster.coordinator().lock(&name, LOCK_WAIT).await.ok();
-            }
-            if lock.is_none() {
-                tokio::time::sleep(LOCK_PAUSE.mul_f64(random::between(0.8..1.2))).await;
-                continue;
+            match lock.keep(&*self.cluster.coordinator()).await {
+                Kept::Still => {}
+                Kept::Anew => progress = Progress::default(),
+                Kept::No => {
+                    tokio::time::sleep(LOCK_PAUSE.mul_f64(random::between(0.8..1.2))).await;
+                    continue;
+                }
             }
             let away = match self.pass(&mut progress).await {
                 Ok(pass) => {

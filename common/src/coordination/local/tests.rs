@@ -2,6 +2,7 @@ use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
 
+use super::super::{Kept, KeptLock};
 use super::*;
 
 /// Drives that answer or not.
@@ -54,6 +55,17 @@ fn value(text: &'static str) -> Bytes {
 #[tokio::test]
 async fn local_coordinator_conforms() {
     super::super::conformance::check(LocalCoordinator::start(Drives::new(4)).await.unwrap()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_is_kept_by_one_until_it_goes() {
+    let coordinator = LocalCoordinator::start(Drives::new(1)).await.unwrap();
+    let (mut one, mut other) = (KeptLock::new("work"), KeptLock::new("work"));
+    assert_eq!(one.keep(&*coordinator).await, Kept::Anew);
+    assert_eq!((one.keep(&*coordinator).await, other.keep(&*coordinator).await), (Kept::Still, Kept::No));
+    assert_eq!(KeptLock::new("other work").keep(&*coordinator).await, Kept::Anew);
+    drop(one);
+    assert_eq!(other.keep(&*coordinator).await, Kept::Anew);
 }
 
 #[tokio::test]

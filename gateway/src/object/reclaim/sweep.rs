@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coffer_common::coordination::LockGuard;
+use coffer_common::coordination::{Kept, KeptLock};
 use coffer_common::meta::UploadState;
 use coffer_common::protocol::message::Version;
 use coffer_common::random;
@@ -30,8 +30,6 @@ use crate::object::versions::sweep_removed;
 
 /// The lock of the one that sweeps.
 const LOCK: &str = "sweep/parts";
-/// How long a try at the lock takes.
-const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// From one sweep to the next.
 pub(in crate::object) const PAUSE: Duration = Duration::from_secs(5 * 60);
 /// The pause is at least so many times as long as the sweep before it took.
@@ -60,18 +58,13 @@ pub(in crate::object) async fn follow(core: Arc<Core>, least_pause: Duration) {
 }
 
 async fn take_turns(core: &Arc<Core>, least_pause: Duration) {
-    let mut lock: Option<LockGuard> = None;
+    let mut lock = KeptLock::new(LOCK);
     let mut pause = least_pause;
     loop {
         // Not all gateways of a cluster that is started at once try at the same time.
         tokio::time::sleep(pause.mul_f64(random::between(0.8..1.2))).await;
-        if !lock.as_ref().is_some_and(LockGuard::held) {
-            // A lost one would be in the way of the next.
-            drop(lock.take());
-            lock = core.cluster.coordinator().lock(LOCK, LOCK_WAIT).await.ok();
-        }
         pause = least_pause;
-        if lock.is_none() {
+        if lock.keep(&*core.cluster.coordinator()).await == Kept::No {
             continue;
         }
         let began = Instant::now();

@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use coffer_common::time::UnixMillis;
-use coffer_gateway::s3::auth::{Credential, Signer, ToSign};
+use coffer_gateway::s3::Element;
+use coffer_gateway::s3::auth::{Credential, Signer, ToSign, percent_encode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
@@ -211,11 +212,12 @@ impl Store {
         let Location { scheme, host, bucket, .. } = &self.location;
         let path = match (bucket.as_str(), key) {
             ("", _) => "/".to_owned(),
-            (bucket, "") => format!("/{}", escaped(bucket, false)),
-            (bucket, key) => format!("/{}/{}", escaped(bucket, false), escaped(key, true)),
+            (bucket, "") => format!("/{}", percent_encode(bucket, false)),
+            (bucket, key) => format!("/{}/{}", percent_encode(bucket, false), percent_encode(key, true)),
         };
-        let pair =
-            |(name, value): &(&str, &str)| format!("{}={}", escaped(name, false), escaped(value, false));
+        let pair = |(name, value): &(&str, &str)| {
+            format!("{}={}", percent_encode(name, false), percent_encode(value, false))
+        };
         let query = query.iter().map(pair).collect::<Vec<_>>().join("&");
         let (body, whole) = match payload {
             Payload::Whole(data) => (full(data.clone()), Some(data)),
@@ -275,12 +277,9 @@ async fn while_it_moves<T>(work: impl Future<Output = T>, moved: &AtomicU64) -> 
 async fn refusal(host: &str, answer: Response<Incoming>) -> Refused {
     let (parts, body) = answer.into_parts();
     let text = collect(body).await.unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let said = |tag: &str| {
-        let (_, rest) = text.split_once(&format!("<{tag}>"))?;
-        rest.split_once("</").map(|(said, _)| said.to_owned())
-    };
-    let (code, message) = (said("Code").unwrap_or_default(), said("Message").unwrap_or_default());
+    let error = Element::read(&text, "Error").unwrap_or_default();
+    let said = |tag: &str| error.text_of(tag).unwrap_or_default().to_owned();
+    let (code, message) = (said("Code"), said("Message"));
     Refused { host: host.to_owned(), status: parts.status, code, message }
 }
 
@@ -299,19 +298,6 @@ pub(super) async fn collect(mut body: Incoming) -> anyhow::Result<Bytes> {
     Ok(collected.into())
 }
 
-/// As version 4 of the signature wants it: all but unreserved characters as `%XX`; slashes stay in paths.
-pub(super) fn escaped(text: &str, path: bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            b'/' if path => out.push('/'),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,12 +314,6 @@ mod tests {
         for wrong in ["h/b", "http://", "http:///b", "http://h//p", "http://u:p@h/b", "ftp://h/b", ""] {
             assert!(at(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn keys_are_escaped_as_they_are_signed() {
-        assert_eq!(escaped("a b/ü+~", true), "a%20b/%C3%BC%2B~");
-        assert_eq!(escaped("a/b", false), "a%2Fb");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use coffer_gateway::s3::Element;
+use coffer_gateway::s3::auth::percent_encode;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_LENGTH, ETAG, HeaderMap, LAST_MODIFIED};
 
@@ -177,7 +178,7 @@ pub(super) async fn tags(store: &Store, key: &str) -> anyhow::Result<String> {
 fn tags_text(answer: &[u8]) -> Option<String> {
     let document = Element::read(answer, "Tagging")?;
     let pairs = document.child("TagSet")?.children_of("Tag").map(|tag| {
-        let of = |name: &str| Some(super::client::escaped(tag.text_of(name)?, false));
+        let of = |name: &str| Some(percent_encode(tag.text_of(name)?, false));
         Some(format!("{}={}", of("Key")?, of("Value")?))
     });
     Some(pairs.collect::<Option<Vec<_>>>()?.join("&"))

@@ -170,6 +170,24 @@ impl Core {
         self.buckets.find(self.cluster.coordinator().as_ref(), name).await
     }
 
+    /// Reads in a bucket, again with its newer record where slots say that the known one is old.
+    ///
+    /// # Errors
+    /// That there is no such bucket, or that of the read.
+    pub(super) async fn read_in<T, F: Future<Output = Result<T, Unavailable>>>(
+        &self,
+        name: &BucketName,
+        read: impl Fn(Arc<Bucket>) -> F,
+    ) -> Result<T, HeadBucketError> {
+        let mut bucket = self.bucket(name).await?;
+        loop {
+            match read(Arc::clone(&bucket)).await {
+                Err(error) => bucket = self.renewed(&bucket, error).await?,
+                Ok(found) => return Ok(found),
+            }
+        }
+    }
+
     /// The record to read with once more, after a read with `used` ended in `error`. Each try needs a newer one, so that
     /// they come to an end.
     ///

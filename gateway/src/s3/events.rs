@@ -47,7 +47,11 @@ pub(crate) async fn removed(
     tell(request, removals.iter().filter(|_| asked).map(event).collect()).await
 }
 
-fn are_asked_for(request: &S3Request) -> Result<bool, S3Error> {
+/// Whether anybody wants to know what a request does.
+///
+/// # Errors
+/// If its caller is not known yet.
+pub(crate) fn are_asked_for(request: &S3Request) -> Result<bool, S3Error> {
     Ok(request.access()?.settings().notifications.is_some())
 }
 

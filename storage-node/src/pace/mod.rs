@@ -11,7 +11,7 @@
 //!    what catch-up and joining slots ask them, because that is at their cost.
 //! 2. `control` compares that with health and sets the limit; `--background-slowdown` says how much slower is too slow.
 //! 3. A step waits for its turn. While health is measured there is a pause after each, in proportion to what it took. Of
-//!    what others wait for (a slot that is between two epochs) there are always some at a time.
+//!    what others wait for (a slot on its way to its vote) there are always some at a time.
 //!
 //! One for all drives of a node: they share processors, network and the requests of the gateways.
 //! **Cancellation.** A turn that is dropped is over, and one that is waited for leaves nothing behind.

@@ -251,13 +251,9 @@ pub(super) async fn is_empty(
 
 /// A page of objects.
 pub(super) async fn list_objects(core: &Arc<Core>, request: ListObjects) -> Result<ObjectPage, ListError> {
-    let mut bucket = core.bucket(&request.bucket).await?;
-    loop {
-        match list_in(core, &bucket, &request).await {
-            Err(error) => bucket = core.renewed(&bucket, error).await?,
-            Ok(page) => return Ok(page),
-        }
-    }
+    let request = &request;
+    let page = |bucket| async move { list_in(core, &bucket, request).await };
+    Ok(core.read_in(&request.bucket, page).await?)
 }
 
 async fn list_in(

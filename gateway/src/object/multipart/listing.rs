@@ -104,13 +104,9 @@ pub(in crate::object) async fn list_uploads(
     core: &Arc<Core>,
     request: ListUploads,
 ) -> Result<UploadPage, ListError> {
-    let mut bucket = core.bucket(&request.bucket).await?;
-    loop {
-        match list_uploads_in(core, &bucket, &request).await {
-            Err(error) => bucket = core.renewed(&bucket, error).await?,
-            Ok(page) => return Ok(page),
-        }
-    }
+    let request = &request;
+    let page = |bucket| async move { list_uploads_in(core, &bucket, request).await };
+    Ok(core.read_in(&request.bucket, page).await?)
 }
 
 async fn list_uploads_in(

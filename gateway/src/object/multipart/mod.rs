@@ -116,13 +116,8 @@ pub(super) async fn abort(core: &Arc<Core>, upload: &UploadRef) -> Result<(), Up
 
 /// A strict read of an upload's register.
 async fn find(core: &Arc<Core>, upload: &UploadRef) -> Result<FoundUpload, UploadError> {
-    let mut bucket = core.bucket(&upload.bucket).await?;
-    loop {
-        match find_in(core, &bucket, &upload.key, upload.upload).await {
-            Err(error) => bucket = core.renewed(&bucket, error).await?,
-            Ok(found) => return found.ok_or(UploadError::NoSuchUpload),
-        }
-    }
+    let find = |bucket| async move { find_in(core, &bucket, &upload.key, upload.upload).await };
+    core.read_in(&upload.bucket, find).await?.ok_or(UploadError::NoSuchUpload)
 }
 
 /// A strict read of an upload's register in a known bucket; `None` if it never was or is over.

@@ -37,13 +37,9 @@ pub(in crate::object) async fn list_versions(
     core: &Arc<Core>,
     request: ListVersions,
 ) -> Result<VersionPage, ListError> {
-    let mut bucket = core.bucket(&request.bucket).await?;
-    loop {
-        match list_in(core, &bucket, &request).await {
-            Err(error) => bucket = core.renewed(&bucket, error).await?,
-            Ok(page) => return Ok(page),
-        }
-    }
+    let request = &request;
+    let page = |bucket| async move { list_in(core, &bucket, request).await };
+    Ok(core.read_in(&request.bucket, page).await?)
 }
 
 async fn list_in(

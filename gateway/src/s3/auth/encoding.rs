@@ -32,6 +32,13 @@ fn form_decode(text: &str) -> Vec<u8> {
     }
 }
 
+/// Encodes text; `/` stays when `keep_slash`.
+pub fn percent_encode(text: &str, keep_slash: bool) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    encode_into(&mut out, text.as_bytes(), keep_slash);
+    String::from_utf8(out).expect("what is encoded is ASCII")
+}
+
 /// Appends `bytes` encoded; `/` stays when `keep_slash`.
 pub(super) fn encode_into(out: &mut Vec<u8>, bytes: &[u8], keep_slash: bool) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
@@ -57,6 +64,8 @@ mod tests {
         out.clear();
         encode_into(&mut out, b"a/b", false);
         assert_eq!(out, b"a%2Fb");
+        assert_eq!(percent_encode("a b/ü+~", true), "a%20b/%C3%BC%2B~");
+        assert_eq!(percent_encode("a/b", false), "a%2Fb");
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod v2;
 mod v4;
 
 pub use credentials::{Credential, Credentials};
-pub use encoding::{decode_query, percent_decode};
+pub use encoding::{decode_query, percent_decode, percent_encode};
 pub use error::AuthError;
 pub use sign::{Signer, ToSign};
 pub use v4::ChunkSigning;

@@ -2,10 +2,10 @@
 
 use coffer_common::types::{BucketName, ObjectKey};
 use http::{HeaderMap, StatusCode};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use super::super::attributes;
+use super::super::auth::percent_encode;
 use super::super::checksum::{self, ChecksumAlgorithm, ChecksumType};
 use super::super::condition;
 use super::super::convert::{combine, to_object};
@@ -22,9 +22,6 @@ use crate::object::{Checksum, ChecksumScope, ChosenPart, CompleteUpload, Expecte
 
 /// Most parts of an object (S3).
 const MAX_PARTS: usize = 10_000;
-
-const PATH_SAFE: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 #[derive(Serialize)]
 struct CompleteMultipartUploadResult {
@@ -75,7 +72,7 @@ pub(crate) async fn complete(
     let host = request.text("host").unwrap_or_default();
     let document = CompleteMultipartUploadResult {
         xmlns: xml::NAMESPACE,
-        location: format!("http://{host}/{bucket}/{}", utf8_percent_encode(key.as_str(), PATH_SAFE)),
+        location: format!("http://{host}/{bucket}/{}", percent_encode(key.as_str(), true)),
         bucket: bucket.as_str().to_owned(),
         key: key.as_str().to_owned(),
         etag: quoted(&info.etag),

@@ -124,6 +124,9 @@ async fn tell_of(
     named: &[Named],
     results: &[Option<Result<Deleted, S3Error>>],
 ) -> Result<(), S3Error> {
+    if !events::are_asked_for(request)? {
+        return Ok(());
+    }
     let mut removals = Vec::new();
     for (object, result) in named.iter().zip(results) {
         if let Some(Ok(deleted)) = result {

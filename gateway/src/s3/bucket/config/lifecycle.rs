@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use coffer_common::random;
 use http::StatusCode;
 
 use super::super::super::error::{Code, S3Error};
@@ -15,7 +14,7 @@ use super::super::super::response::{self, S3Response};
 use super::super::super::settings::names;
 use super::super::super::tagging;
 use super::super::super::xml::{DECLARATION, Element, malformed};
-use super::Context;
+use super::{Context, id_of};
 use crate::lifecycle::{self, Filter, Noncurrent, Rule, Rules, When};
 
 /// Most rules of a bucket (S3).
@@ -55,16 +54,7 @@ fn parse(body: &[u8]) -> Result<(String, Rules), S3Error> {
     let mut ids = BTreeSet::new();
     let mut rules = Vec::new();
     for rule in &mut document.children {
-        let id = match rule.text_of("ID") {
-            Some(id) if !id.is_empty() => id.to_owned(),
-            _ => {
-                rule.children.retain(|child| child.name != "ID");
-                let id = format!("{:032x}", random::random::<u128>());
-                rule.children
-                    .insert(0, Element { name: "ID".to_owned(), text: id.clone(), ..Element::default() });
-                id
-            }
-        };
+        let id = id_of(rule, "ID");
         if id.chars().count() > MAX_ID_CHARS {
             return Err(invalid("ID length should not exceed allowed limit of 255"));
         }

@@ -18,13 +18,14 @@ mod public_access;
 mod simple;
 mod versioning;
 
+use coffer_common::random;
 use http::StatusCode;
 
 use super::super::error::{Code, S3Error};
 use super::super::operation::{BucketConfig, ConfigVerb};
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
-use super::super::xml::{DECLARATION, NAMESPACE};
+use super::super::xml::{DECLARATION, Element, NAMESPACE};
 use crate::object::ObjectStore;
 
 /// What handlers of configurations work with.
@@ -107,6 +108,17 @@ impl Context<'_> {
         self.set(name, None).await?;
         Ok(response::empty(StatusCode::NO_CONTENT))
     }
+}
+
+/// The name of a rule, the text of its `tag`; one that has none is given one.
+fn id_of(rule: &mut Element, tag: &str) -> String {
+    if let Some(id) = rule.text_of(tag).filter(|id| !id.is_empty()) {
+        return id.to_owned();
+    }
+    rule.children.retain(|child| child.name != tag);
+    let id = format!("{:032x}", random::random::<u128>());
+    rule.children.insert(0, Element { name: tag.to_owned(), text: id.clone(), ..Element::default() });
+    id
 }
 
 /// An element without content.

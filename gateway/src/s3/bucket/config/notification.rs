@@ -9,7 +9,6 @@
 
 use std::collections::BTreeSet;
 
-use coffer_common::random;
 use http::StatusCode;
 
 use super::super::super::error::{Code, S3Error};
@@ -17,7 +16,7 @@ use super::super::super::operation::ConfigVerb;
 use super::super::super::response::{self, S3Response};
 use super::super::super::settings::names;
 use super::super::super::xml::{DECLARATION, Element, malformed};
-use super::{Context, empty_document};
+use super::{Context, empty_document, id_of};
 use crate::notify::{self, Known, Rule, Rules, known};
 
 /// Most rules of a bucket (S3).
@@ -80,16 +79,7 @@ fn parse(body: &[u8], knows: &dyn Fn(&str) -> bool) -> Result<(String, Rules), S
 }
 
 fn parse_rule(rule: &mut Element, knows: &dyn Fn(&str) -> bool) -> Result<Rule, S3Error> {
-    let id = match rule.text_of("Id") {
-        Some(id) if !id.is_empty() => id.to_owned(),
-        _ => {
-            rule.children.retain(|child| child.name != "Id");
-            let id = format!("{:032x}", random::random::<u128>());
-            rule.children
-                .insert(0, Element { name: "Id".to_owned(), text: id.clone(), ..Element::default() });
-            id
-        }
-    };
+    let id = id_of(rule, "Id");
     let arn = rule.text_of("Queue").ok_or_else(malformed)?.trim();
     let target = target(arn).ok_or_else(|| invalid("The ARN is not well formed"))?;
     if !knows(target) {

@@ -30,13 +30,14 @@ use crate::cluster::Cluster;
 use crate::coordination::LockGuard;
 use crate::node::{NodeError, PrepareShard, ShardPieces, SlotAddress, SlotCall};
 use crate::protocol::action::{Action, Actions, Lost, Machine, MapEpochs, NoLock, RoundNumber, Timer};
-use crate::protocol::message::{SlotReply, SlotRequest, SlotVersion};
+use crate::protocol::message::{SlotReply, SlotRequest};
 use crate::shutdown::Shutdown;
 use crate::types::{Epoch, OpId, PartitionId, RegisterKey, SlotIndex, SlotSet};
 
 pub use peers::{Former, Peer, Peers, nodes};
 
-use stable::{StableNotice, StableQueue};
+pub use stable::StableNotice;
+use stable::StableQueue;
 
 /// How long a small request to a slot may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -124,16 +125,10 @@ impl Driver {
         Self { cluster, background: shutdown, stable }
     }
 
-    /// Has all slots of a register told that a version is STABLE, and who is known to have it; lazily, and lost if too much
-    /// waits.
-    pub fn tell_stable(&self, target: &Target, epoch: Epoch, version: &SlotVersion, acknowledged: SlotSet) {
-        self.stable.push(StableNotice {
-            target: target.clone(),
-            epoch,
-            version: version.version.clone(),
-            tag: version.tag,
-            acknowledged,
-        });
+    /// Tells all slots of these registers that a version is STABLE, and who is known to have it: now, `at_a_time` notices
+    /// at the same time. A slot that does not answer within a second goes without.
+    pub async fn tell_stable(&self, notices: Vec<StableNotice>, at_a_time: usize) {
+        stable::tell_all(&self.cluster, notices, at_a_time).await;
     }
 
     /// Runs the machine to its end, or until `deadline` ends and it gives up.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -30,17 +30,17 @@ const TELL_LIMIT: Duration = Duration::from_secs(1);
 const LAST_NOTICES: Duration = Duration::from_secs(2);
 
 /// One notice.
-pub(super) struct StableNotice {
+pub struct StableNotice {
     /// The register.
-    pub(super) target: Target,
+    pub target: Target,
     /// The epoch it was committed in; under a newer one it would be wrong (a purge may have come in between).
-    pub(super) epoch: Epoch,
+    pub epoch: Epoch,
     /// The version.
-    pub(super) version: Version,
+    pub version: Version,
     /// Its tag.
-    pub(super) tag: Tag,
-    /// The slots that acknowledged its commit.
-    pub(super) acknowledged: SlotSet,
+    pub tag: Tag,
+    /// The slots that are known to have it.
+    pub acknowledged: SlotSet,
 }
 
 /// The notices that wait.
@@ -78,7 +78,7 @@ impl StableQueue {
             };
             tokio::select! {
                 biased;
-                () = tell_all(&cluster, batch) => {}
+                () = tell_all(&cluster, batch, CONCURRENCY) => {}
                 () = stop => return,
             }
             if stopping {
@@ -88,15 +88,9 @@ impl StableQueue {
     }
 }
 
-async fn tell_all(cluster: &Cluster, batch: Vec<StableNotice>) {
-    let mut telling = FuturesUnordered::new();
-    for notice in batch {
-        if telling.len() >= CONCURRENCY {
-            telling.next().await;
-        }
-        telling.push(tell(cluster, notice));
-    }
-    while telling.next().await.is_some() {}
+/// Tells these notices, `concurrency` of them at the same time.
+pub(super) async fn tell_all(cluster: &Cluster, batch: Vec<StableNotice>, concurrency: usize) {
+    stream::iter(batch).for_each_concurrent(concurrency, |notice| tell(cluster, notice)).await;
 }
 
 async fn tell(cluster: &Cluster, notice: StableNotice) {

@@ -91,6 +91,7 @@ pub fn learn(slot: Slot<'_>, caller: Caller, told: &[SlotVersion]) -> Served {
     for held in told.iter().filter(|held| held.state == VersionState::Stable) {
         let version = (&held.version, held.tag, VersionState::Stable);
         register_changed |= register.install(partition, version, false);
+        register_changed |= register.know_acknowledged((held.version.op, held.tag), held.acknowledged);
     }
     Served { reply: SlotReply::Done, partition_changed, register_changed }
 }

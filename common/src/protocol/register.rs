@@ -202,6 +202,7 @@ impl Register {
             let state = version.state.max(VersionState::Learned);
             let state = if state == VersionState::Stable { state } else { VersionState::Learned };
             self.install(partition, (&version.version, version.tag, state), false);
+            self.know_acknowledged((version.version.op, version.tag), version.acknowledged);
         }
         if let Some(learn) = voter.learn {
             self.record(partition);
@@ -289,13 +290,8 @@ impl Register {
         let mut changed = self.record(at);
         changed |= self.put(version, tag, VersionState::Stable);
         changed |= self.rise(tag.fence);
-        if let Some(held) = self.versions.iter_mut().find(|v| v.version.op == version.op && v.tag == tag) {
-            // The writer's notice and a settler's may both come: each tells of slots that the other does not know of.
-            let known = held.acknowledged;
-            held.acknowledged.0 |= acknowledged.0;
-            changed |= held.acknowledged != known;
-        }
-        changed
+        // The writer's notice and a settler's may both come: each tells of slots that the other does not know of.
+        changed | self.know_acknowledged((version.op, tag), acknowledged)
     }
 
     pub(super) fn install(
@@ -316,6 +312,17 @@ impl Register {
             held.shard_present |= shard;
         }
         changed
+    }
+
+    /// Adds slots that have acknowledged a version under this tag. What is taken over from a peer comes with those that the
+    /// peer knows of: else it would be owed to all others, and each of them would tell all others that it has it.
+    pub(super) fn know_acknowledged(&mut self, (op, tag): (OpId, Tag), slots: SlotSet) -> bool {
+        let Some(held) = self.versions.iter_mut().find(|v| v.version.op == op && v.tag == tag) else {
+            return false;
+        };
+        let known = held.acknowledged;
+        held.acknowledged.0 |= slots.0;
+        held.acknowledged != known
     }
 
     /// Whether the current version replaces one of this tag, so that it would be recorded only to be freed.

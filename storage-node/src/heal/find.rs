@@ -3,13 +3,13 @@
 //! 1. A node is asked when it is first seen alive, when it comes back, [`POLL`] after it told all that it owes, and
 //!    [`RETRY`] after it did not.
 //! 2. One node at a time, page by page: what the first told, the others are told to be here before they are asked.
-//! 3. A step of the pace is a question, or [`TOGETHER`] registers.
+//! 3. A step of the pace is a question, or [`TOGETHER`] registers with the notices to all their slots.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coffer_common::driver;
+use coffer_common::driver::{self, StableNotice};
 use coffer_common::node::{NodeClient, NodeError, OwedPage, OwedRegister, OwedRequest};
 use coffer_common::types::{NodeId, PartitionId, SlotIndex};
 use futures_util::future::join_all;
@@ -30,8 +30,6 @@ const PAGE: u32 = 500;
 const TOGETHER: usize = 16;
 /// How long a page may take.
 const PAGE_LIMIT: Duration = Duration::from_secs(10);
-/// Until the peers have been told of what was taken over.
-const TOLD: Duration = Duration::from_millis(500);
 
 /// When a node is to be asked next, and whether it was alive.
 struct Asked {
@@ -73,16 +71,14 @@ impl Drive {
                 let _turn = self.pace.turn(Urgency::Patient).await;
                 self.page(client, slots.clone(), after).await?
             };
-            let (found, complete) = (!page.registers.is_empty(), page.complete);
+            let complete = page.complete;
             after = page.next;
             for together in page.registers.chunks(TOGETHER) {
                 let _turn = self.pace.turn(Urgency::Patient).await;
-                join_all(together.iter().map(|told| self.record(&slots, told))).await;
+                let learned = join_all(together.iter().map(|told| self.record(&slots, told))).await;
+                self.tell(learned.into_iter().flatten().collect()).await;
             }
             if after.is_empty() {
-                if found {
-                    tokio::time::sleep(TOLD).await;
-                }
                 return Ok(complete);
             }
         }
@@ -99,11 +95,12 @@ impl Drive {
         tokio::time::timeout(PAGE_LIMIT, client.owed(request)).await.map_err(late)?
     }
 
-    async fn record(&self, slots: &[(PartitionId, SlotIndex)], told: &OwedRegister) {
+    async fn record(&self, slots: &[(PartitionId, SlotIndex)], told: &OwedRegister) -> Vec<StableNotice> {
         let held = slots.iter().find(|(partition, _)| *partition == told.partition);
-        let Some((_, slot)) = held else { return };
-        if let Err(reason) = self.learn(*slot, told.clone()).await {
+        let Some((_, slot)) = held else { return Vec::new() };
+        self.learn(*slot, told.clone()).await.unwrap_or_else(|reason| {
             tracing::debug!(drive = %self.store.id(), reason, "what a peer told is not recorded");
-        }
+            Vec::new()
+        })
     }
 }

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::cluster::Cluster;
-use coffer_common::driver::{Driven, Driver, Payload, Peers, Target};
+use coffer_common::driver::{Driven, Driver, Payload, Peers, StableNotice, Target};
 use coffer_common::erasure::Codecs;
 use coffer_common::node::{OwedRegister, SlotAddress};
 use coffer_common::protocol::catch_up::{CatchUp, Install, Verdict};
@@ -62,6 +62,8 @@ const BATCH: usize = AT_ONCE / 2;
 const CHANNEL_PIECES: usize = 4;
 /// A drive that was full is not tried again before this is over: little room is filled, and found full, at once.
 const FULL_PAUSE: Duration = Duration::from_secs(30);
+/// Notices of what was learned that are told at the same time.
+const NOTICES_AT_ONCE: usize = 8;
 /// How long the slots may take to say whether a version is still wanted.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// Between two walks over a drive's unfinished registers.
@@ -245,7 +247,11 @@ impl Drive {
             Verdict::Superseded(epoch, version) => {
                 let register = unfinished.register.clone();
                 let (partition, versions) = (address.partition, vec![version]);
-                self.learn(address.slot, OwedRegister { register, partition, epoch, versions }).await
+                let told = OwedRegister { register, partition, epoch, versions };
+                let learned = self.learn(address.slot, told).await?;
+                let any = !learned.is_empty();
+                self.tell(learned).await;
+                Ok(any)
             }
             Verdict::Rebuild { epoch, stable, holders } => {
                 let install = Install { version: held.version.clone(), tag: held.tag, source_stable: stable };
@@ -278,18 +284,22 @@ impl Drive {
         self.pace.timed(Kind::Answer, asked).await
     }
 
-    /// Records what a peer told of a register, and tells all slots that it is here. Returns whether anything is.
-    async fn learn(&self, slot: SlotIndex, told: OwedRegister) -> Result<bool, String> {
+    /// Records what a peer told of a register. Returns what all slots are to be told: that it is here.
+    async fn learn(&self, slot: SlotIndex, told: OwedRegister) -> Result<Vec<StableNotice>, String> {
         let here = self.store.learn(slot, &told).await.map_err(|error| error.to_string())?;
+        counter!("coffer_heal_learned_versions_total").increment(here.len() as u64);
         let bucket_revision = self.store.bucket_revision(told.register.bucket);
         let target = Target { register: told.register, partition: told.partition, bucket_revision };
-        let mut acknowledged = SlotSet::default();
-        acknowledged.insert(slot);
-        for version in &here {
-            self.healing.driver.tell_stable(&target, told.epoch, version, acknowledged);
-        }
-        counter!("coffer_heal_learned_versions_total").increment(here.len() as u64);
-        Ok(!here.is_empty())
+        let notice = |SlotVersion { version, tag, mut acknowledged, .. }| {
+            acknowledged.insert(slot);
+            StableNotice { target: target.clone(), epoch: told.epoch, version, tag, acknowledged }
+        };
+        Ok(here.into_iter().map(notice).collect())
+    }
+
+    /// Tells what was learned; a part of the step that learned it, because it costs all slots of each register a write.
+    async fn tell(&self, learned: Vec<StableNotice>) {
+        self.healing.driver.tell_stable(learned, NOTICES_AT_ONCE).await;
     }
 
     async fn rebuild(

@@ -200,7 +200,15 @@ async fn what_requests_take_beside_a_healing_drive() -> Result<()> {
         || async { state(&cluster).await.is_some_and(|(_, missing, _, waiting)| missing + waiting > 0) };
     wait_for("the drive to be back", PATIENCE, ready).await?;
     let back = Instant::now();
+    let votes = || async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        state(&cluster).await.is_some_and(|(_, _, _, waiting)| waiting == 0)
+    };
+    wait_for("all slots to vote", PATIENCE, votes).await?;
+    let voting = Instant::now();
     let whole = mended(&cluster, "a wiped drive", (floor, killed)).await?;
+    println!("for {:.0?} until all slots voted: {}", voting - back, load.between(back, voting));
+    println!("for {:.0?} after that: {}", whole - voting, load.between(voting, whole));
     let healing = load.between(back, whole);
     println!("for {:.0?} beside the healing: {healing}", whole - back);
     let after = Instant::now();

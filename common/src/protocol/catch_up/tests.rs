@@ -75,6 +75,8 @@ fn what_a_peer_told_is_recorded_once_without_its_shard_and_in_its_own_epoch() {
     assert_eq!(recorded, [(tag(1), stable, false), (tag(3), stable, true)]);
     let confirmed: Vec<_> = confirmed(&here, &told).map(|told| told.tag).collect();
     assert_eq!(confirmed, [tag(1), tag(3)]);
+    // To those that the peer knows to have it nothing is owed by this slot either.
+    assert_eq!(owed(&here, OBJECT, slots(0b1111)), slots(0b1000));
     assert!(!serve(&mut here, 1, |slot, caller| learn(slot, caller, &told)).register_changed);
 }
 

@@ -274,6 +274,9 @@ fn a_joining_slot_records_without_a_vote_and_learns_by_hand_over() {
     assert_eq!(joiner.current().map(|v| (v.tag, v.state)), Some((tag(1, 1, 2), VersionState::Learned)));
     assert_eq!((joiner.fence, joiner.exclusive), (fence(3), Some((fence(3), op(7)))));
     voter.step(&VOTER, &stable(version(2), tag(1, 1, 2)));
+    let acknowledged = voter.current().map(|v| v.acknowledged);
+    assert!(acknowledged.is_some_and(|slots| !slots.is_empty()));
     joiner.hand_over(&joining, &voter);
     assert_eq!(joiner.current().map(|v| v.state), Some(VersionState::Stable));
+    assert_eq!(joiner.current().map(|v| v.acknowledged), acknowledged, "it would owe it to everybody");
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use coffer_common::types::{RegisterKey, SlotSet};
 
 use super::bucket::Bucket;
@@ -211,10 +211,9 @@ impl Reading {
 
 fn decrypt(keystream: &Keystream, mut offset: u64, pieces: Vec<Bytes>) -> Result<Vec<Bytes>, ReadBroken> {
     let one = |piece: Bytes| {
-        let mut piece = piece.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        keystream.apply(offset, &mut piece)?;
+        let piece = keystream.applied(offset, piece)?;
         offset += piece.len() as u64;
-        Ok(piece.freeze())
+        Ok(piece)
     };
     pieces.into_iter().map(one).collect()
 }

@@ -10,7 +10,7 @@ use coffer_common::types::RegisterKey;
 
 use super::bucket::Versioning;
 use super::core::Core;
-use super::encryption::{EncryptionError, Place, seal};
+use super::encryption::{Place, keystream, seal};
 use super::error::{HeadBucketError, PutError};
 use super::info::{Unmet, check_write, live_object, object_info, object_meta};
 use super::reclaim::Replaced;
@@ -48,8 +48,7 @@ pub(super) async fn put(core: &Arc<Core>, request: PutObject) -> Result<ObjectIn
     let coding = core.choose_coding(&peers, attributes.storage_class, body.length);
     let op = core.op();
     let sealed = seal(&core.keys, &encrypt, Place::op(bucket.id(), &key, op))?;
-    let keystream = sealed.as_ref().map(|sealed| sealed.data_key.keystream(op)).transpose();
-    let keystream = keystream.map_err(EncryptionError::from)?.map(Arc::new);
+    let keystream = keystream(sealed.as_ref().map(|sealed| &sealed.data_key), op)?;
     let encryption = sealed.map(|sealed| sealed.encryption);
     let template =
         ObjectMeta { size: body.length, owner, attributes, coding, encryption, ..ObjectMeta::default() };

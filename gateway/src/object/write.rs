@@ -302,9 +302,7 @@ async fn read_whole(core: &Core, body: Body) -> Result<(Bytes, Digests), BodyErr
 /// Small bodies are encrypted where they are: that takes less than coding them does.
 fn encrypted(keystream: Option<&Keystream>, data: Bytes) -> Result<Bytes, Unavailable> {
     let Some(keystream) = keystream else { return Ok(data) };
-    let mut data = data.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-    keystream.apply(0, &mut data)?;
-    Ok(data.freeze())
+    Ok(keystream.applied(0, data)?)
 }
 
 fn hash(mut digester: Box<dyn Digester>, data: &[u8]) -> Result<Digests, BodyError> {

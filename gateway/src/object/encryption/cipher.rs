@@ -21,7 +21,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::iv::FixedLength;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use coffer_common::random;
 use coffer_common::types::OpId;
 use zeroize::Zeroizing;
@@ -155,7 +155,14 @@ impl Keystream {
         self.blocks(block, data)
     }
 
-    /// The same from the beginning of a block.
+    /// [`Self::apply`] where the bytes are, if nobody else has them, else on a copy.
+    pub(in crate::object) fn applied(&self, offset: u64, data: Bytes) -> Result<Bytes, CipherFailed> {
+        let mut data = data.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        self.apply(offset, &mut data)?;
+        Ok(data.freeze())
+    }
+
+    /// [`Self::apply`] from the beginning of a block.
     fn blocks(&self, block: u64, data: &mut [u8]) -> Result<(), CipherFailed> {
         let counter = u128::from(block).to_be_bytes();
         self.key.less_safe_encrypt(data, EncryptionContext::Iv128(FixedLength::from(counter)))?;

@@ -26,6 +26,8 @@ mod keyring;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use coffer_common::meta::{Encryption, EncryptionScheme};
 use coffer_common::types::{BucketId, ObjectKey, OpId, UploadId};
 
@@ -192,6 +194,14 @@ pub(super) fn seal(
     let sealed_key = data_key.seal(by, &place.context(scheme))?;
     let encryption = Encryption { scheme, key_id: key_id.to_owned(), sealed_key };
     Ok(Some(Sealed { encryption, data_key }))
+}
+
+/// What the bytes of an op are encrypted with, if they are to be.
+pub(super) fn keystream(
+    data_key: Option<&DataKey>,
+    op: OpId,
+) -> Result<Option<Arc<Keystream>>, EncryptionError> {
+    Ok(data_key.map(|key| key.keystream(op)).transpose()?.map(Arc::new))
 }
 
 fn known<'a>(keys: &'a Keyring, name: &str) -> Result<&'a Secret, EncryptionError> {

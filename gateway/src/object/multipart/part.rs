@@ -16,7 +16,7 @@ use coffer_common::types::RegisterKey;
 use super::{FoundUpload, find};
 use crate::object::copy::{ObjectSource, open};
 use crate::object::core::Core;
-use crate::object::encryption::{CustomerKey, DataKey, EncryptionError, Place, open as open_key, seen};
+use crate::object::encryption::{CustomerKey, DataKey, Place, keystream, open as open_key, seen};
 use crate::object::error::{PartError, PutError, Unavailable, UploadError};
 use crate::object::put::{MAX_BODY_BYTES, put_error};
 use crate::object::reclaim::Job;
@@ -83,13 +83,13 @@ async fn write(
         RegisterMeta::Part(part).encode()
     };
     let op = core.op();
-    let keystream = data_key.map(|key| key.keystream(op)).transpose();
+    let keystream = keystream(data_key.as_ref(), op).map_err(PutError::from)?;
     let write = Write {
         target,
         peers,
         op,
         coding,
-        keystream: keystream.map_err(|error| PutError::from(EncryptionError::from(error)))?.map(Arc::new),
+        keystream,
         null_version: false,
         metadata: Arc::new(metadata) as Arc<dyn Fn(&Digests, Option<&Current>) -> Bytes + Send + Sync>,
         condition: None,

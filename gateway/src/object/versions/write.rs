@@ -16,7 +16,7 @@ use super::remove::tidy;
 use crate::object::bucket::Bucket;
 use crate::object::core::Core;
 use crate::object::delete::tombstone;
-use crate::object::encryption::{DataKey, EncryptionError, Place, seal};
+use crate::object::encryption::{DataKey, Place, keystream, seal};
 use crate::object::error::PutError;
 use crate::object::info::{Unmet, check_write, object_info, object_meta};
 use crate::object::multipart::part_meta;
@@ -113,13 +113,13 @@ async fn write_part(
         RegisterMeta::Part(part).encode()
     };
     let op = core.op();
-    let keystream = data_key.map(|key| key.keystream(op)).transpose().map_err(EncryptionError::from)?;
+    let keystream = keystream(data_key, op)?;
     let write = Write {
         target,
         peers,
         op,
         coding,
-        keystream: keystream.map(Arc::new),
+        keystream,
         null_version: true,
         metadata: Arc::new(metadata),
         condition: None,

@@ -119,6 +119,8 @@ pub struct FencedWriter<D> {
     decided_in: MapEpochs,
     /// The epoch that PREPARE named, if shards of the op may be prepared somewhere.
     prepared_in: Option<Epoch>,
+    /// Whether to hear the slots that are not needed too before the condition is decided (the settler's work).
+    pub(super) hears_all: bool,
 }
 
 type Out = Actions<WriteOutcome>;
@@ -145,6 +147,7 @@ impl<D: Decide> FencedWriter<D> {
             lock_tries: 0,
             decided_in: map,
             prepared_in: None,
+            hears_all: false,
         }
     }
 
@@ -228,7 +231,11 @@ impl<D: Decide> FencedWriter<D> {
     fn advance_fencing(&mut self, out: &mut Out) {
         let need = self.round.geometry.fence_quorum();
         match self.round.progress(need, |a| matches!(a, Answer::View(_)), out) {
-            Progress::Enough => self.judge(out),
+            Progress::Enough => {
+                if !(self.hears_all && self.round.lingers(out)) {
+                    self.judge(out);
+                }
+            }
             Progress::Waiting => {}
             Progress::WrongEpoch => self.round.refresh(out),
             Progress::Fenced => self.outdone(out),

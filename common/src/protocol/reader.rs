@@ -55,7 +55,7 @@ pub struct Reader {
     op: OpId,
     first: SlotSet,
     inline_data: bool,
-    /// Whether to tell STABLE of a version that was found decided (the settler's work).
+    /// Whether to hear all slots, and to tell STABLE of a version that was found decided (the settler's work).
     pub(super) announces: bool,
     refusals: u8,
     stage: Stage,
@@ -156,6 +156,7 @@ impl Reader {
 
     fn lock(&mut self, out: &mut Out) {
         let mut locked = FencedWriter::resume(self.round.clone(), self.op, None, Never);
+        locked.hears_all = self.announces;
         out.append(&mut relay(locked.start(), concluded));
         self.stage = Stage::Locked(Box::new(locked));
     }

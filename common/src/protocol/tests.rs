@@ -373,6 +373,22 @@ fn a_settler_waits_for_the_slot_that_has_something_to_settle() {
 }
 
 #[test]
+fn a_settler_waits_for_that_slot_under_the_lock_too() {
+    let mut stripe = Stripe::default();
+    stripe.put(1);
+    stripe.commit_at(0b1000, 2, tag(0, 2, 2));
+    stripe.fence_at(0b0111, 5, 9);
+    // The others refuse what slot 3 holds, and are enough to promise the settler's own fence before slot 3 is heard.
+    let settler = Settler::new(GEOMETRY(), stripe.map, op(91));
+    assert!(matches!(stripe.run(settler), Some(ReadOutcome::Decided(Some(_)))));
+    assert_eq!(stripe.locks, 1);
+    let settled = |(_, register): &(PartitionState, Register)| {
+        register.current().is_some_and(|v| v.version.op == op(2) && v.state == VersionState::Stable)
+    };
+    assert!(stripe.slots.iter().all(settled));
+}
+
+#[test]
 fn machines_go_on_in_a_newer_epoch() {
     let mut stripe = Stripe::default();
     stripe.put(1);

@@ -3,11 +3,12 @@
 //! Each record is compared and swapped, so that of two who change one partition at a time both come through, one after the
 //! other, and an epoch never names two states. A change whose outcome is unknown may be made again: epochs only rise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 
-use super::record::{PARTITIONS_PREFIX, parse_partition_key, partition_key};
+use super::record::{PARTITIONS_PREFIX, parse_partition_key, partition_key, partition_neighbours};
 use crate::coordination::{Change, Coordinator, CoordinatorError, Expected, Revision, Write};
 use crate::layout::{PartitionRecord, SlotRole};
 use crate::types::{Epoch, PartitionId, SlotIndex};
@@ -71,7 +72,7 @@ pub async fn change_partitions(
     }
     let mut tries = 0;
     loop {
-        let known = partition_records(coordinator).await?;
+        let known = records_around(coordinator, partitions).await?;
         let (mut writes, mut results) = (Vec::new(), Vec::new());
         for (at, partition) in partitions.iter().enumerate() {
             let (mut record, expected) = match known.get(partition) {
@@ -99,14 +100,29 @@ pub async fn change_partitions(
     }
 }
 
+type Records = BTreeMap<PartitionId, (PartitionRecord, Revision)>;
+
 /// The partition records as the coordinator has them now (linearizable), each with the revision that wrote it.
 ///
 /// # Errors
 /// [`CoordinatorError`]; `Refused` if a record is not readable.
-pub async fn partition_records(
+pub async fn partition_records(coordinator: &dyn Coordinator) -> Result<Records, CoordinatorError> {
+    records_below(coordinator, PARTITIONS_PREFIX).await
+}
+
+/// The records of these partitions and of their neighbours: what is changed at a time mostly lies side by side, and to read
+/// all of them each time would cost more than the change.
+async fn records_around(
     coordinator: &dyn Coordinator,
-) -> Result<BTreeMap<PartitionId, (PartitionRecord, Revision)>, CoordinatorError> {
-    let entries = coordinator.list(PARTITIONS_PREFIX).await?.entries;
+    partitions: &[PartitionId],
+) -> Result<Records, CoordinatorError> {
+    let prefixes: BTreeSet<String> = partitions.iter().map(|p| partition_neighbours(*p)).collect();
+    let read = prefixes.iter().map(|prefix| records_below(coordinator, prefix));
+    Ok(try_join_all(read).await?.into_iter().flatten().collect())
+}
+
+async fn records_below(coordinator: &dyn Coordinator, prefix: &str) -> Result<Records, CoordinatorError> {
+    let entries = coordinator.list(prefix).await?.entries;
     let records = entries.into_iter().map(|entry| {
         let unreadable = |reason: String| CoordinatorError::Refused(format!("`{}`: {reason}", entry.key));
         let partition =

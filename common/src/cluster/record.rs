@@ -53,6 +53,11 @@ pub fn partition_key(partition: PartitionId) -> String {
     format!("{PARTITIONS_PREFIX}{:04x}", partition.0)
 }
 
+/// What the keys of 256 partitions, this one among them, begin with.
+pub(super) fn partition_neighbours(partition: PartitionId) -> String {
+    format!("{PARTITIONS_PREFIX}{:02x}", partition.0 >> 8)
+}
+
 pub(super) fn parse_partition_key(key: &str) -> Option<PartitionId> {
     u16::from_str_radix(key.strip_prefix(PARTITIONS_PREFIX)?, 16).ok().map(PartitionId)
 }

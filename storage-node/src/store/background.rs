@@ -259,7 +259,7 @@ impl DriveStore {
 
     fn drop_ops(&self, key: &Bytes, entry: &Entry, ops: &[OpId]) -> Result<(), String> {
         let address = self.own_address(entry);
-        let change = Change { key, address: &address, bucket: None, shard: None };
+        let change = Change { key, address: &address, bucket: None, shards: Vec::new() };
         loop {
             let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
             let changed = self.mutate(loaded, &change, |entry| {

@@ -30,7 +30,8 @@ impl DriveStore {
         }
         let key = Bytes::from(call.register.encode());
         let bucket = Some(call.register.bucket);
-        let change = Change { key: &key, address: &call.address, bucket, shard };
+        let shards = Vec::from_iter(shard);
+        let change = Change { key: &key, address: &call.address, bucket, shards };
         let caller = Caller { epoch: call.address.epoch, bucket_revision: call.bucket_revision };
         let (reply, entry) = self.change(&change, |slot| slot::serve(slot, caller, &call.request)).await?;
         match (reply, entry, &call.request) {

@@ -11,6 +11,7 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
+use coffer_common::types::OpId;
 
 use super::DriveStore;
 use super::mutate::{Change, Changed, NewShard};
@@ -152,14 +153,8 @@ impl DriveStore {
                 return Ok(());
             }
             let address = self.own_address(&entry);
-            for shard in inline_shards(&entry, segment) {
-                let (op, place) = shard;
-                let mut bytes = vec![0; place.len as usize];
-                let read = self.journal.read(place.segment, u64::from(place.offset), &mut bytes);
-                read.map_err(|error: JournalError| error.to_string())?;
-                self.carry_shard(key, (op, place), bytes.into())?;
-            }
-            let change = Change { key, address: &address, bucket: None, shard: None };
+            self.carry_shards(key, inline_shards(&entry, segment))?;
+            let change = Change { key, address: &address, bucket: None, shards: Vec::new() };
             let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
             let carried = self.with_room(|| {
                 let changed = self.mutate(loaded.clone(), &change, |entry| {
@@ -173,25 +168,42 @@ impl DriveStore {
         }
     }
 
-    /// Appends an inline shard again and lets its register name the new place.
-    fn carry_shard(
-        &self,
-        key: &Bytes,
-        (op, from): (coffer_common::types::OpId, Place),
-        bytes: Bytes,
-    ) -> Result<(), String> {
+    /// Appends inline shards again and lets their register name the new places. As many at a time as a segment takes for
+    /// sure: each time the register is recorded anew too.
+    fn carry_shards(&self, key: &Bytes, mut shards: Vec<(OpId, Place)>) -> Result<(), String> {
+        let most = self.journal.segment_bytes() / 8;
+        while !shards.is_empty() {
+            let mut bytes = 0;
+            let fits = shards.iter().take_while(|(_, place)| {
+                bytes += place.len;
+                bytes <= most
+            });
+            let fits = fits.count().max(1);
+            let (mut olds, mut news) = (Vec::new(), Vec::new());
+            for (op, place) in shards.drain(..fits) {
+                let mut bytes = vec![0; place.len as usize];
+                let read = self.journal.read(place.segment, u64::from(place.offset), &mut bytes);
+                read.map_err(|error: JournalError| error.to_string())?;
+                olds.push(StoredShard { op, location: ShardLocation::Inline(place) });
+                news.push(NewShard::Inline(op, bytes.into()));
+            }
+            self.replace_shards(key, &olds, news)?;
+        }
+        Ok(())
+    }
+
+    fn replace_shards(&self, key: &Bytes, olds: &[StoredShard], shards: Vec<NewShard>) -> Result<(), String> {
         loop {
             let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
             let Some(entry) = loaded.entry().cloned() else { return Ok(()) };
             let address = self.own_address(&entry);
-            let shard = Some(NewShard::Inline(op, bytes.clone()));
-            let change = Change { key, address: &address, bucket: None, shard };
+            // One that has gone meanwhile is not brought back: nothing refers to its op.
+            let change = Change { key, address: &address, bucket: None, shards: shards.clone() };
             let done = self.with_room(|| {
                 let changed = self.mutate(loaded.clone(), &change, |entry| {
-                    let old = StoredShard { op, location: ShardLocation::Inline(from) };
                     let before = entry.shards.len();
-                    // Without a place, the change's shard is appended and named.
-                    entry.shards.retain(|shard| *shard != old);
+                    // Without a place, the change's shards are appended and named.
+                    entry.shards.retain(|shard| !olds.contains(shard));
                     ((), entry.shards.len() != before)
                 })?;
                 Ok(!matches!(changed, Changed::Stale))
@@ -218,7 +230,7 @@ impl DriveStore {
     }
 }
 
-fn inline_shards(entry: &Entry, segment: u64) -> Vec<(coffer_common::types::OpId, Place)> {
+fn inline_shards(entry: &Entry, segment: u64) -> Vec<(OpId, Place)> {
     let inline = entry.shards.iter().filter_map(|shard| match shard.location {
         ShardLocation::Inline(place) if place.segment == segment => Some((shard.op, place)),
         _ => None,

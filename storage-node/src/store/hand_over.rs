@@ -128,7 +128,7 @@ impl DriveStore {
         voter: &Register,
     ) -> Result<(), NodeError> {
         let key = Bytes::from(key.encode());
-        let change = Change { key: &key, address, bucket: None, shard: None };
+        let change = Change { key: &key, address, bucket: None, shards: Vec::new() };
         let taken = self.change_register(&change, |entry, partition| {
             ((), partition.role == Role::Joining && entry.register.hand_over(partition, voter))
         });

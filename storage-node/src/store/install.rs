@@ -85,7 +85,7 @@ impl DriveStore {
         };
         self.check_address(&address, &told.register)?;
         let key = Bytes::from(told.register.encode());
-        let change = Change { key: &key, address: &address, bucket: None, shard: None };
+        let change = Change { key: &key, address: &address, bucket: None, shards: Vec::new() };
         let caller = Caller { epoch: told.epoch, bucket_revision: 0 };
         let (reply, entry) =
             self.change(&change, |slot| catch_up::learn(slot, caller, &told.versions)).await?;
@@ -118,8 +118,8 @@ impl DriveStore {
         let reply = match shard {
             RebuiltShard::Inline(bytes) => {
                 self.verify_shard(op, address.slot, &bytes)?;
-                let shard = Some(NewShard::Inline(op, bytes));
-                let change = Change { key: &key, address: &address, bucket: None, shard };
+                let shards = vec![NewShard::Inline(op, bytes)];
+                let change = Change { key: &key, address: &address, bucket: None, shards };
                 self.change(&change, step).await?.0
             }
             RebuiltShard::Stream(pieces) => {

@@ -123,7 +123,7 @@ impl DriveStore {
 
     async fn drop_register(self: &Arc<Self>, seen: &Entry, shards: Vec<OpId>) -> Result<(), NodeError> {
         let (key, address): (&Bytes, _) = (&seen.key, self.own_address(seen));
-        let change = Change { key, address: &address, bucket: None, shard: None };
+        let change = Change { key, address: &address, bucket: None, shards: Vec::new() };
         let dropped = self.change_register(&change, |entry, partition| {
             let kept = Register { prepared: shards.clone(), ..Register::default() };
             match partition.role == Role::Out {

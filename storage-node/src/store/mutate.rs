@@ -20,9 +20,12 @@ const STORED_SHARD_BYTES: usize = 64;
 
 /// Superseded versions of one register that have the whole read grace.
 const SUPERSEDED_VERSIONS: usize = 16;
+/// The same of versions whose shards are inline: a read has those as soon as it knows the version, and a key that is
+/// overwritten often would have all of them carried from segment to segment.
+const SUPERSEDED_INLINE_VERSIONS: usize = 2;
 /// Superseded versions that a register keeps at most.
 const MAX_SUPERSEDED_VERSIONS: usize = 128;
-/// What is left of the read grace between the two.
+/// What is left of the read grace of those between.
 const SHORT_GRACE_MS: u64 = 10_000;
 
 /// A register as it was loaded, without a lock.
@@ -57,8 +60,8 @@ pub(super) struct Change<'a> {
     pub(super) address: &'a SlotAddress,
     /// The register's bucket, if its revision matters.
     pub(super) bucket: Option<BucketId>,
-    /// The shard that comes along.
-    pub(super) shard: Option<NewShard>,
+    /// The shards that come along.
+    pub(super) shards: Vec<NewShard>,
 }
 
 /// A change that was made, or had nothing to change.
@@ -105,7 +108,7 @@ impl DriveStore {
         Ok(Loaded { entry: self.index.get(key)?, generation })
     }
 
-    /// Changes a register under its lock. `step` tells whether it changed anything; if so the shard and the whole register
+    /// Changes a register under its lock. `step` tells whether it changed anything; if so the shards and the whole register
     /// are appended to the journal.
     pub(super) fn mutate<R>(
         &self,
@@ -189,11 +192,11 @@ impl DriveStore {
             return Ok(Changed::WrongSlot(old.slot));
         }
         let mut new = Entry::clone(&old);
-        if let Some(NewShard::Inline(op, _) | NewShard::File(op, _)) = &change.shard
-            && old.register.versions.iter().any(|v| v.version.op == *op && !v.shard_present)
-        {
-            // The one it had was found damaged.
-            new.shards.retain(|shard| shard.op != *op);
+        for NewShard::Inline(op, _) | NewShard::File(op, _) in &change.shards {
+            if old.register.versions.iter().any(|v| v.version.op == *op && !v.shard_present) {
+                // The one it had was found damaged.
+                new.shards.retain(|shard| shard.op != *op);
+            }
         }
         let Some((result, changed)) = step(&mut new, partition, bucket) else { return Ok(Changed::Stale) };
         if !changed {
@@ -202,9 +205,9 @@ impl DriveStore {
         }
         let now = UnixMillis::now();
         bound_superseded(&mut new, now);
-        let dropped_files = settle_shards(&mut new, change.shard.as_ref());
+        let dropped_files = settle_shards(&mut new, &change.shards);
         settle_waiting(&mut new, now);
-        let entry = self.append_entry(new, change.shard.as_ref())?;
+        let entry = self.append_entry(new, &change.shards)?;
         self.census.add(old.census(), entry.census());
         self.unfinished.follow(&old, &entry);
         self.owed.follow(&old, &entry);
@@ -218,18 +221,24 @@ impl DriveStore {
         &locks[(xxhash_rust::xxh3::xxh3_64(key) % locks.len() as u64) as usize]
     }
 
-    /// Appends shard and register, and puts the register into the index's layer, all in one order. A shard always lies
+    /// Appends shards and register, and puts the register into the index's layer, all in one order. A shard always lies
     /// in the same segment as a record of its register: compaction finds it through that record.
-    fn append_entry(&self, mut entry: Entry, shard: Option<&NewShard>) -> Result<Arc<Entry>, AppendError> {
+    fn append_entry(&self, mut entry: Entry, shards: &[NewShard]) -> Result<Arc<Entry>, AppendError> {
         let mut appender = self.journal.appender();
-        if let Some(NewShard::Inline(op, bytes)) = shard
-            && entry.shard(*op).is_none()
-            && entry.refers_to(*op)
-        {
-            let image = encode_entry(&entry).len() + STORED_SHARD_BYTES;
-            appender.reserve(&[bytes.len(), image])?;
+        let wanted = |op: OpId| entry.shard(op).is_none() && entry.refers_to(op);
+        let inline = shards.iter().filter_map(|shard| match shard {
+            NewShard::Inline(op, bytes) => wanted(*op).then_some((*op, bytes)),
+            NewShard::File(..) => None,
+        });
+        let inline: Vec<(OpId, &Bytes)> = inline.collect();
+        if !inline.is_empty() {
+            let image = encode_entry(&entry).len() + STORED_SHARD_BYTES * inline.len();
+            let rooms: Vec<usize> = inline.iter().map(|(_, bytes)| bytes.len()).chain([image]).collect();
+            appender.reserve(&rooms)?;
+        }
+        for (op, bytes) in inline {
             let (_, place) = appender.append(RecordKind::InlineShard, bytes.clone())?;
-            entry.shards.push(StoredShard { op: *op, location: ShardLocation::Inline(place) });
+            entry.shards.push(StoredShard { op, location: ShardLocation::Inline(place) });
         }
         if entry.register.is_vacant() {
             let (sequence, _) = appender.append(RecordKind::Forget, encode_forget(&entry.key).into())?;
@@ -252,13 +261,15 @@ impl Entry {
     }
 }
 
-/// Drops the shards that the register no longer refers to, adds a file's. Returns the ops whose files may go.
-fn settle_shards(entry: &mut Entry, shard: Option<&NewShard>) -> Vec<OpId> {
-    if let Some(NewShard::File(op, len)) = shard
-        && entry.shard(*op).is_none()
-        && entry.refers_to(*op)
-    {
-        entry.shards.push(StoredShard { op: *op, location: ShardLocation::File { len: *len } });
+/// Drops the shards that the register no longer refers to, adds those of files. Returns the ops whose files may go.
+fn settle_shards(entry: &mut Entry, shards: &[NewShard]) -> Vec<OpId> {
+    for shard in shards {
+        if let NewShard::File(op, len) = shard
+            && entry.shard(*op).is_none()
+            && entry.refers_to(*op)
+        {
+            entry.shards.push(StoredShard { op: *op, location: ShardLocation::File { len: *len } });
+        }
     }
     let (kept, dropped): (Vec<_>, Vec<_>) =
         std::mem::take(&mut entry.shards).into_iter().partition(|shard| entry.refers_to(shard.op));
@@ -269,16 +280,26 @@ fn settle_shards(entry: &mut Entry, shard: Option<&NewShard>) -> Vec<OpId> {
 
 /// Frees superseded versions of a register that is overwritten faster than their grace ends: its record is written whole
 /// each time, and must not grow without bound.
-fn bound_superseded(entry: &mut Entry, now: UnixMillis) {
+pub(super) fn bound_superseded(entry: &mut Entry, now: UnixMillis) {
     let kind = entry.kind();
     let freeable: Vec<OpId> = entry.register.freeable(kind).map(|v| v.version.op).collect();
-    let over = freeable.len().saturating_sub(SUPERSEDED_VERSIONS);
-    for (index, op) in freeable.iter().take(over).enumerate() {
+    let is_inline = |op: OpId| matches!(entry.shard(op), Some(ShardLocation::Inline(_)));
+    // Those after each one, the newest first: all of them, and those that are inline.
+    let (mut newer, mut newer_inline) = (0, 0);
+    let mut freed = Vec::new();
+    for op in freeable.iter().rev() {
+        let inline = is_inline(*op);
+        let many = newer >= SUPERSEDED_VERSIONS || inline && newer_inline >= SUPERSEDED_INLINE_VERSIONS;
         let since = entry.waiting.iter().find(|waiting| waiting.op == *op).map_or(now, |w| w.since);
         let waited = now.0.saturating_sub(since.0);
-        if freeable.len() - index > MAX_SUPERSEDED_VERSIONS || waited >= SHORT_GRACE_MS {
-            entry.register.free(kind, *op);
+        if newer >= MAX_SUPERSEDED_VERSIONS || many && waited >= SHORT_GRACE_MS {
+            freed.push(*op);
         }
+        newer += 1;
+        newer_inline += usize::from(inline);
+    }
+    for op in freed {
+        entry.register.free(kind, op);
     }
 }
 

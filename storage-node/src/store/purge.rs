@@ -164,7 +164,7 @@ impl DriveStore {
         candidate: Candidate,
     ) -> Result<Option<(u64, Vec<OpId>)>, NodeError> {
         let key = Bytes::from(register.encode());
-        let change = Change { key: &key, address: &request.address, bucket: None, shard: None };
+        let change = Change { key: &key, address: &request.address, bucket: None, shards: Vec::new() };
         let dropped = self.change_register(&change, |entry, partition| {
             let dropped = purge::drop_at(partition, &mut entry.register, request.address.epoch, candidate);
             (dropped, dropped)

@@ -178,7 +178,7 @@ impl DriveStore {
 
     fn mark_missing(&self, seen: &Entry, op: OpId) {
         let address = self.own_address(seen);
-        let change = Change { key: &seen.key, address: &address, bucket: None, shard: None };
+        let change = Change { key: &seen.key, address: &address, bucket: None, shards: Vec::new() };
         // Compaction may have moved the shard while it was read.
         let location = seen.shard(op);
         for _ in 0..3 {

@@ -130,7 +130,7 @@ impl DriveStore {
         }
         let (created, replaces) = (AtomicBool::new(false), AtomicBool::new(false));
         let receiving = Arc::new(Receiving { store: Arc::clone(self), op, slot, created, replaces });
-        let change = Change { key, address, bucket, shard: None };
+        let change = Change { key, address, bucket, shards: Vec::new() };
         let result = self.receive(&receiving, change, pieces, step).await;
         receiving.close().await;
         result
@@ -150,7 +150,7 @@ impl DriveStore {
         let damaged = loaded.entry().is_some_and(|entry| entry.shard(op).is_some());
         if !known {
             match self.write_file(receiving, damaged, pieces).await {
-                Ok(len) => change.shard = Some(NewShard::File(op, len)),
+                Ok(len) => change.shards = vec![NewShard::File(op, len)],
                 Err(WriteError::Full) => {
                     self.health.set_full();
                     return Ok(SlotReply::Refused(Refusal::Full));
@@ -160,7 +160,7 @@ impl DriveStore {
             }
         }
         receiving.set_created(false);
-        let wrote = change.shard.is_some();
+        let wrote = !change.shards.is_empty();
         let (reply, entry) = self.change(&change, step).await?;
         receiving.set_created(wrote && entry.is_none_or(|entry| entry.shard(op).is_none()));
         Ok(reply)

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +22,11 @@ use proptest::prelude::*;
 
 use self::model::data;
 use super::background::Background;
+use super::mutate::bound_superseded;
 use super::{DriveStore, RebuiltShard, Task};
 use crate::drive::{Call, Effect, Fault, OpenDrive, SimulatedDrive, When};
+use crate::image::{Entry, ShardLocation, StoredShard, decode_entry};
+use crate::journal::RecordKind;
 
 mod crashes;
 mod damage;
@@ -121,7 +125,12 @@ impl Bench {
         let version = version(counter, data.len());
         let shard = encode(&version, data);
         self.call(key, SlotRequest::Prepare { op: version.op, shard }).await?;
-        let tag = tag(counter);
+        self.commit(key, version).await
+    }
+
+    /// Commits what is prepared, and tells that it is STABLE.
+    async fn commit(&self, key: &RegisterKey, version: Version) -> Result<SlotReply, NodeError> {
+        let tag = tag(version.op.counter);
         self.call(key, SlotRequest::Commit { version: version.clone(), tag }).await?;
         self.call(key, SlotRequest::Stable { version, tag, acknowledged: SlotSet(1) }).await
     }
@@ -289,6 +298,68 @@ async fn unsettled_registers_are_known_again_after_a_start_and_due_once_at_a_tim
     assert_eq!(bench.store().info().unstable, 0);
     let left = bench.store().due(Task::Settle, 10).await.unwrap();
     assert_eq!(left, []);
+}
+
+/// How many superseded versions of a key are left that was put so often, each time this long after the last, in a file or
+/// inline.
+async fn superseded(count: u64, gap_ms: u64, in_file: bool) -> usize {
+    let (bench, key, began) = (Bench::new(), object("hot"), UnixMillis::now());
+    for counter in 1..=count {
+        if in_file {
+            bench.prepare_file(&key, counter, &data(counter, 1000)).await.unwrap();
+            bench.commit(&key, version(counter, 1000)).await.unwrap();
+        } else {
+            bench.put(&key, counter, &data(counter, 1000)).await.unwrap();
+        }
+    }
+    let loaded = bench.store().load_blocking(&Bytes::from(key.encode())).unwrap();
+    let mut entry = Entry::clone(loaded.entry().unwrap());
+    entry.waiting.iter_mut().zip(1..).for_each(|(waiting, at)| waiting.since.0 = began.0 + at * gap_ms);
+    bound_superseded(&mut entry, UnixMillis(began.0 + count * gap_ms));
+    entry.register.freeable(entry.kind()).count()
+}
+
+#[tokio::test]
+async fn a_hot_key_keeps_few_superseded_versions_and_fewer_of_those_that_lie_in_the_journal() {
+    assert_eq!(superseded(40, 20_000, false).await, 2, "all others have waited longer than 10 s");
+    assert_eq!(superseded(40, 500, false).await, 19, "those of the last 10 s");
+    assert_eq!(superseded(40, 20_000, true).await, 16);
+}
+
+#[tokio::test]
+async fn compaction_records_a_register_once_for_all_its_shards() {
+    let bench = Bench::new();
+    for counter in 1..=12 {
+        bench.put(&object("hot"), counter, &data(counter, 500)).await.unwrap();
+    }
+    let mut fillers = 13..;
+    while bench.store().journal.sealed().is_empty() {
+        let counter = fillers.next().unwrap();
+        bench.put(&object(&format!("cold{counter}")), counter, &data(counter, 2000)).await.unwrap();
+    }
+    let store = bench.store();
+    let segment = store.journal.sealed()[0];
+    let mut registers = BTreeSet::new();
+    let read = store.journal.read_sealed(segment, &mut |record| {
+        if record.kind == RecordKind::Register {
+            let payload = Bytes::copy_from_slice(record.payload);
+            registers.insert(decode_entry(payload, 0, record.place).unwrap().key);
+        }
+        Ok(())
+    });
+    read.unwrap();
+    let entry = |key| Entry::clone(store.load_blocking(key).unwrap().entry().unwrap());
+    let here =
+        |shard: &StoredShard| matches!(shard.location, ShardLocation::Inline(at) if at.segment == segment);
+    let shards = registers.iter().map(|key| entry(key).shards.into_iter().filter(here).count());
+    let shards: usize = shards.sum();
+    assert!(shards > registers.len() + 10, "{shards} in {}", registers.len());
+    let before = store.journal.last_sequence();
+    store.compact_segment(segment, &mut || {}).unwrap();
+    let carried = store.journal.last_sequence() - before;
+    assert!(carried <= (registers.len() + shards) as u64, "{carried}: {} and {shards}", registers.len());
+    let expected = encode(&version(12, 500), &data(12, 500));
+    assert_eq!(bench.inline(&object("hot")).await, Some(expected));
 }
 
 #[tokio::test]

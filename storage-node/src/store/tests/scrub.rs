@@ -181,9 +181,9 @@ async fn a_shard_that_is_still_on_its_way_to_the_journal_is_waited_for_and_not_t
     let bench = Bench::new();
     let (key, bytes) = (object("k"), data(1, 4000));
     let encoded = Bytes::from(key.encode());
-    let shard = Some(NewShard::Inline(op(1), encode(&version(1, bytes.len()), &bytes)));
+    let shards = vec![NewShard::Inline(op(1), encode(&version(1, bytes.len()), &bytes))];
     let address = bench.address(&key);
-    let change = Change { key: &encoded, address: &address, bucket: None, shard };
+    let change = Change { key: &encoded, address: &address, bucket: None, shards };
     let loaded = bench.store().load_blocking(&encoded).unwrap();
     // Recorded, and nobody has waited for it yet.
     let recorded = bench.store().mutate(loaded, &change, |entry| {

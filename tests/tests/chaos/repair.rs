@@ -119,7 +119,7 @@ async fn a_drive_a_node_swapped_drives_and_rot_are_mended_under_load() -> Result
     let _alone = ONE_AT_A_TIME.lock().await;
     let count = objects();
     let (mut cluster, clients) = written(count).await?;
-    let load = Steady::start(&clients, count, Duration::ZERO);
+    let load = Steady::start(&clients, count, REST);
     let began = Instant::now();
     tokio::time::sleep(HEALTHY).await;
     println!("healthy: {}", load.between(began, Instant::now()));

@@ -294,6 +294,11 @@ impl Bench {
         ObjectStore::start(self.cluster.clone(), StoreSettings::default(), self.shutdown.clone()).await
     }
 
+    /// Another gateway with these settings.
+    pub(crate) async fn gateway_of(&self, settings: StoreSettings) -> ObjectStore {
+        ObjectStore::start(self.cluster.clone(), settings, self.shutdown.clone()).await
+    }
+
     /// Another gateway with this view of the coordinator.
     pub(crate) async fn gateway_with(&self, coordinator: Arc<dyn Coordinator>) -> ObjectStore {
         let cluster = follow(&self.gates, coordinator).await;
@@ -320,6 +325,26 @@ impl Bench {
         for drive in self.gates.iter().flat_map(|gate| gate.inner.drives()) {
             drive.free_now(now).await.unwrap();
         }
+    }
+
+    /// What the shard files on all drives hold.
+    pub(crate) fn shard_files(&self) -> Vec<Vec<u8>> {
+        fn visit(path: &std::path::Path, files: &mut Vec<Vec<u8>>) {
+            for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+                if entry.file_type().unwrap().is_dir() {
+                    visit(&entry.path(), files);
+                } else {
+                    files.push(std::fs::read(entry.path()).unwrap());
+                }
+            }
+        }
+        let mut files = Vec::new();
+        for dir in &self.dirs {
+            for drive in std::fs::read_dir(dir.path()).unwrap() {
+                visit(&drive.unwrap().path().join("shards"), &mut files);
+            }
+        }
+        files
     }
 
     /// Shard files on all drives, and their bytes.

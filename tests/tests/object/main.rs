@@ -7,6 +7,7 @@ mod body;
 mod buckets;
 mod cluster;
 mod coordinator;
+mod encryption;
 mod faults;
 mod fencing;
 mod interleaving;

@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not found, 4 degraded, 5 denied.
 
+mod admin;
+mod bucket;
 mod debug;
 mod distributed;
 mod gateway;
@@ -68,6 +70,9 @@ enum Command {
     /// Make, list and remove users beside root.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Limit how much buckets may hold.
+    #[command(subcommand)]
+    Bucket(bucket::BucketCommand),
     /// Copy objects from another S3 store, such as MinIO, to this one, or the other way round.
     Mirror(mirror::MirrorArgs),
     /// Show what a shape of nodes and drives gives, before it is built.
@@ -99,6 +104,7 @@ async fn main() -> ExitCode {
         Command::Node(command) => node::run(command).await,
         Command::Scrub(command) => scrub::run(command).await,
         Command::User(command) => user::run(command).await,
+        Command::Bucket(command) => bucket::run(command).await,
         Command::Mirror(args) => mirror::run(args).await,
         Command::Plan(args) => plan::run(&args),
         Command::Recover(command) => recover::run(command).await,

@@ -100,6 +100,8 @@ class Server:
             environment = {"COFFER_ACCESS_KEY": ACCESS_KEY, "COFFER_SECRET_KEY": SECRET_KEY,
                            "COFFER_CLUSTER_SECRET": "a secret that only the tests know"}
             started.append((self.launch(f"node{i}", command, environment), admin))
+        self.gateways = [f"http://127.0.0.1:{p[1]}" for p in ports]
+        self.daemons = [process for (process, _), _ in started]
         self.admin = f"http://127.0.0.1:{started[0][1]}"
         for (process, log), admin in started:
             wait_ready(f"http://127.0.0.1:{admin}/health/ready", process, log)
@@ -125,6 +127,11 @@ class Server:
                 process.wait(15)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+    def kill(self, which):
+        """Ends one server of a cluster as a crash would."""
+        self.daemons[which].kill()
+        self.daemons[which].wait()
 
     def client(self, keys=(ACCESS_KEY, SECRET_KEY), **config):
         """A client of root, or of whoever has these keys."""

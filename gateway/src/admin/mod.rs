@@ -8,11 +8,14 @@
 //!   node would take the quorum from a partition;
 //! - `/metrics`: Prometheus;
 //! - `/api/v1/status`: the same facts as JSON, for `coffer status`;
-//! - `/api/v1/users`: the users, for `coffer user`; signed by root.
+//! - `/api/v1/users`: the users, for `coffer user`; signed by root;
+//! - `/api/v1/buckets/<name>/quota`: a bucket's quota, for `coffer bucket quota`; signed by root.
 //!
-//! Never changes anything but users, and never serves objects.
+//! Never changes anything but users and quotas, and never serves objects.
 
+mod proof;
 mod quorum;
+mod quotas;
 mod status;
 mod users;
 
@@ -36,6 +39,7 @@ use tokio::net::TcpListener;
 use crate::object::ObjectStore;
 use crate::users::Users;
 use quorum::{Obstacle, Quorum};
+pub use quotas::{QuotaView, SetQuota, UsageView};
 pub use status::{Health, NodeView, Status};
 pub use users::UserView;
 
@@ -91,6 +95,7 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) -> std::io::Resul
         .route("/api/v1/status", get(cluster_status))
         .route("/api/v1/users", get(users::list).post(users::add))
         .route("/api/v1/users/{name}", delete(users::remove))
+        .route("/api/v1/buckets/{name}/quota", get(quotas::show).put(quotas::set).delete(quotas::clear))
         .with_state(Arc::new(admin));
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }

@@ -1,22 +1,16 @@
-//! The users, for `coffer user`: each request is signed by root with Signature Version 4, body and all.
+//! The users, for `coffer user`.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::{Bytes, to_bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use coffer_common::time::UnixMillis;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::Admin;
-use crate::s3::auth::{AuthConfig, Credentials, PayloadMode, RequestParts, Verifier};
+use super::proof::proven;
 use crate::users::{self, AddUser, UserError, UserRecord};
-
-/// Longest body, in bytes.
-const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// A user as it is shown: its secret only when it is made.
 #[derive(Debug, Serialize, Deserialize)]
@@ -89,30 +83,6 @@ pub(super) async fn remove(
             Json(UserView::from(record)).into_response()
         }
         Err(error) => refusal(&error),
-    }
-}
-
-/// The body of a request that root has signed.
-async fn proven(admin: &Admin, request: Request) -> Result<Bytes, Response> {
-    let denied = |reason: String| (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response();
-    let (parts, body) = request.into_parts();
-    let signed = RequestParts {
-        method: parts.method.as_str(),
-        raw_path: parts.uri.path(),
-        raw_query: parts.uri.query(),
-        headers: &parts.headers,
-        authority: parts.uri.authority().map(axum::http::uri::Authority::as_str),
-        host_bucket: None,
-    };
-    let root: Credentials = [admin.users.root().clone()].into_iter().collect();
-    let verifier = Verifier::new(AuthConfig { region: None, sigv2: false });
-    let verified =
-        verifier.verify(&signed, &root, UnixMillis::now()).map_err(|error| denied(error.to_string()))?;
-    let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| denied(error.to_string()))?;
-    let hash: [u8; 32] = Sha256::digest(&body).into();
-    match verified.payload() {
-        PayloadMode::Hashed(expected) if *expected == hash => Ok(body),
-        _ => Err(denied("the body is not what was signed".to_owned())),
     }
 }
 

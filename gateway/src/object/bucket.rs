@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 
 use super::documents::Documents;
 use super::error::{CreateBucketError, HeadBucketError, Unavailable};
+use super::quota::Quota;
 use super::types::{BucketInfo, BucketVersioning, CreateBucket, ObjectLock, Owner};
 
 /// Where records lie at the coordinator.
@@ -91,6 +92,9 @@ pub(super) struct BucketRecord {
     /// How it protects them, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) object_lock: Option<ObjectLock>,
+    /// How much may be stored in it, if there is a limit. Gateways of before quotas keep the field, and ask nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) quota: Option<Quota>,
     /// What later versions of Coffer keep.
     #[serde(flatten)]
     pub(super) more: serde_json::Map<String, serde_json::Value>,
@@ -107,6 +111,7 @@ impl BucketRecord {
             documents,
             versioning: Versioning::default(),
             object_lock: None,
+            quota: None,
             more: serde_json::Map::new(),
         }
     }

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use super::bucket::{Bucket, BucketRecord, BucketState, encode, key, unreachable};
 use super::core::Core;
 use super::error::{DeleteBucketError, Unavailable};
-use super::{list, multipart, reclaim};
+use super::{list, multipart, quota, reclaim};
 
 /// A deletion that nobody has gone on with for so long is abandoned, in milliseconds: clients wait for a minute or so.
 const ABANDONED_MS: u64 = 10 * 60 * 1000;
@@ -95,6 +95,9 @@ pub(super) async fn delete_bucket(core: &Arc<Core>, name: &BucketName) -> Result
     match removed {
         Ok(revision) => {
             core.buckets.forget(name.as_str(), revision);
+            if closed.record.quota.is_some() {
+                quota::forget(core, closed.id()).await;
+            }
             Ok(())
         }
         Err(CoordinatorError::Conflict { .. }) => Err(DeleteBucketError::Busy),

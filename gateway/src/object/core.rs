@@ -25,6 +25,7 @@ use super::encryption::Keyring;
 use super::error::{HeadBucketError, Unavailable};
 use super::latency::Latency;
 use super::list;
+use super::quota::Quotas;
 use super::reclaim::Reclaim;
 use super::store::StoreSettings;
 use super::turns::Turns;
@@ -65,6 +66,8 @@ pub(super) struct Core {
     pub(super) turns: Turns,
     /// The keys that objects are encrypted with.
     pub(super) keys: Keyring,
+    /// Room in buckets with a quota.
+    pub(super) quotas: Quotas,
     /// The parity of each class.
     parity: ParitySettings,
     session: u64,
@@ -88,6 +91,7 @@ impl Core {
             reclaim: Reclaim::new(),
             turns: Turns::default(),
             keys,
+            quotas: Quotas::default(),
             parity,
             session: coffer_common::random::random(),
             counter: AtomicU64::new(1),

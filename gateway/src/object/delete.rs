@@ -58,6 +58,7 @@ pub(super) async fn delete(core: &Arc<Core>, request: DeleteObject) -> Result<De
             | PutError::TooLarge { .. }
             | PutError::MetadataTooLarge
             | PutError::Encryption(_)
+            | PutError::QuotaExceeded(_)
             | PutError::Overloaded => DeleteError::Conflict,
         }),
     }

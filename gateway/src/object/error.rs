@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use coffer_common::time::UnixMillis;
+use coffer_common::types::BucketName;
 
 use super::encryption::EncryptionError;
 use super::types::{ObjectInfo, VersionId};
@@ -52,6 +53,18 @@ pub enum BodyError {
 pub struct ReadBroken {
     /// What is missing.
     pub reason: String,
+}
+
+/// The bucket's quota leaves too little for a write.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the quota of bucket `{bucket}` is exceeded")]
+pub struct QuotaExceeded {
+    /// The bucket.
+    pub bucket: BucketName,
+    /// Its quota in bytes.
+    pub quota: u64,
+    /// Bytes in use, with those that are being written, if that is known.
+    pub in_use: Option<u64>,
 }
 
 /// Errors of creating a bucket.
@@ -162,6 +175,9 @@ pub enum PutError {
     /// The attributes' encoding is too long.
     #[error("object metadata is too long")]
     MetadataTooLarge,
+    /// The bucket's quota leaves too little.
+    #[error(transparent)]
+    QuotaExceeded(#[from] QuotaExceeded),
     /// It asks for protection that the bucket does not give.
     #[error(transparent)]
     Lock(#[from] LockRefused),

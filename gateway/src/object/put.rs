@@ -55,6 +55,7 @@ pub(super) async fn put(core: &Arc<Core>, request: PutObject) -> Result<ObjectIn
     let replaced = Replaced::default();
     let noted = replaced.clone();
     let write = Write {
+        bucket: Arc::clone(&bucket),
         target,
         peers,
         op,
@@ -111,6 +112,7 @@ pub(super) fn put_error(error: WriteError, condition: &WriteCondition) -> PutErr
         WriteError::Body(error) => PutError::Body(error),
         WriteError::Overloaded => PutError::Overloaded,
         WriteError::MetadataTooLarge => PutError::MetadataTooLarge,
+        WriteError::Quota(error) => PutError::QuotaExceeded(error),
         WriteError::Unavailable(error) => PutError::Unavailable(error),
         WriteError::Rejected(current) => match live_object(current.as_ref()) {
             Err(error) => PutError::Unavailable(error),

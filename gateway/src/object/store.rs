@@ -18,7 +18,7 @@ use super::look::KeyLook;
 use super::reclaim::Reclaimed;
 use super::types::*;
 use super::{
-    bucket_delete, census, copy, delete, documents, get, list, look, multipart, put, reclaim, versions,
+    bucket_delete, census, copy, delete, documents, get, list, look, multipart, put, quota, reclaim, versions,
 };
 
 /// How long a start waits for the bucket records.
@@ -46,6 +46,7 @@ impl ObjectStore {
         let core = Arc::new(Core::new(cluster, settings, shutdown.clone()));
         let (known, first) = tokio::sync::oneshot::channel();
         shutdown.spawn(follow_buckets(Arc::clone(&core), shutdown.clone(), known));
+        shutdown.spawn(quota::follow(Arc::clone(&core)));
         shutdown.spawn(reclaim::work(Arc::clone(&core)));
         shutdown.spawn(reclaim::follow(Arc::clone(&core), reclaim::PAUSE));
         if tokio::time::timeout(RECORDS_WAIT, first).await.is_err() {
@@ -84,6 +85,23 @@ impl ObjectStore {
         change: &(dyn Fn(&mut Documents) + Sync),
     ) -> Result<BucketInfo, HeadBucketError> {
         documents::configure(&self.core, (&bucket.name, bucket.id), change).await
+    }
+
+    /// Limits what a bucket may hold, or takes the limit away. In force at every gateway as soon as its watch tells it,
+    /// well within a second.
+    ///
+    /// # Errors
+    /// See the enum; after [`Unavailable`] the outcome is unknown.
+    pub async fn set_quota(&self, bucket: &BucketName, bytes: Option<u64>) -> Result<(), HeadBucketError> {
+        quota::set(&self.core, bucket, bytes).await
+    }
+
+    /// A bucket's quota, if it has one, and what is in use of it.
+    ///
+    /// # Errors
+    /// See the enum.
+    pub async fn quota(&self, bucket: &BucketName) -> Result<Option<BucketQuota>, HeadBucketError> {
+        quota::show(&self.core, bucket).await
     }
 
     /// Has a bucket keep versions, or keep no more. In force on every gateway when it returns.

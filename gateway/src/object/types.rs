@@ -396,6 +396,26 @@ pub struct CreateBucket {
     pub object_lock: bool,
 }
 
+/// A bucket's quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BucketQuota {
+    /// So much may be stored.
+    pub bytes: u64,
+    /// What is in use; `None` until it was counted for the first time.
+    pub usage: Option<BucketUsage>,
+}
+
+/// What is in use of a bucket's quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BucketUsage {
+    /// Bytes of objects, older versions and parts of uploads, by the last survey.
+    pub bytes: u64,
+    /// When that was concluded.
+    pub surveyed: UnixMillis,
+    /// Bytes written since, being written, or set aside by gateways for what they will be asked to write.
+    pub pending_bytes: u64,
+}
+
 /// A bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketInfo {

@@ -1,6 +1,6 @@
 //! Writes a body as the shards of one op, and commits it: what PUT, UploadPart and copies share.
 //!
-//! 1. Stripe buffers are admitted against the process's budget.
+//! 1. Its length is admitted against the bucket's quota ([`super::quota`]), stripe buffers against the process's budget.
 //! 2. Small: the body is read whole, hashed and coded; its shards travel inside PREPARE.
 //!    Large: [`super::pump`] streams stripes into one channel per slot while the machine's PREPAREs carry them off.
 //! 3. What is to be encrypted is, after it was hashed and before it is coded. The digester has the last word before any
@@ -24,11 +24,13 @@ use coffer_common::shard::{ShardId, StripeGeometry};
 use coffer_common::types::{OpId, SlotIndex, Tag};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::bucket::Bucket;
 use super::coding;
 use super::core::{Core, OPERATION_LIMIT, unavailable};
 use super::encryption::Keystream;
-use super::error::{BodyError, Unavailable};
+use super::error::{BodyError, QuotaExceeded, Unavailable};
 use super::pump::{Pump, PumpError, channels};
+use super::quota::{self, NotAdmitted};
 use super::types::{Body, Digester, Digests};
 
 /// How long a body waits for stripe buffers before the client is told to slow down.
@@ -45,6 +47,8 @@ pub(super) type Holds = Arc<dyn Fn(Option<&Current>) -> bool + Send + Sync>;
 
 /// One write.
 pub(super) struct Write {
+    /// The bucket, whose quota it must fit into.
+    pub(super) bucket: Arc<Bucket>,
     /// The register.
     pub(super) target: Target,
     /// Its slots when the coding was chosen.
@@ -71,6 +75,8 @@ pub(super) enum WriteError {
     Overloaded,
     /// The metadata is too long for a slot.
     MetadataTooLarge,
+    /// The bucket's quota leaves too little.
+    Quota(QuotaExceeded),
     /// The condition is false on this version.
     Rejected(Option<Current>),
     /// See [`Unavailable`].
@@ -83,12 +89,44 @@ impl From<Unavailable> for WriteError {
     }
 }
 
+impl From<NotAdmitted> for WriteError {
+    fn from(error: NotAdmitted) -> Self {
+        match error {
+            NotAdmitted::Exceeded(error) => Self::Quota(error),
+            NotAdmitted::Unavailable(error) => Self::Unavailable(error),
+        }
+    }
+}
+
+impl WriteError {
+    /// Whether nothing was committed, and nothing will be.
+    fn is_certain(&self) -> bool {
+        match self {
+            Self::Body(_)
+            | Self::Overloaded
+            | Self::MetadataTooLarge
+            | Self::Quota(_)
+            | Self::Rejected(_) => true,
+            Self::Unavailable(_) => false,
+        }
+    }
+}
+
 impl Write {
     /// Writes the body and commits it; returns the version and its tag.
     pub(super) async fn run(self, core: &Arc<Core>, body: Body) -> Result<(Version, Tag), WriteError> {
         if (self.metadata)(&Digests::default(), None).len() > MAX_METADATA_BYTES / 2 {
             return Err(WriteError::MetadataTooLarge);
         }
+        let admission = quota::admit(core, &self.bucket, body.length).await?;
+        let result = self.run_admitted(core, body).await;
+        if result.as_ref().is_err_and(WriteError::is_certain) {
+            admission.release();
+        }
+        result
+    }
+
+    async fn run_admitted(self, core: &Arc<Core>, body: Body) -> Result<(Version, Tag), WriteError> {
         if self.coding.k == 0 {
             return self.run_small(core, body, None).await;
         }

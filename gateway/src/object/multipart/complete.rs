@@ -474,8 +474,9 @@ fn change_error(error: WriteError) -> CompleteError {
         // Another Complete or an Abort was faster.
         WriteError::Rejected(_) => CompleteError::Conflict,
         WriteError::Unavailable(error) => CompleteError::Unavailable(error),
-        WriteError::Body(_) | WriteError::Overloaded | WriteError::MetadataTooLarge => {
-            CompleteError::Conflict
-        }
+        WriteError::Body(_)
+        | WriteError::Overloaded
+        | WriteError::MetadataTooLarge
+        | WriteError::Quota(_) => CompleteError::Conflict,
     }
 }

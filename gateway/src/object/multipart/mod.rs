@@ -203,6 +203,6 @@ fn upload_error(error: WriteError) -> UploadError {
         WriteError::Rejected(_) => UploadError::NoSuchUpload,
         WriteError::MetadataTooLarge => UploadError::MetadataTooLarge,
         WriteError::Unavailable(error) => UploadError::Unavailable(error),
-        WriteError::Body(_) | WriteError::Overloaded => UploadError::Conflict,
+        WriteError::Body(_) | WriteError::Overloaded | WriteError::Quota(_) => UploadError::Conflict,
     }
 }

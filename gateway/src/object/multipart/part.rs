@@ -85,6 +85,7 @@ async fn write(
     let op = core.op();
     let keystream = keystream(data_key.as_ref(), op).map_err(PutError::from)?;
     let write = Write {
+        bucket: Arc::clone(&found.bucket),
         target,
         peers,
         op,

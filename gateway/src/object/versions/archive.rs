@@ -95,6 +95,7 @@ pub(super) fn lost(error: WriteError) -> Unavailable {
         WriteError::Body(_)
         | WriteError::Overloaded
         | WriteError::MetadataTooLarge
+        | WriteError::Quota(_)
         | WriteError::Rejected(_) => Unavailable::new("the key is changing"),
     }
 }

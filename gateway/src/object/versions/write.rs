@@ -99,7 +99,7 @@ fn check(condition: &WriteCondition, head: &Head) -> Result<(), PutError> {
 /// Writes the bytes; they belong to nothing yet.
 async fn write_part(
     core: &Arc<Core>,
-    bucket: &Bucket,
+    bucket: &Arc<Bucket>,
     register: RegisterKey,
     (class, body): (StorageClass, Body),
     data_key: Option<&DataKey>,
@@ -115,6 +115,7 @@ async fn write_part(
     let op = core.op();
     let keystream = keystream(data_key, op)?;
     let write = Write {
+        bucket: Arc::clone(bucket),
         target,
         peers,
         op,

@@ -11,7 +11,7 @@ use super::{Code, S3Error};
 use crate::object::{
     AmendError, BodyError, CompleteError, ConfigureError, CopyError, CreateBucketError, DeleteBucketError,
     DeleteError, EncryptionError, GetError, HeadBucketError, ListError, LockError, LockRefused, PartError,
-    PutError, Unavailable, UploadError, VersionId,
+    PutError, QuotaExceeded, Unavailable, UploadError, VersionId,
 };
 
 impl From<AuthError> for S3Error {
@@ -259,6 +259,22 @@ fn delete_marker(answer: S3Error, version: VersionId) -> S3Error {
     }
 }
 
+/// As MinIO answers for a hard quota; S3 has none. 400: clients do not send the body again.
+impl From<QuotaExceeded> for S3Error {
+    fn from(error: QuotaExceeded) -> Self {
+        let QuotaExceeded { bucket, quota, in_use } = error;
+        let used = in_use.map_or(String::new(), |in_use| format!(", and {in_use} are in use"));
+        let message = format!("Bucket quota exceeded: bucket {bucket} may hold {quota} bytes{used}.");
+        let answer = Self::with(Code::XMinioAdminBucketQuotaExceeded, message)
+            .detail("BucketName", bucket.as_str())
+            .detail("QuotaBytes", quota.to_string());
+        match in_use {
+            Some(in_use) => answer.detail("UsedBytes", in_use.to_string()),
+            None => answer,
+        }
+    }
+}
+
 impl From<PutError> for S3Error {
     fn from(error: PutError) -> Self {
         match error {
@@ -269,6 +285,7 @@ impl From<PutError> for S3Error {
             PutError::Body(error) => error.into(),
             PutError::TooLarge { size, limit } => too_large(size, limit),
             PutError::MetadataTooLarge => Self::new(Code::MetadataTooLarge),
+            PutError::QuotaExceeded(error) => error.into(),
             PutError::Lock(error) => error.into(),
             PutError::Encryption(error) => error.into(),
             PutError::Overloaded => Self::new(Code::SlowDown),

@@ -139,6 +139,7 @@ codes! {
     ServiceUnavailable SERVICE_UNAVAILABLE "Service is unable to handle request. Please try again.",
     SignatureDoesNotMatch FORBIDDEN "The request signature we calculated does not match the signature you provided.",
     SlowDown SERVICE_UNAVAILABLE "Please reduce your request rate.",
+    XMinioAdminBucketQuotaExceeded BAD_REQUEST "Bucket quota exceeded.",
     XAmzContentSHA256Mismatch BAD_REQUEST "The provided 'x-amz-content-sha256' header does not match what was computed.",
 }
 

@@ -5,6 +5,7 @@
 //! 3. Both servers run until the [`Shutdown`] is told: readiness turns false, running requests finish.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use coffer_common::cluster::Cluster;
 use coffer_common::layout::InvalidParity;
@@ -17,6 +18,7 @@ use crate::admin;
 use crate::lifecycle;
 use crate::notify::Notifier;
 use crate::object::{ObjectStore, StoreSettings};
+use crate::s3::server::tls::{Certificates, InvalidCertificate};
 use crate::s3::{S3Service, S3Settings, server};
 use crate::users::Users;
 
@@ -45,6 +47,9 @@ pub enum StartError {
     /// The parity of a storage class does not fit the cluster's stripes.
     #[error(transparent)]
     Parity(#[from] InvalidParity),
+    /// S3 cannot be served with the certificate that is given.
+    #[error(transparent)]
+    Certificate(#[from] InvalidCertificate),
 }
 
 /// A running gateway. Its servers end with the shutdown it was started with.
@@ -71,6 +76,7 @@ impl Gateway {
         let (admin_listener, admin_address) =
             listen(config.admin_address, "the admin API", "--console-address")?;
         config.parity.check(cluster.map().layout.n())?;
+        let certificates = certificates(config.s3_tls_dir.as_deref(), &shutdown).await?;
         let layer = StoreSettings { parity: config.parity, keys: config.encryption_keys };
         let store = ObjectStore::start(cluster.clone(), layer, shutdown.clone()).await;
         let region_fixed = config.region.is_some();
@@ -87,6 +93,7 @@ impl Gateway {
         let service = S3Service::new((store.clone(), users.clone(), notifier), settings);
         shutdown.spawn(server::serve(
             s3_listener,
+            certificates,
             move |request, peer| service.clone().call(request, peer),
             shutdown.clone(),
         ));
@@ -99,6 +106,17 @@ impl Gateway {
         tracing::info!(s3 = %s3_address, admin = %admin_address, "gateway started");
         Ok(Self { s3_address, admin_address })
     }
+}
+
+/// What S3 is served with, if a folder is given; looked after until the stop is told.
+async fn certificates(
+    folder: Option<&Path>,
+    shutdown: &Shutdown,
+) -> Result<Option<Certificates>, InvalidCertificate> {
+    let Some(folder) = folder else { return Ok(None) };
+    let (certificates, kept) = Certificates::read(folder).await?;
+    shutdown.spawn_until_told(kept);
+    Ok(Some(certificates))
 }
 
 fn listen(

@@ -84,6 +84,10 @@ pub struct GatewayArgs {
     #[arg(long, env = "COFFER_CONSOLE_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9001")]
     pub console_address: SocketAddr,
 
+    /// Serves S3 over TLS, HTTP/2 and HTTP/1.1, with `tls.crt` (the chain) and `tls.key` of this folder; read anew when they change.
+    #[arg(long, env = "COFFER_S3_TLS_DIR", value_name = "FOLDER")]
+    pub s3_tls_dir: Option<PathBuf>,
+
     /// Base domains for addresses such as `bucket.s3.example.com`, separated by commas.
     #[arg(long, env = "COFFER_DOMAIN", value_name = "DOMAINS", value_delimiter = ',')]
     pub domain: Vec<String>,
@@ -139,6 +143,8 @@ pub struct GatewayConfig {
     pub s3_address: SocketAddr,
     /// Where the admin API, health and metrics are served.
     pub admin_address: SocketAddr,
+    /// The folder of the certificate that S3 is served with; `None` for HTTP.
+    pub s3_tls_dir: Option<PathBuf>,
     /// The root key pair.
     pub root: Credential,
     /// Base domains for virtual-host style addresses, lower case.
@@ -175,6 +181,7 @@ impl GatewayArgs {
         Ok(GatewayConfig {
             s3_address: self.address,
             admin_address: self.console_address,
+            s3_tls_dir: self.s3_tls_dir.clone(),
             root: root_credential()?,
             domains: parse_domains(&domains)?,
             sigv2: self.sigv2 == Switch::On,

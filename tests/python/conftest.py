@@ -55,6 +55,8 @@ class Server:
         self.hook = free_port()
         self.keys = folder / "encryption-keys"
         self.write_keys(ENCRYPTION_KEYS)
+        # What processes that start from now on find in their environment besides.
+        self.environment = {}
 
     def write_keys(self, keys):
         """What a gateway that starts from now on encrypts with; nothing without keys."""
@@ -65,7 +67,8 @@ class Server:
         log = self.folder / f"{name}.log"
         environment = {**os.environ, "COFFER_TEST_LIFECYCLE_DAY_SECONDS": str(DAY_SECONDS),
                        "COFFER_NOTIFY_WEBHOOK_ENDPOINT_TEST": f"http://127.0.0.1:{self.hook}/hook",
-                       "COFFER_NOTIFY_WEBHOOK_AUTH_TOKEN_TEST": f"Bearer {HOOK_TOKEN}", **(environment or {})}
+                       "COFFER_NOTIFY_WEBHOOK_AUTH_TOKEN_TEST": f"Bearer {HOOK_TOKEN}", **self.environment,
+                       **(environment or {})}
         if self.keys.stat().st_size:
             environment["COFFER_ENCRYPTION_KEYS"] = str(self.keys)
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL,
@@ -79,7 +82,8 @@ class Server:
                    "--console-address", f"127.0.0.1:{admin}"]
         process, log = self.launch("server", command, {"COFFER_ACCESS_KEY": ACCESS_KEY, "COFFER_SECRET_KEY": SECRET_KEY})
         wait_ready(f"http://127.0.0.1:{admin}/health/ready", process, log)
-        self.endpoint = f"http://127.0.0.1:{port}"
+        scheme = "https" if "COFFER_S3_TLS_DIR" in self.environment else "http"
+        self.endpoint = f"{scheme}://127.0.0.1:{port}"
         self.admin = f"http://127.0.0.1:{admin}"
 
     def start_distributed(self, nodes=4):

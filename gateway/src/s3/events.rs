@@ -63,7 +63,7 @@ async fn tell(request: &S3Request, events: Vec<Event>) -> Result<(), S3Error> {
     let Events { notifier, request_id, host_id } = request.events();
     let source = Source {
         principal: request.caller().owner().id,
-        address: request.peer().ip().to_string(),
+        address: request.peer().address.ip().to_string(),
         request_id: request_id.clone(),
         host_id: host_id.clone(),
     };

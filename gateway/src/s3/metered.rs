@@ -3,6 +3,7 @@
 //! The place in the admission is held until then: a slow reader is a request in flight.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -30,7 +31,7 @@ pub(super) struct Metered {
     started: Instant,
     sent: u64,
     ended: bool,
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Metered {
@@ -40,7 +41,7 @@ impl Metered {
         operation: &'static str,
         status: StatusCode,
         started: Instant,
-        place: Option<OwnedSemaphorePermit>,
+        place: Option<Arc<OwnedSemaphorePermit>>,
     ) -> Self {
         let ended = inner.is_end_stream();
         Self { inner, operation, status, started, sent: 0, ended, _place: place }

@@ -1,9 +1,10 @@
 //! A request after its signature was verified: what every handler gets.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::access::{Access, Caller};
 use super::auth::{Scheme, Verified};
@@ -13,6 +14,7 @@ use super::error::{Code, S3Error};
 use super::events::Events;
 use super::post::FileBody;
 use super::query::Query;
+use super::server::Peer;
 use super::xml;
 use crate::object::{self, CopySource};
 
@@ -24,7 +26,7 @@ pub(crate) struct S3Request {
     pub(crate) query: Query,
     put: bool,
     host: Option<String>,
-    peer: SocketAddr,
+    peer: Peer,
     caller: Caller,
     verified: Verified,
     body: Option<RequestBody>,
@@ -33,12 +35,15 @@ pub(crate) struct S3Request {
     hashes: checksum::HashPool,
     access: Option<Access>,
     events: Events,
+    _place: Arc<OwnedSemaphorePermit>,
 }
 
 /// What is known of a request before it is verified.
 pub(crate) struct Arrived {
     /// The method.
     pub(crate) method: Method,
+    /// The host that the client has asked.
+    pub(crate) host: Option<String>,
     /// All headers.
     pub(crate) headers: HeaderMap,
     /// The query, decoded.
@@ -46,9 +51,11 @@ pub(crate) struct Arrived {
     /// The body.
     pub(crate) body: RequestBody,
     /// Where it comes from.
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     /// How its events are told.
     pub(crate) events: Events,
+    /// Its place among those in flight, until its handler has ended.
+    pub(crate) place: Arc<OwnedSemaphorePermit>,
 }
 
 impl S3Request {
@@ -58,10 +65,9 @@ impl S3Request {
         arrived: Arrived,
         hashes: checksum::HashPool,
     ) -> Self {
-        let Arrived { method, mut headers, query, body, peer, events } = arrived;
+        let Arrived { method, host, mut headers, query, body, peer, events, place } = arrived;
         verified.merge_hoisted(&mut headers);
         let put = method == Method::PUT;
-        let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
         Self {
             headers,
             query,
@@ -75,6 +81,7 @@ impl S3Request {
             hashes,
             access: None,
             events,
+            _place: place,
         }
     }
 
@@ -84,7 +91,7 @@ impl S3Request {
     }
 
     /// Where it comes from.
-    pub(crate) fn peer(&self) -> SocketAddr {
+    pub(crate) fn peer(&self) -> Peer {
         self.peer
     }
 
@@ -159,9 +166,10 @@ impl S3Request {
         (self.verified, self.caller) = (verified, caller);
     }
 
-    /// The host that the client has asked.
-    pub(crate) fn host(&self) -> Option<&str> {
-        self.host.as_deref()
+    /// Scheme and host that the client has asked.
+    pub(crate) fn origin(&self) -> String {
+        let scheme = if self.peer.secure { "https" } else { "http" };
+        format!("{scheme}://{}", self.host.as_deref().unwrap_or_default())
     }
 
     /// The body of an XML or JSON request, whole and checked.

@@ -5,14 +5,13 @@
 //!
 //! 1. a request id and a span: every line logged below carries it, and so does the answer;
 //! 2. admission: past the limit of requests in flight the answer is 503 `SlowDown` (a place is given back when the last
-//!    byte of the answer is out, not before);
+//!    byte of the answer is out and the handler has ended, which may go on without its client);
 //! 3. a panic becomes `InternalError`, and the connection lives;
 //! 4. address, signature, operation ([`S3Service::dispatch`]); then whether the caller may, and the handler
 //!    ([`S3Service::admit`]); an error becomes XML; a browser of another origin gets the bucket's headers for it;
 //! 5. the rest of a body that nobody read, ids on the answer; `Connection: close` if there is still something left; metrics.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +21,7 @@ use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -38,6 +37,7 @@ use super::operation::{self, Address, BucketOperation, ObjectOperation, Operatio
 use super::query::Query;
 use super::request::{Arrived, S3Request};
 use super::response::{self, S3Response};
+use super::server::Peer;
 use super::settings::SettingsCache;
 use super::{bucket, list, metered, multipart, object, post};
 use crate::notify::Notifier;
@@ -132,11 +132,7 @@ impl S3Service {
     }
 
     /// Answers a request. Never fails: what goes wrong is an answer, too.
-    pub(crate) async fn call(
-        self,
-        request: Request<Incoming>,
-        peer: SocketAddr,
-    ) -> Result<S3Response, Infallible> {
+    pub(crate) async fn call(self, request: Request<Incoming>, peer: Peer) -> Result<S3Response, Infallible> {
         let started = Instant::now();
         let id = format!("{:016X}", coffer_common::random::random::<u64>());
         let span = tracing::info_span!(
@@ -151,7 +147,7 @@ impl S3Service {
 
     async fn answer(
         &self,
-        (request, peer): (Request<Incoming>, SocketAddr),
+        (request, peer): (Request<Incoming>, Peer),
         id: String,
         started: Instant,
     ) -> S3Response {
@@ -163,7 +159,8 @@ impl S3Service {
         let place = tokio::time::timeout(ADMISSION_WAIT, self.inner.admission.clone().acquire_owned()).await;
         let (result, place) = match place {
             Ok(Ok(place)) => {
-                let dispatched = self.dispatch((request, peer), &id, &mut labels);
+                let place = Arc::new(place);
+                let dispatched = self.dispatch((request, peer, place.clone()), &id, &mut labels);
                 let result = AssertUnwindSafe(dispatched).catch_unwind().await;
                 (result.unwrap_or_else(|_| Err(S3Error::new(Code::InternalError))), Some(place))
             }
@@ -216,7 +213,7 @@ impl S3Service {
 
     async fn dispatch(
         &self,
-        (request, peer): (Request<Incoming>, SocketAddr),
+        (request, peer, place): (Request<Incoming>, Peer, Arc<OwnedSemaphorePermit>),
         id: &str,
         labels: &mut Labels,
     ) -> Result<S3Response, S3Error> {
@@ -252,8 +249,9 @@ impl S3Service {
         let proven = self.prove(&signed)?;
         let (notifier, request_id, host_id) = (inner.notifier.clone(), id.to_owned(), inner.host_id.clone());
         let events = Events { notifier, request_id, host_id };
+        let host = host.map(str::to_owned);
         let (method, headers, query) = (parts.method, parts.headers, query?);
-        let arrived = Arrived { method, headers, query, body, peer, events };
+        let arrived = Arrived { method, host, headers, query, body, peer, events, place };
         let request = S3Request::new(proven, arrived, inner.hashes.clone());
         self.admit(operation?, request, copy).await
     }

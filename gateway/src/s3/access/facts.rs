@@ -44,8 +44,8 @@ pub(super) fn gather(facts: &mut Facts, request: &S3Request) {
     let now = UnixMillis::now();
     facts.add("aws:CurrentTime", iso_date(now));
     facts.add("aws:EpochTime", now.seconds().to_string());
-    facts.add("aws:SecureTransport", "false");
-    facts.add("aws:SourceIp", request.peer().ip().to_canonical().to_string());
+    facts.add("aws:SecureTransport", request.peer().secure.to_string());
+    facts.add("aws:SourceIp", request.peer().address.ip().to_canonical().to_string());
     for (header, key) in
         [("user-agent", "aws:UserAgent"), ("referer", "aws:Referer")].into_iter().chain(RENAMED)
     {

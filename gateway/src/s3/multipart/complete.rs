@@ -69,10 +69,9 @@ pub(crate) async fn complete(
     };
     let info = store.complete_upload(complete).await?;
     events::changed(&request, Kind::CreatedByUpload, &key, &info).await?;
-    let host = request.text("host").unwrap_or_default();
     let document = CompleteMultipartUploadResult {
         xmlns: xml::NAMESPACE,
-        location: format!("http://{host}/{bucket}/{}", percent_encode(key.as_str(), true)),
+        location: format!("{}/{bucket}/{}", request.origin(), percent_encode(key.as_str(), true)),
         bucket: bucket.as_str().to_owned(),
         key: key.as_str().to_owned(),
         etag: quoted(&info.etag),

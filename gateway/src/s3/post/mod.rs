@@ -144,8 +144,7 @@ fn answer(
     info: &ObjectInfo,
 ) -> Result<S3Response, S3Error> {
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let host = request.host().unwrap_or_default();
-    let location = format!("http://{host}/{bucket}/{}", encode(key.as_str()));
+    let location = format!("{}/{bucket}/{}", request.origin(), encode(key.as_str()));
     let redirect = fields.get("success_action_redirect").or_else(|| fields.get("redirect"));
     let absolute = |url: &&str| url.starts_with("http://") || url.starts_with("https://");
     let mut answer = if let Some(url) = redirect.filter(absolute) {

@@ -192,6 +192,7 @@ impl GatewayArgs {
             webhooks: notify::webhooks(
                 std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()),
                 |name| setting(name, &variable, &read_file),
+                |path| read_file(Path::new(path)),
             )?,
             parity: ParitySettings { standard: self.standard, reduced: self.reduced },
         })

@@ -3,13 +3,15 @@ server of its own."""
 
 import json
 import signal
+import ssl
 import threading
 import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import certificates
 import pytest
-from conftest import DAY_SECONDS, HOOK_TOKEN, Server
+from conftest import BINARY, DAY_SECONDS, HOOK_TOKEN, Server
 from test_access import settled
 from test_boto3 import error_code
 from test_versions import enable
@@ -21,11 +23,11 @@ class Receiver:
     """A target; `status` is what it answers."""
 
     def __init__(self, port):
-        self.port, self.status, self.posts, self.records = port, 200, [], []
+        self.port, self.status, self.posts, self.records, self.tests = port, 200, [], [], []
         self.lock = threading.Lock()
         self.server = None
 
-    def start(self):
+    def start(self, context=None):
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,7 +42,9 @@ class Receiver:
                 with receiver.lock:
                     status = receiver.status(body) if callable(receiver.status) else receiver.status
                     receiver.posts.append((status, dict(self.headers), self.path))
-                    if status == 200:
+                    if status == 200 and body.get("Event") == "s3:TestEvent":
+                        receiver.tests.append(body)
+                    elif status == 200:
                         receiver.records += body["Records"]
                 self.send_response(status)
                 self.send_header("content-length", "0")
@@ -51,6 +55,8 @@ class Receiver:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True
+        if context:
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def stop(self):
@@ -186,7 +192,7 @@ def test_a_target_that_is_away_gets_everything_once_it_is_back(s3, bucket, hook)
 def test_what_a_target_refuses_does_not_hold_up_the_rest_and_is_not_lost(s3, bucket, hook):
     ask(s3, bucket, "s3:ObjectCreated:*")
     refuses = {"bad"}
-    hook.status = lambda body: 400 if body["Records"][0]["s3"]["object"]["key"] in refuses else 200
+    hook.status = lambda body: 400 if body.get("Records", [{"s3": {"object": {"key": ""}}}])[0]["s3"]["object"]["key"] in refuses else 200
     for key in ["bad", "good"]:
         s3.put_object(Bucket=bucket, Key=key)
     wait_for(lambda: hook.of(bucket) == [("ObjectCreated:Put", "good")])
@@ -219,6 +225,33 @@ def test_nobody_reaches_the_queue(s3, bucket):
         with pytest.raises(Exception):
             call(Bucket=name)
     assert error_code(s3.copy_object, Bucket=bucket, Key="k", CopySource=f"{name}/k")[1] == 400
+
+
+def test_targets_are_told_by_a_test_event_that_they_are_configured(s3, bucket, hook):
+    ask(s3, bucket, "s3:ObjectCreated:*")
+    mine = lambda: [test for test in hook.tests if test["Bucket"] == bucket]
+    wait_for(mine)
+    (test,) = mine()
+    assert set(test) == {"Service", "Event", "Time", "Bucket", "RequestId", "HostId"}
+    assert test["Service"] == "Amazon S3" and len(test["RequestId"]) == 16 and test["Time"].endswith("Z")
+    rule = {"Id": "r", "QueueArn": ARN, "Events": ["s3:ObjectRemoved:*"]}
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={"QueueConfigurations": [rule]},
+                                             SkipDestinationValidation=True)
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={})
+    time.sleep(3)
+    assert len(mine()) == 1
+
+
+def test_a_test_event_that_a_target_does_not_take_holds_up_neither_the_request_nor_events(s3, bucket, hook):
+    hook.stop()
+    began = time.monotonic()
+    ask(s3, bucket, "s3:ObjectCreated:*")
+    assert time.monotonic() - began < 10, "the request waits for the target"
+    # A target that knows only records.
+    hook.status = lambda body: 200 if "Records" in body else 500
+    hook.start()
+    s3.put_object(Bucket=bucket, Key="k")
+    wait_for(lambda: hook.of(bucket) == [("ObjectCreated:Put", "k")], seconds=90)
 
 
 @pytest.fixture
@@ -297,3 +330,47 @@ def test_the_others_deliver_what_a_killed_gateway_had_acknowledged(own):
     acknowledged += write_until_killed(server, "bucket", lambda: None)
     assert len(acknowledged) > before
     assert_all_arrive(receiver, "bucket", acknowledged)
+
+
+def test_a_target_with_tls_gets_events_once_its_certificate_is_right(own):
+    server, receiver = own
+    folder = server.folder
+    for name in ["ours", "theirs"]:
+        certificates.authority(folder / name)
+    certificates.issue(folder / "ours", folder / "right")
+    certificates.issue(folder / "theirs", folder / "foreign")
+    certificates.issue(folder / "ours", folder / "misnamed", "DNS:elsewhere.example.com")
+    server.environment = {"COFFER_NOTIFY_WEBHOOK_ENDPOINT_TEST": f"https://127.0.0.1:{server.hook}/hook",
+                          "COFFER_NOTIFY_WEBHOOK_CA_TEST": str(folder / "ours/ca.crt")}
+    server.start_standalone()
+    s3, log = server.client(), folder / "server.log"
+    s3.create_bucket(Bucket="bucket")
+    for wrong in ["foreign", "misnamed"]:
+        receiver.start(certificate(folder / wrong))
+        ask(s3, "bucket", "s3:ObjectCreated:*")
+        s3.put_object(Bucket="bucket", Key=wrong, Body=b"x")
+        wait_for(lambda: "a target of events does not answer, its events wait" in log.read_text())
+        assert "invalid peer certificate" in log.read_text()
+        time.sleep(3)
+        assert receiver.posts == [], wrong
+        receiver.stop()
+    receiver.start(certificate(folder / "right"))
+    wait_for(lambda: {key for _, key in receiver.of("bucket")} == {"foreign", "misnamed"}, seconds=90)
+    assert "a target of events answers again" in log.read_text()
+
+
+def certificate(folder):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    return context
+
+
+def test_a_file_of_authorities_that_cannot_be_used_is_told_at_the_start(tmp_path):
+    server = Server(tmp_path)
+    (tmp_path / "empty").write_text("")
+    server.environment = {"COFFER_NOTIFY_WEBHOOK_ENDPOINT_TEST": "https://127.0.0.1:1",
+                          "COFFER_NOTIFY_WEBHOOK_CA_TEST": str(tmp_path / "empty")}
+    command = [BINARY, "server", str(tmp_path / "drive{1...4}"), "--address", "127.0.0.1:0", "--console-address", "127.0.0.1:0"]
+    process, log = server.launch("server", command, {"COFFER_ACCESS_KEY": "a-key", "COFFER_SECRET_KEY": "a-secret-key"})
+    assert process.wait(30) != 0
+    assert "`COFFER_NOTIFY_WEBHOOK_CA_TEST` is not usable" in log.read_text()

@@ -5,6 +5,7 @@
 //! 3. The first time, and every ten minutes, that begins at the queue's beginning; in between where nothing was left a minute
 //!    ago. So a pass does not go over all that has been deleted since the last purge, and what a gateway whose clock is late has
 //!    queued behind this place is found by the next whole pass.
+//! 4. A test event ([`super::record`]) holds up nothing, and is given up after an hour: nobody has been promised it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,9 +20,9 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::queue;
 use super::targets::Webhook;
 use super::webhook::{Answer, Post};
+use super::{queue, record};
 use crate::object::{ObjectStore, Unavailable};
 
 /// From one look at the queue to the next.
@@ -38,6 +39,8 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 const MAX_REFUSED: usize = 10_000;
 /// How far behind the clock a pass that is not a whole one begins.
 const MARGIN_MS: u64 = 60_000;
+/// How long a test event is tried.
+const TEST_LIFE: Duration = Duration::from_secs(60 * 60);
 /// Deliveries that are listed at a time.
 const PAGE: u32 = 200;
 /// Deliveries that are posted at the same time.
@@ -97,6 +100,7 @@ struct Pass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Done,
+    GivenUp,
     Refused,
     Away,
 }
@@ -166,11 +170,11 @@ impl Courier {
             due.retain(|delivery| !progress.refused.contains(delivery));
             let mut fates = stream::iter(due).map(|delivery| self.deliver(delivery)).buffered(CONCURRENCY);
             while let Some((delivery, fate)) = fates.next().await {
-                if fate != Fate::Done {
+                if matches!(fate, Fate::Refused | Fate::Away) {
                     pass.oldest = pass.oldest.or(queue::due(&delivery));
                 }
                 match fate {
-                    Fate::Done => {}
+                    Fate::Done | Fate::GivenUp => {}
                     Fate::Refused => progress.refuse(delivery, began),
                     Fate::Away => {
                         pass.away = true;
@@ -203,10 +207,24 @@ impl Courier {
 
     async fn try_to_deliver(&self, delivery: &ObjectKey) -> Result<Fate, Unavailable> {
         let Some(message) = queue::read(&self.store, delivery).await? else { return Ok(Fate::Done) };
+        let is_test = record::is_test(&message);
         match self.post.post(message).await {
             Answer::Taken => {
                 queue::remove(&self.store, delivery).await?;
                 Ok(Fate::Done)
+            }
+            _ if is_test && is_older(delivery, TEST_LIFE) => {
+                tracing::warn!(webhook = self.target, "a target has not taken a test event within an hour");
+                queue::remove(&self.store, delivery).await?;
+                Ok(Fate::GivenUp)
+            }
+            answer if is_test => {
+                tracing::warn!(
+                    webhook = self.target,
+                    ?answer,
+                    "a target does not take a test event; it is tried again"
+                );
+                Ok(Fate::Refused)
             }
             Answer::Refused(status) => {
                 tracing::warn!(webhook = self.target, %delivery, %status, "a target refuses an event; it is tried again");
@@ -215,4 +233,10 @@ impl Courier {
             Answer::Away => Ok(Fate::Away),
         }
     }
+}
+
+/// Whether a delivery has been due for longer than this.
+fn is_older(delivery: &ObjectKey, age: Duration) -> bool {
+    let age_ms = age.as_millis() as u64;
+    queue::due(delivery).is_none_or(|due| due.0 + age_ms < UnixMillis::now().0)
 }

@@ -24,7 +24,7 @@
 //! was admitted. **Crash.** Between 1 and 2: the change stands without an event, and was not answered. After 2: another gateway
 //! delivers it. **Retries.** A target that does not answer, or answers 5xx or 429, is tried again after 1 s, later 60 s; what
 //! it refuses otherwise does not hold up what comes behind it, and is tried again every minute for as long as it is refused.
-//! Nothing is ever given up. **Cancellation**: as a crash. While the coordinator is away events are queued and not delivered.
+//! No event is ever given up. **Cancellation**: as a crash. While the coordinator is away events are queued and not delivered.
 
 mod deliver;
 mod queue;
@@ -33,7 +33,7 @@ mod rules;
 mod targets;
 mod webhook;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,6 +124,21 @@ impl Notifier {
         Ok(())
     }
 
+    /// Queues a test event for each target of the rules. It goes the way of events, so that nobody waits for a target, and shows
+    /// the whole way; but it holds up no event, and is given up after an hour.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: some may not be queued.
+    pub(crate) async fn test(&self, bucket: &str, rules: &Rules, source: &Source) -> Result<(), Unavailable> {
+        let now = UnixMillis::now();
+        let message = record::test(bucket, source, now);
+        let targets: BTreeSet<&str> = rules.0.iter().map(|rule| rule.target.as_str()).collect();
+        try_join_all(targets.iter().map(|target| queue::push(&self.store, target, message.clone(), now)))
+            .await?;
+        self.wake(targets);
+        Ok(())
+    }
+
     /// Queues events of what is about to be done. They are delivered a minute later, unless they are confirmed or withdrawn.
     ///
     /// # Errors
@@ -163,11 +178,13 @@ impl Notifier {
         }
         let pushes = deliveries.into_iter().map(|(target, body)| queue::push(&self.store, target, body, due));
         let queued = try_join_all(pushes).await?;
-        for target in by_target.keys() {
-            if let Some(wake) = self.targets.get(*target) {
-                wake.notify_one();
-            }
-        }
+        self.wake(by_target.into_keys());
         Ok(queued)
+    }
+
+    fn wake<'a>(&self, targets: impl IntoIterator<Item = &'a str>) {
+        for wake in targets.into_iter().filter_map(|target| self.targets.get(target)) {
+            wake.notify_one();
+        }
     }
 }

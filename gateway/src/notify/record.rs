@@ -3,6 +3,8 @@
 //! Source: "Event message structure" of the Amazon S3 User Guide. `eventVersion` is 2.1 for writes and removals, and 2.3 for
 //! what came later. `sequencer` is the tag of the write, of fixed length, so that the later write of a key has the greater
 //! text; tags and lists are no writes of their own and have none.
+//!
+//! A test event is another message: it tells a target that a bucket has been configured to send it events.
 
 use bytes::Bytes;
 use coffer_common::time::UnixMillis;
@@ -90,6 +92,32 @@ pub(super) fn message(records: &[Record<'_>]) -> Bytes {
         records: &'a [Record<'a>],
     }
     serde_json::to_vec(&Message { records }).expect("texts and numbers are JSON").into()
+}
+
+/// What a message of a test begins with.
+const TEST: &[u8] = br#"{"Service":"Amazon S3","Event":"s3:TestEvent","#;
+
+/// A test event.
+pub(super) fn test(bucket: &str, source: &Source, now: UnixMillis) -> Bytes {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Test<'a> {
+        service: &'static str,
+        event: &'static str,
+        time: String,
+        bucket: &'a str,
+        request_id: &'a str,
+        host_id: &'a str,
+    }
+    let (request_id, host_id) = (source.request_id.as_str(), source.host_id.as_str());
+    let (service, event, time) = ("Amazon S3", "s3:TestEvent", iso(now));
+    let test = Test { service, event, time, bucket, request_id, host_id };
+    serde_json::to_vec(&test).expect("texts are JSON").into()
+}
+
+/// Whether a message is a test event.
+pub(super) fn is_test(message: &[u8]) -> bool {
+    message.starts_with(TEST)
 }
 
 /// One record.
@@ -255,6 +283,19 @@ mod tests {
         }]});
         let found: serde_json::Value = serde_json::from_slice(&message(&[record])).unwrap();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn tests_have_the_form_that_s3_documents_and_are_known_again() {
+        let [principal, address, request_id, host_id] = ["p", "10.0.0.1", "r", "h"].map(str::to_owned);
+        let source = Source { principal, address, request_id, host_id };
+        let message = test("bucket", &source, UnixMillis(1_500));
+        let expected = serde_json::json!({
+            "Service": "Amazon S3", "Event": "s3:TestEvent", "Time": "1970-01-01T00:00:01.500Z", "Bucket": "bucket",
+            "RequestId": "r", "HostId": "h",
+        });
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&message).unwrap(), expected);
+        assert!(is_test(&message) && !is_test(&super::message(&[])));
     }
 
     #[test]

@@ -60,13 +60,18 @@ async fn tell(request: &S3Request, events: Vec<Event>) -> Result<(), S3Error> {
     let Some(rules) = access.settings().notifications.as_ref().filter(|_| !events.is_empty()) else {
         return Ok(());
     };
-    let Events { notifier, request_id, host_id } = request.events();
-    let source = Source {
+    let told = Told { bucket: access.bucket(), rules, source: &source(request) };
+    request.events().notifier.tell(told, &events).await?;
+    Ok(())
+}
+
+/// Who asks.
+pub(crate) fn source(request: &S3Request) -> Source {
+    let Events { request_id, host_id, .. } = request.events();
+    Source {
         principal: request.caller().owner().id,
         address: request.peer().address.ip().to_string(),
         request_id: request_id.clone(),
         host_id: host_id.clone(),
-    };
-    notifier.tell(Told { bucket: access.bucket(), rules, source: &source }, &events).await?;
-    Ok(())
+    }
 }

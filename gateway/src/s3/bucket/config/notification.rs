@@ -4,14 +4,19 @@
 //! `arn:minio:sqs::<name>:webhook` means the same. Topics and functions are nobody's here, and are refused as S3 refuses
 //! those that are not there.
 //!
-//! Source: "PutBucketNotificationConfiguration" of the Amazon S3 API Reference. S3 tells a new target with a test event
-//! that it is one; this is not done.
+//! Each target of a configuration is told by a test event, unless `x-amz-skip-destination-validation` says no. S3 sends it first,
+//! and takes no configuration whose test fails. Here it is queued once the configuration is in force: a target may be away when
+//! it is configured as it may be away later, and a request does not wait for it. Whether it came is in the gateway's log, and
+//! what cannot be a target at all (one that no gateway is told of) is refused.
+//!
+//! Source: "PutBucketNotificationConfiguration" of the Amazon S3 API Reference, "Notification event types and destinations".
 
 use std::collections::BTreeSet;
 
 use http::StatusCode;
 
 use super::super::super::error::{Code, S3Error};
+use super::super::super::events;
 use super::super::super::operation::ConfigVerb;
 use super::super::super::response::{self, S3Response};
 use super::super::super::settings::names;
@@ -19,6 +24,8 @@ use super::super::super::xml::{DECLARATION, Element, malformed};
 use super::{Context, empty_document, id_of};
 use crate::notify::{self, Known, Rule, Rules, known};
 
+/// With `true` no target is told.
+const SKIP_TEST: &str = "x-amz-skip-destination-validation";
 /// Most rules of a bucket (S3).
 const MAX_RULES: usize = 100;
 /// What an ARN of a target begins and ends with.
@@ -42,6 +49,11 @@ pub(super) async fn serve(mut context: Context<'_>) -> Result<S3Response, S3Erro
         notifier.prepare().await?;
         let texts = [(names::NOTIFICATION, Some(document)), (notify::DOCUMENT, Some(rules.encode()))];
         context.set_all(&texts).await?;
+        let request = &context.request;
+        if !request.text(SKIP_TEST).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            let bucket = request.access()?.bucket().name.as_str();
+            notifier.test(bucket, &rules, &events::source(request)).await?;
+        }
     }
     Ok(response::empty(StatusCode::OK))
 }

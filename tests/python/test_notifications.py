@@ -2,6 +2,7 @@
 server of its own."""
 
 import json
+import os
 import signal
 import ssl
 import threading
@@ -11,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import certificates
 import pytest
+import requests
 from conftest import BINARY, DAY_SECONDS, HOOK_TOKEN, Server
 from test_access import settled
 from test_boto3 import error_code
@@ -252,6 +254,80 @@ def test_a_test_event_that_a_target_does_not_take_holds_up_neither_the_request_n
     hook.start()
     s3.put_object(Bucket=bucket, Key="k")
     wait_for(lambda: hook.of(bucket) == [("ObjectCreated:Put", "k")], seconds=90)
+
+
+def test_forms_have_events_with_what_they_have_made(s3, bucket, hook):
+    ask(s3, bucket, "s3:ObjectCreated:Post")
+    s3.put_object(Bucket=bucket, Key="put", Body=b"x")
+    form = s3.generate_presigned_post(bucket, "form/${filename}")
+    answer = requests.post(form["url"], data=form["fields"], files={"file": ("a b.txt", b"12345")})
+    assert answer.status_code == 204
+    wait_for(lambda: hook.of(bucket) == [("ObjectCreated:Post", "form/a b.txt")])
+    record = hook.record(bucket, "ObjectCreated:Post")
+    assert record["s3"]["object"]["size"] == 5 and record["s3"]["object"]["eTag"] == answer.headers["etag"].strip('"')
+    refused = requests.post(form["url"], data={**form["fields"], "key": "other"}, files={"file": ("a", b"1")})
+    assert refused.status_code == 403
+    time.sleep(2)
+    assert len(hook.of(bucket)) == 1
+
+
+def test_uploads_and_copies_tell_the_version_that_they_made(s3, bucket, hook):
+    enable(s3, bucket)
+    ask(s3, bucket, "s3:ObjectCreated:CompleteMultipartUpload", "s3:ObjectCreated:Copy")
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="parts")["UploadId"]
+    part = s3.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=1, Body=b"x" * 1000)["ETag"]
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part}]}
+    done = s3.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload=parts)
+    copied = s3.copy_object(Bucket=bucket, Key="copy", CopySource={"Bucket": bucket, "Key": "parts"})
+    aborted = s3.create_multipart_upload(Bucket=bucket, Key="aborted")["UploadId"]
+    s3.abort_multipart_upload(Bucket=bucket, Key="aborted", UploadId=aborted)
+    expected = {("ObjectCreated:CompleteMultipartUpload", "parts"), ("ObjectCreated:Copy", "copy")}
+    wait_for(lambda: set(hook.of(bucket)) == expected)
+    whole = hook.record(bucket, "ObjectCreated:CompleteMultipartUpload")["s3"]["object"]
+    assert (whole["versionId"], whole["eTag"], whole["size"]) == (done["VersionId"], done["ETag"].strip('"'), 1000)
+    copy = hook.record(bucket, "ObjectCreated:Copy")["s3"]["object"]
+    assert (copy["versionId"], copy["eTag"]) == (copied["VersionId"], copied["CopyObjectResult"]["ETag"].strip('"'))
+    assert copy["sequencer"] != whole["sequencer"]
+
+
+def test_lists_and_tags_have_events_of_the_version_that_they_are_of(s3, hook):
+    bucket = "b-" + os.urandom(8).hex()
+    s3.create_bucket(Bucket=bucket, ObjectOwnership="ObjectWriter")
+    enable(s3, bucket)
+    ask(s3, bucket, "s3:ObjectAcl:Put", "s3:ObjectTagging:*")
+    first = s3.put_object(Bucket=bucket, Key="k", Body=b"1")["VersionId"]
+    s3.put_object(Bucket=bucket, Key="k", Body=b"2")
+    s3.put_object_acl(Bucket=bucket, Key="k", VersionId=first, ACL="public-read")
+    s3.put_object_tagging(Bucket=bucket, Key="k", VersionId=first, Tagging={"TagSet": [{"Key": "a", "Value": "b"}]})
+    s3.delete_object_tagging(Bucket=bucket, Key="k", VersionId=first)
+    names = ["ObjectAcl:Put", "ObjectTagging:Put", "ObjectTagging:Delete"]
+    wait_for(lambda: set(hook.of(bucket)) == {(name, "k") for name in names})
+    for name in names:
+        record = hook.record(bucket, name)
+        assert record["eventVersion"] == "2.3" and record["s3"]["object"]["versionId"] == first
+        assert "sequencer" not in record["s3"]["object"]
+
+
+def test_markers_have_events_of_their_own_also_of_lifecycle_rules(s3, bucket, hook):
+    enable(s3, bucket)
+    ask(s3, bucket, "s3:ObjectRemoved:DeleteMarkerCreated", "s3:LifecycleExpiration:DeleteMarkerCreated",
+        "s3:LifecycleExpiration:Delete")
+    versions = {key: s3.put_object(Bucket=bucket, Key=key, Body=b"1")["VersionId"] for key in ["many", "one", "expires"]}
+    s3.delete_object(Bucket=bucket, Key="one")
+    s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "many"}]})
+    # A version that is named is no marker, and its event is not asked for.
+    s3.delete_object(Bucket=bucket, Key="one", VersionId=versions["one"])
+    marked = {("ObjectRemoved:DeleteMarkerCreated", key) for key in ["many", "one"]}
+    wait_for(lambda: set(hook.of(bucket)) == marked)
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [
+        {"ID": "l", "Status": "Enabled", "Filter": {"Prefix": "expires"}, "Expiration": {"Days": 1},
+         "NoncurrentVersionExpiration": {"NoncurrentDays": 1}}]})
+    expired = {("LifecycleExpiration:DeleteMarkerCreated", "expires"), ("LifecycleExpiration:Delete", "expires")}
+    wait_for(lambda: set(hook.of(bucket)) == marked | expired, seconds=20 * DAY_SECONDS)
+    gone = hook.record(bucket, "LifecycleExpiration:Delete")["s3"]["object"]
+    assert gone["versionId"] == versions["expires"]
+    marker = hook.record(bucket, "LifecycleExpiration:DeleteMarkerCreated")["s3"]["object"]
+    assert marker["versionId"] not in versions.values()
 
 
 @pytest.fixture

@@ -184,7 +184,8 @@ def test_lists_are_off_by_default(server, alice):
     _, owner = alice
     bucket = new_bucket(owner)
     off = ("AccessControlListNotSupported", 400)
-    owner.put_object(Bucket=bucket, Key="k", Body=b"", ACL="bucket-owner-full-control")
+    for acl in ["bucket-owner-full-control", "private"]:
+        owner.put_object(Bucket=bucket, Key="k", Body=b"", ACL=acl)
     assert error_code(owner.put_object, Bucket=bucket, Key="k", Body=b"", ACL="public-read") == off
     assert error_code(owner.put_bucket_acl, Bucket=bucket, ACL="public-read") == off
     assert error_code(owner.put_object_acl, Bucket=bucket, Key="k", ACL="private") == off
@@ -192,6 +193,49 @@ def test_lists_are_off_by_default(server, alice):
         {"ObjectOwnership": "BucketOwnerEnforced"}]
     wrong = dict(Bucket="b-" + os.urandom(8).hex(), ACL="public-read")
     assert error_code(owner.create_bucket, **wrong) == ("InvalidBucketAclWithObjectOwnership", 400)
+
+
+def test_where_lists_are_off_private_is_the_list_of_the_owner_only(server, alice, bob):
+    (alice_id, owner), (_, other) = alice, bob
+    bucket = new_bucket(owner)
+    set_policy(owner, bucket, {"Effect": "Allow", "Principal": "*", "Action": "s3:*",
+                               "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]})
+    settled(lambda: other.put_object(Bucket=bucket, Key="k", Body=b""))
+    other.put_object(Bucket=bucket, Key="k", Body=b"", ACL="bucket-owner-full-control")
+    assert owner.get_object_acl(Bucket=bucket, Key="k")["Owner"]["ID"] == alice_id
+    off, copied = ("AccessControlListNotSupported", 400), {"CopySource": {"Bucket": bucket, "Key": "k"}}
+    for call, more in [(other.put_object, {}), (other.create_multipart_upload, {}), (other.copy_object, copied)]:
+        assert error_code(call, Bucket=bucket, Key="l", ACL="private", **more) == off
+
+
+def test_who_begins_an_upload_may_list_its_parts_and_abort_it(server, alice, bob):
+    (_, owner), (bob_id, other) = alice, bob
+    bucket = new_bucket(owner)
+    set_policy(owner, bucket, {"Effect": "Allow", "Principal": {"AWS": bob_id}, "Action": "s3:PutObject",
+                               "Resource": f"arn:aws:s3:::{bucket}/*"})
+    upload = settled(lambda: other.create_multipart_upload(Bucket=bucket, Key="k"))["UploadId"]
+    mine = dict(Bucket=bucket, Key="k", UploadId=upload)
+    other.upload_part(**mine, PartNumber=1, Body=b"x")
+    listed = other.list_parts(**mine)
+    assert len(listed["Parts"]) == 1 and listed["Initiator"]["ID"] == bob_id
+    assert listed["Owner"]["ID"] == alice[0]
+    shown = owner.list_multipart_uploads(Bucket=bucket)["Uploads"]
+    assert [(u["Initiator"]["ID"], u["Owner"]["ID"]) for u in shown] == [(bob_id, alice[0])]
+    theirs = dict(mine, UploadId=owner.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"])
+    for call in [other.list_parts, other.abort_multipart_upload]:
+        assert error_code(call, **theirs) == DENIED
+        assert error_code(call, **dict(mine, UploadId="0" * 32)) == DENIED
+    assert error_code(other.list_multipart_uploads, Bucket=bucket) == DENIED
+    other.abort_multipart_upload(**mine)
+    assert error_code(owner.list_parts, **mine)[0] == "NoSuchUpload"
+    # And the owner of the bucket may look after every upload.
+    assert owner.list_parts(**theirs)["Initiator"]["ID"] == alice[0]
+    # What a policy denies is denied.
+    denied = settled(lambda: other.create_multipart_upload(Bucket=bucket, Key="k"))["UploadId"]
+    set_policy(owner, bucket, {"Effect": "Deny", "Principal": "*", "Action": "s3:AbortMultipartUpload",
+                               "Resource": f"arn:aws:s3:::{bucket}/*"})
+    time.sleep(1)
+    assert error_code(other.abort_multipart_upload, **dict(mine, UploadId=denied)) == DENIED
 
 
 def test_lists_count_where_the_writer_owns(server, alice, bob):

@@ -440,6 +440,7 @@ fn upload_to_disk(upload: &UploadMeta) -> DiskUpload {
         checksum,
         completion,
         encryption: upload.encryption.as_ref().map(encryption_to_disk),
+        initiator: upload.initiator.as_ref().map(owner_to_disk),
     }
 }
 
@@ -462,6 +463,7 @@ fn upload_from_disk(upload: DiskUpload) -> Result<UploadMeta, DecodeError> {
     Ok(UploadMeta {
         initiated: UnixMillis(upload.initiated_ms),
         owner: owner_from_disk(upload.owner),
+        initiator: upload.initiator.map(|initiator| owner_from_disk(Some(initiator))),
         attributes: attributes_from_disk(upload.attributes)?,
         checksum: checksum.transpose()?,
         encryption: upload.encryption.map(encryption_from_disk).transpose()?,

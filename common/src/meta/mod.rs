@@ -292,8 +292,10 @@ pub enum UploadState {
 pub struct UploadMeta {
     /// When it was created.
     pub initiated: UnixMillis,
-    /// Who created it.
+    /// Who will own the object.
     pub owner: Owner,
+    /// Who created it, if that is not its owner.
+    pub initiator: Option<Owner>,
     /// What the object will carry.
     pub attributes: Attributes,
     /// The checksum algorithm and scope, if one was chosen.

@@ -241,6 +241,9 @@ pub(super) struct DiskUpload {
     pub(super) completion: Option<DiskCompletion>,
     #[prost(message, optional, tag = "6")]
     pub(super) encryption: Option<DiskEncryption>,
+    /// Absent if it is the owner.
+    #[prost(message, optional, tag = "7")]
+    pub(super) initiator: Option<DiskOwner>,
 }
 
 #[derive(Clone, PartialEq, Message)]

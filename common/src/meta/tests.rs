@@ -63,6 +63,7 @@ fn upload(state: UploadState) -> UploadMeta {
     UploadMeta {
         initiated: UnixMillis(1),
         owner: Owner::default(),
+        initiator: None,
         attributes: Attributes::default(),
         checksum: Some((ChecksumAlgorithm::Sha256, ChecksumScope::Composite)),
         encryption: None,
@@ -106,6 +107,10 @@ fn all() -> Vec<RegisterMeta> {
         RegisterMeta::Object(Box::new(encrypted(EncryptionScheme::Named, "k"))),
         RegisterMeta::Upload(Box::new(UploadMeta {
             encryption: encryption(EncryptionScheme::Named, "k"),
+            ..upload(UploadState::Open)
+        })),
+        RegisterMeta::Upload(Box::new(UploadMeta {
+            initiator: Some(Owner { id: "i".into(), display_name: "j".into() }),
             ..upload(UploadState::Open)
         })),
     ]

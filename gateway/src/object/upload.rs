@@ -19,8 +19,10 @@ pub struct CreateUpload {
     pub key: ObjectKey,
     /// What the object will carry.
     pub attributes: Attributes,
-    /// Who uploads.
+    /// Who will own the object.
     pub owner: Owner,
+    /// Who uploads.
+    pub initiator: Owner,
     /// The checksum to keep, if any.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumScope)>,
     /// How its parts are to be encrypted.
@@ -92,8 +94,10 @@ pub struct UploadInfo {
     pub upload: UploadId,
     /// When it began.
     pub initiated: UnixMillis,
-    /// Who began it.
+    /// Who will own the object.
     pub owner: Owner,
+    /// Who began it.
+    pub initiator: Owner,
     /// What the object will carry.
     pub attributes: Attributes,
     /// The checksum to keep, if any.

@@ -96,20 +96,28 @@ pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Option<Access>, S3Erro
     }
 }
 
-/// What a new object or bucket gets where lists may be off: then only lists that change nothing are accepted.
+/// What a new object or bucket gets where lists may be off: then only lists that give its bucket's owner full control and nobody
+/// else anything are accepted. `private` does so where that owner writes; where somebody else does, it would be the list of the
+/// writer's own object.
 ///
 /// # Errors
 /// `AccessControlListNotSupported`, or those of [`from_headers`].
-pub(crate) fn checked_for(ownership: Ownership, headers: &HeaderMap) -> Result<Access, S3Error> {
+pub(crate) fn checked_for(
+    ownership: Ownership,
+    headers: &HeaderMap,
+    is_owner: bool,
+) -> Result<Access, S3Error> {
     let off = || S3Error::new(Code::AccessControlListNotSupported);
     if !ownership.has_acls() && headers.keys().any(|name| name.as_str().starts_with("x-amz-grant-")) {
         return Err(off());
     }
-    let wanted = from_headers(headers)?.unwrap_or_default();
+    let Some(wanted) = from_headers(headers)? else { return Ok(Access::Private) };
     match wanted {
         access if ownership.has_acls() => Ok(access),
-        Access::BucketOwnerFullControl | Access::Private => Ok(Access::Private),
-        Access::PublicRead
+        Access::BucketOwnerFullControl => Ok(Access::Private),
+        Access::Private if is_owner => Ok(Access::Private),
+        Access::Private
+        | Access::PublicRead
         | Access::PublicReadWrite
         | Access::AuthenticatedRead
         | Access::BucketOwnerRead => Err(off()),
@@ -261,13 +269,18 @@ mod tests {
             std::iter::once((header, HeaderValue::from_static(value))).collect::<HeaderMap>()
         };
         let code = |ownership, name, value| {
-            checked_for(ownership, &headers(name, value)).map_err(|error| error.code())
+            checked_for(ownership, &headers(name, value), true).map_err(|error| error.code())
         };
         let (off, on) = (Ownership::BucketOwnerEnforced, Ownership::ObjectWriter);
         assert_eq!(code(off, "x-amz-acl", "public-read"), Err(Code::AccessControlListNotSupported));
         assert_eq!(code(off, "x-amz-grant-read", "id=x"), Err(Code::AccessControlListNotSupported));
         assert_eq!(code(off, "x-amz-acl", "bucket-owner-full-control"), Ok(Access::Private));
         assert_eq!(code(off, "x-amz-acl", "private"), Ok(Access::Private));
+        let of_another =
+            |name, value| checked_for(off, &headers(name, value), false).map_err(|error| error.code());
+        assert_eq!(of_another("x-amz-acl", "private"), Err(Code::AccessControlListNotSupported));
+        assert_eq!(of_another("x-amz-acl", "bucket-owner-full-control"), Ok(Access::Private));
+        assert_eq!(checked_for(off, &HeaderMap::new(), false).unwrap(), Access::Private);
         assert_eq!(code(on, "x-amz-acl", "public-read"), Ok(Access::PublicRead));
         assert_eq!(code(on, "x-amz-acl", "nonsense"), Err(Code::InvalidArgument));
         assert_eq!(code(on, "x-amz-grant-read", "id=x"), Err(Code::NotImplemented));

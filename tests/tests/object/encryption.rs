@@ -123,6 +123,7 @@ async fn begin(store: &ObjectStore, k: &str, encrypt: Encrypt) -> UploadRef {
         key: key(k),
         attributes: coffer_gateway::object::Attributes::default(),
         owner: coffer_gateway::object::Owner::default(),
+        initiator: coffer_gateway::object::Owner::default(),
         checksum: None,
         encrypt,
     };

@@ -19,6 +19,7 @@ pub(crate) async fn begin(store: &ObjectStore, k: &str) -> UploadRef {
         key: key(k),
         attributes: Attributes { content_type: Some("a/b".into()), ..Attributes::default() },
         owner: Owner::default(),
+        initiator: Owner::default(),
         checksum: None,
         encrypt: Encrypt::No,
     };

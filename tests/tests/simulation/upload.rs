@@ -44,6 +44,7 @@ impl Client {
             key: body::key(key),
             attributes: attributes(value),
             owner: Owner::default(),
+            initiator: Owner::default(),
             checksum: None,
             encrypt: Encrypt::No,
         };

@@ -67,7 +67,7 @@ struct FoundUpload {
 
 /// Begins an upload.
 pub(super) async fn create(core: &Arc<Core>, request: CreateUpload) -> Result<UploadId, UploadError> {
-    let CreateUpload { bucket, key, attributes, owner, checksum, encrypt } = request;
+    let CreateUpload { bucket, key, attributes, owner, initiator, checksum, encrypt } = request;
     let bucket = core.bucket(&bucket).await?;
     may_protect(&bucket, &attributes)?;
     let upload = UploadId::random();
@@ -75,7 +75,8 @@ pub(super) async fn create(core: &Arc<Core>, request: CreateUpload) -> Result<Up
     let encryption = sealed.map(|sealed| sealed.encryption);
     let target = core.target(&bucket, RegisterKey::upload(bucket.id(), key, upload));
     let (initiated, state) = (UnixMillis::now(), UploadState::Open);
-    let meta = UploadMeta { initiated, owner, attributes, checksum, encryption, state };
+    let initiator = (initiator.id != owner.id).then_some(initiator);
+    let meta = UploadMeta { initiated, owner, initiator, attributes, checksum, encryption, state };
     let op = core.op();
     let version = upload_version(op, &meta);
     if version.metadata.len() > MAX_METADATA_BYTES / 2 {
@@ -191,6 +192,7 @@ fn upload_info(upload: &UploadRef, meta: UploadMeta) -> UploadInfo {
         key: upload.key.clone(),
         upload: upload.upload,
         initiated: meta.initiated,
+        initiator: meta.initiator.unwrap_or_else(|| meta.owner.clone()),
         owner: meta.owner,
         attributes: meta.attributes,
         checksum: meta.checksum,

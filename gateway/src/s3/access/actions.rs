@@ -57,6 +57,11 @@ impl Action {
         matches!(self, Self::PutObject | Self::DeleteObject)
     }
 
+    /// Whether who has begun an upload may do it with that upload.
+    pub(super) fn is_the_initiators(self) -> bool {
+        matches!(self, Self::ListMultipartUploadParts | Self::AbortMultipartUpload)
+    }
+
     /// Whether a list that grants reading an object grants it.
     pub(super) fn reads_object(self) -> bool {
         matches!(self, Self::GetObject | Self::GetObjectVersion)

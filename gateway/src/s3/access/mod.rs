@@ -9,7 +9,8 @@
 //! 3. Others may do what the policy allows, unless the bucket's public access block keeps a public policy out.
 //! 4. And what the bucket's list, or the object's own, grants, where lists count. Whoever owns an object may read and
 //!    change it.
-//! 5. Else `AccessDenied`.
+//! 5. Who has begun an upload may list its parts and abort it.
+//! 6. Else `AccessDenied`.
 //!
 //! Whoever may not list a bucket is not told which objects it lacks: for them "no such key" is "denied".
 
@@ -23,11 +24,13 @@ use coffer_common::types::{BucketName, ObjectKey};
 
 use super::attributes::parse_version;
 use super::error::{Code, S3Error};
+use super::multipart::upload_ref;
 use super::operation::Operation;
 use super::request::S3Request;
 use super::settings::{BucketSettings, SettingsCache};
 use crate::object::{
     BucketInfo, GetError, GetObject, ObjectInfo, ObjectStore, Owner, ReadCondition, Select, Unlock,
+    UploadError,
 };
 use crate::policy::{Facts, Principal};
 use crate::users::{Identity, root_owner};
@@ -184,7 +187,13 @@ impl Access {
     ) -> Result<(), S3Error> {
         for Need { action, key } in actions::needs(operation, request) {
             let version = request.query.get("versionId").filter(|version| !version.is_empty());
-            self.demand(store, action, key.map(|key| (key, version))).await?;
+            match self.ask(store, action, key.map(|key| (key, version))).await? {
+                Verdict::Allowed => {}
+                Verdict::AskUpload if self.has_begun(store, key, request).await? => {}
+                Verdict::Denied | Verdict::AskObject | Verdict::AskUpload => {
+                    return Err(S3Error::new(Code::AccessDenied));
+                }
+            }
         }
         Ok(())
     }
@@ -199,6 +208,36 @@ impl Access {
         action: Action,
         key: Option<(&ObjectKey, Option<&str>)>,
     ) -> Result<(), S3Error> {
+        match self.ask(store, action, key).await? {
+            Verdict::Allowed => Ok(()),
+            Verdict::Denied | Verdict::AskObject | Verdict::AskUpload => {
+                Err(S3Error::new(Code::AccessDenied))
+            }
+        }
+    }
+
+    /// Whether the caller has begun the upload that the request names.
+    async fn has_begun(
+        &self,
+        store: &ObjectStore,
+        key: Option<&ObjectKey>,
+        request: &S3Request,
+    ) -> Result<bool, S3Error> {
+        let Some(key) = key else { return Ok(false) };
+        let upload = upload_ref(self.bucket.name.clone(), key.clone(), request)?;
+        match store.head_upload(&upload).await {
+            Ok(upload) => Ok(upload.initiator.id == self.caller.owner().id),
+            Err(UploadError::Unavailable(error)) => Err(error.into()),
+            Err(_) => Ok(false),
+        }
+    }
+
+    async fn ask(
+        &self,
+        store: &ObjectStore,
+        action: Action,
+        key: Option<(&ObjectKey, Option<&str>)>,
+    ) -> Result<Verdict, S3Error> {
         let tags_matter = key.is_some()
             && self.settings.policy.as_ref().is_some_and(|policy| policy.asks_for("s3:ExistingObjectTag"));
         let mut object = if tags_matter { self.look_at(store, key).await? } else { None };
@@ -232,13 +271,10 @@ impl Access {
             said = ask(object.as_ref());
             // What is not there has no list of its own: who may list is told that, and others are not.
             if said == Verdict::AskObject && object.is_none() && self.may_list() {
-                return Ok(());
+                return Ok(Verdict::Allowed);
             }
         }
-        match said {
-            Verdict::Allowed => Ok(()),
-            Verdict::Denied | Verdict::AskObject => Err(S3Error::new(Code::AccessDenied)),
-        }
+        Ok(said)
     }
 
     /// The object that is asked for, if it is there.

@@ -2,7 +2,10 @@
 
 use coffer_common::time::UnixMillis;
 use jiff::civil::DateTime;
+use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::tz::TimeZone;
+
+const HTTP_DATE: DateTimeParser = DateTimeParser::new().relaxed_weekday(true);
 
 /// Parses `YYYYMMDDTHHMMSSZ`, nothing else.
 pub(super) fn parse_amz_date(text: &str) -> Option<UnixMillis> {
@@ -21,10 +24,11 @@ pub(super) fn parse_amz_date(text: &str) -> Option<UnixMillis> {
     from_zoned(&date.to_zoned(TimeZone::UTC).ok()?)
 }
 
-/// Parses an HTTP date (`Fri, 24 May 2013 00:00:00 GMT`, with a numeric zone too), or the ISO basic form.
+/// Parses an HTTP date (`Fri, 24 May 2013 00:00:00 GMT`, with a numeric zone too), or the ISO basic form. The day of the week may
+/// be a wrong one: the rest says the time.
 pub(super) fn parse_any_date(text: &str) -> Option<UnixMillis> {
     let text = text.trim();
-    parse_amz_date(text).or_else(|| from_zoned(&jiff::fmt::rfc2822::parse(text).ok()?))
+    parse_amz_date(text).or_else(|| from_zoned(&HTTP_DATE.parse_zoned(text).ok()?))
 }
 
 /// `YYYYMMDDTHHMMSSZ` of a time, as a client that sent only `Date` must have signed it.
@@ -65,6 +69,8 @@ mod tests {
         assert_eq!(time, UnixMillis(1_369_353_600_000));
         assert_eq!(parse_any_date("Tue, 27 Mar 2007 19:36:42 +0000"), Some(UnixMillis(1_175_024_202_000)));
         assert_eq!(format_amz_date(time).as_deref(), Some("20130524T000000Z"));
+        assert_eq!(parse_any_date("Tue, 24 May 2013 00:00:00 GMT"), Some(time), "it was a Friday");
+        assert_eq!(parse_any_date("Tue, 07 Jul 1950 21:53:04 GMT"), None);
         assert_eq!(parse_any_date("yesterday"), None);
     }
 }

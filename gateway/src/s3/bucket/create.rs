@@ -108,7 +108,7 @@ fn documents(request: &S3Request, default: Ownership) -> Result<Documents, S3Err
         Some(name) => Ownership::from_name(name)
             .ok_or_else(|| S3Error::argument(OWNERSHIP, name, "Unknown ownership"))?,
     };
-    let access = acl::checked_for(ownership, &request.headers).map_err(|error| match error.code() {
+    let access = acl::checked_for(ownership, &request.headers, true).map_err(|error| match error.code() {
         Code::AccessControlListNotSupported => S3Error::new(Code::InvalidBucketAclWithObjectOwnership),
         _ => error,
     })?;

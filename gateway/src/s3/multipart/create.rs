@@ -48,6 +48,7 @@ pub(crate) async fn create(
         key: key.clone(),
         attributes,
         owner,
+        initiator: request.caller().owner(),
         encrypt,
         checksum: checksum.map(|(algorithm, kind)| (algorithm_to_object(algorithm), scope_to_object(kind))),
     };

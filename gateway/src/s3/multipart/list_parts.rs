@@ -106,7 +106,7 @@ pub(crate) async fn list_parts(
         max_parts,
         truncated: next.is_some(),
         parts: parts.into_iter().map(PartXml::from).collect(),
-        initiator: page.upload.owner.clone().into(),
+        initiator: page.upload.initiator.into(),
         owner: page.upload.owner.into(),
         class: class_name(page.upload.attributes.storage_class),
         algorithm: page.upload.checksum.map(|(algorithm, _)| algorithm_to_s3(algorithm).name()),

@@ -68,7 +68,7 @@ impl UploadXml {
         Self {
             key: encoding.apply(upload.key.as_str()),
             upload: upload.upload.to_string(),
-            initiator: upload.owner.clone().into(),
+            initiator: upload.initiator.into(),
             owner: upload.owner.into(),
             class: class_name(upload.attributes.storage_class),
             initiated: iso_date(upload.initiated),

@@ -16,7 +16,11 @@ use super::request::S3Request;
 use crate::object::UploadRef;
 
 /// The upload that the query names.
-fn upload_ref(bucket: BucketName, key: ObjectKey, request: &S3Request) -> Result<UploadRef, S3Error> {
+pub(super) fn upload_ref(
+    bucket: BucketName,
+    key: ObjectKey,
+    request: &S3Request,
+) -> Result<UploadRef, S3Error> {
     let id = request.query.text("uploadId");
     let upload = id.parse().map_err(|_| S3Error::new(Code::NoSuchUpload).detail("UploadId", id))?;
     Ok(UploadRef { bucket, key, upload })

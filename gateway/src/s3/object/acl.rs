@@ -65,7 +65,8 @@ pub(crate) async fn put(
 pub(crate) fn of_new(request: &S3Request) -> Result<(Owner, Access), S3Error> {
     let access = request.access()?;
     let settings = access.settings();
-    let list = acl::checked_for(settings.ownership, &request.headers)?;
+    let is_owner = request.caller().owner().id == access.bucket().owner.id;
+    let list = acl::checked_for(settings.ownership, &request.headers, is_owner)?;
     if settings.public_access.block_acls && acl::is_public(list) {
         let message = "Access Denied: public lists are blocked by the bucket's public access block.";
         return Err(S3Error::with(Code::AccessDenied, message));

@@ -283,3 +283,20 @@ proptest::proptest! {
         proptest::prop_assert!(request.verify_at(MAY_24).is_err());
     }
 }
+
+#[test]
+fn version_2_goes_by_x_amz_date_where_there_are_two_dates() {
+    // The wrong one is a Sunday, too: what is not the day of the week still tells the time.
+    let (right, wrong) = ("Fri, 24 May 2013 00:00:00 GMT", "Tue, 07 Jul 2030 21:53:04 GMT");
+    let code = |amz_date: &str, date: &str| {
+        let signature = sign_v2(&format!("GET\n\n\n\nx-amz-date:{amz_date}\n/b/k"));
+        let authorization = format!("AWS {ACCESS_KEY}:{signature}");
+        let headers = [("date", date), ("x-amz-date", amz_date), ("authorization", authorization.as_str())];
+        TestRequest::new("GET", "/b/k", &headers).code_at(MAY_24)
+    };
+    assert_eq!(code(right, right), "accepted");
+    assert_eq!(code(right, wrong), "accepted");
+    assert_eq!(code(wrong, right), "RequestTimeTooSkewed");
+    assert_eq!(code("yesterday", right), "AccessDenied");
+    assert_eq!(code("Tue, 07 Jul 1950 21:53:04 GMT", right), "AccessDenied");
+}

@@ -91,7 +91,7 @@ impl IndexBench {
         let mut scan = self.0.scan(Bound::Unbounded, Vec::new());
         let mut count = 0;
         while let Some(found) = scan.next()? {
-            count += u64::from(found.listed()?.is_some());
+            count += u64::from(found.listed(Bytes::copy_from_slice)?.is_some());
         }
         Ok(count)
     }

@@ -228,13 +228,17 @@ impl Buckets {
         }
     }
 
-    /// Takes the complete state.
+    /// Takes the complete state. Records that are known already are not read again: there may be 10,000, and they are listed
+    /// for every page of them.
     fn replace<'a>(&self, entries: impl Iterator<Item = &'a Entry>) {
-        let mut table = Table::new();
+        let (known, mut table) = (self.table.load_full(), Table::new());
         for entry in entries {
-            match Bucket::from_entry(entry) {
+            let name = entry.key.strip_prefix(PREFIX).unwrap_or(&entry.key);
+            let same = known.get(name).filter(|bucket| bucket.revision == entry.revision);
+            let bucket = same.map(|bucket| Ok(Arc::clone(bucket)));
+            match bucket.unwrap_or_else(|| Bucket::from_entry(entry).map(Arc::new)) {
                 Ok(bucket) => {
-                    table.insert(bucket.name.as_str().to_owned(), Arc::new(bucket));
+                    table.insert(bucket.name.as_str().to_owned(), bucket);
                 }
                 Err(error) => tracing::error!(%error, "bucket record ignored"),
             }

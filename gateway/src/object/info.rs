@@ -54,6 +54,11 @@ pub(super) fn object_info(object: ObjectMeta) -> ObjectInfo {
     }
 }
 
+/// What listings tell of an object: all but its parts, of which there may be 10,000.
+pub(super) fn listed_info(object: ObjectMeta) -> ObjectInfo {
+    object_info(ObjectMeta { parts: None, ..object })
+}
+
 /// The id of a version.
 pub(super) fn version_id(object: &ObjectMeta) -> VersionId {
     let ordinal = object.history.as_ref().map_or(0, |history| history.ordinal);
@@ -63,7 +68,7 @@ pub(super) fn version_id(object: &ObjectMeta) -> VersionId {
 /// Whether a version is still what was listed, current or not as it was then.
 pub(super) fn is_as_listed(listed: &ListedVersion, object: &ObjectMeta, latest: bool) -> bool {
     (listed.latest, listed.delete_marker) == (latest, object.delete_marker)
-        && object_info(object.clone()) == listed.info
+        && listed_info(object.clone()) == listed.info
 }
 
 /// Why a write condition does not hold.

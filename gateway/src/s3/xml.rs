@@ -31,14 +31,22 @@ const MAX_DEPTH: usize = 16;
 /// # Errors
 /// `InternalError` if the value has no XML form, which is a defect of the struct.
 pub(crate) fn document<T: Serialize>(root: &str, value: &T) -> Result<String, S3Error> {
-    let body = quick_xml::se::to_string_with_root(root, value).map_err(|error| {
+    let mut out = DECLARATION.to_owned();
+    quick_xml::se::to_writer_with_root(&mut out, root, value).map_err(|error| {
         tracing::error!(%error, root, "a response cannot be written as XML");
         S3Error::new(Code::InternalError)
     })?;
-    let mut out = String::with_capacity(DECLARATION.len() + body.len());
-    out.push_str(DECLARATION);
-    push_controls_escaped(&mut out, &body);
+    if may_have_controls(&out) {
+        let body = out.split_off(DECLARATION.len());
+        push_controls_escaped(&mut out, &body);
+    }
     Ok(out)
+}
+
+/// False for nearly every document, and found out many bytes at a time: listings are long.
+fn may_have_controls(text: &str) -> bool {
+    let may_be = |byte: &u8| (*byte < b' ' && *byte != b'\n' && *byte != b'\t') || *byte == 0xEF;
+    text.as_bytes().chunks(4096).any(|chunk| chunk.iter().fold(false, |found, byte| found | may_be(byte)))
 }
 
 /// Appends `<name>text</name>`.

@@ -155,28 +155,97 @@ pub(crate) struct Listed {
 }
 
 /// The current version of an encoded register, if it has one, without decoding the rest: listings read millions of them.
-pub(crate) fn decode_listed(mut image: &[u8]) -> Result<Option<Listed>, DecodeImageError> {
-    let bad = |error: prost::DecodeError| DecodeImageError(error.to_string());
+/// Its metadata is kept by `keep`.
+pub(crate) fn decode_listed(
+    mut image: &[u8],
+    keep: impl FnOnce(&[u8]) -> Bytes,
+) -> Result<Option<Listed>, DecodeImageError> {
     let (mut partition, mut slot, mut last) = (0, 0, None);
     while image.has_remaining() {
-        let (field, wire) = decode_key(&mut image).map_err(bad)?;
-        match (field, wire) {
-            (2, WireType::Varint) => partition = decode_varint(&mut image).map_err(bad)?,
-            (3, WireType::Varint) => slot = decode_varint(&mut image).map_err(bad)?,
+        match decode_key(&mut image).map_err(bad)? {
+            (2, WireType::Varint) => partition = varint(&mut image)?,
+            (3, WireType::Varint) => slot = varint(&mut image)?,
             // The last of the versions is the current one.
-            (8, WireType::LengthDelimited) => {
-                let len = decode_varint(&mut image).map_err(bad)? as usize;
-                let (version, rest) =
-                    image.split_at_checked(len).ok_or_else(|| DecodeImageError("a length".to_owned()))?;
-                (last, image) = (Some(version), rest);
+            (8, WireType::LengthDelimited) => last = Some(delimited(&mut image)?),
+            (field, wire) => {
+                skip_field(wire, field, &mut image, DecodeContext::default()).map_err(bad)?;
             }
-            _ => skip_field(wire, field, &mut image, DecodeContext::default()).map_err(bad)?,
         }
     }
     let Some(version) = last else { return Ok(None) };
-    let version = VersionImage::decode(Bytes::copy_from_slice(version)).map_err(bad)?;
     let (partition, slot) = (PartitionId(small(partition)?), SlotIndex(small(slot)?));
-    Ok(Some(Listed { partition, slot, current: version_of(version)? }))
+    Ok(Some(Listed { partition, slot, current: decode_version(version, keep)? }))
+}
+
+/// What [`VersionImage`] would say, without an allocation for each of its fields.
+fn decode_version(
+    mut image: &[u8],
+    keep: impl FnOnce(&[u8]) -> Bytes,
+) -> Result<SlotVersion, DecodeImageError> {
+    use WireType::{LengthDelimited, Varint};
+    let mut read = VersionImage::default();
+    let (mut op, mut metadata, mut tag): (&[u8], &[u8], _) = (&[], &[], Tag::default());
+    while image.has_remaining() {
+        match decode_key(&mut image).map_err(bad)? {
+            (1, LengthDelimited) => op = delimited(&mut image)?,
+            (2, Varint) => read.tombstone = varint(&mut image)? != 0,
+            (3, Varint) => read.null_version = varint(&mut image)? != 0,
+            (4, Varint) => read.k = small(varint(&mut image)?)?,
+            (5, Varint) => read.shard_len_bytes = varint(&mut image)?,
+            (6, Varint) => read.block_len_bytes = small(varint(&mut image)?)?,
+            (7, LengthDelimited) => metadata = delimited(&mut image)?,
+            (8, LengthDelimited) => tag = decode_tag(delimited(&mut image)?)?,
+            (9, Varint) => read.state = small(varint(&mut image)?)?,
+            (10, Varint) => read.shard_present = varint(&mut image)? != 0,
+            (11, Varint) => read.acknowledged = small(varint(&mut image)?)?,
+            other => skip_unknown(other, 11, &mut image)?,
+        }
+    }
+    held_version(&read, op_of(op)?, tag, keep(metadata))
+}
+
+fn decode_tag(mut image: &[u8]) -> Result<Tag, DecodeImageError> {
+    let (mut tag, mut writer): (Tag, &[u8]) = (Tag::default(), &[]);
+    while image.has_remaining() {
+        match decode_key(&mut image).map_err(bad)? {
+            (1, WireType::LengthDelimited) => {
+                let fence = FenceImage::decode(delimited(&mut image)?).map_err(bad)?;
+                tag.fence = fence_of(Some(fence));
+            }
+            (2, WireType::Varint) => tag.seq = varint(&mut image)?,
+            (3, WireType::LengthDelimited) => writer = delimited(&mut image)?,
+            other => skip_unknown(other, 3, &mut image)?,
+        }
+    }
+    Ok(Tag { writer: op_of(writer)?, ..tag })
+}
+
+/// Passes over a field that this version does not know; one that it does has the wrong type.
+fn skip_unknown(
+    (field, wire): (u32, WireType),
+    known: u32,
+    image: &mut &[u8],
+) -> Result<(), DecodeImageError> {
+    if field <= known {
+        return Err(DecodeImageError(format!("the type of field {field}")));
+    }
+    skip_field(wire, field, image, DecodeContext::default()).map_err(bad)
+}
+
+fn varint(image: &mut &[u8]) -> Result<u64, DecodeImageError> {
+    decode_varint(image).map_err(bad)
+}
+
+/// The bytes of a field, without copying them.
+fn delimited<'a>(image: &mut &'a [u8]) -> Result<&'a [u8], DecodeImageError> {
+    let len = varint(image)? as usize;
+    let (bytes, rest) = image.split_at_checked(len).ok_or_else(|| DecodeImageError("a length".to_owned()))?;
+    *image = rest;
+    Ok(bytes)
+}
+
+fn bad(error: prost::DecodeError) -> DecodeImageError {
+    DecodeImageError(error.to_string())
 }
 
 /// The inverse of [`encode_entry`]; sequence and place are not part of a record.
@@ -195,7 +264,7 @@ pub(crate) fn decode_entry(payload: Bytes, sequence: u64, place: Place) -> Resul
             exclusive,
             learn: image.learn.as_ref().map(tag_of).transpose()?,
             versions: image.versions.into_iter().map(version_of).collect::<Result<_, _>>()?,
-            prepared: image.prepared.iter().map(op_of).collect::<Result<_, _>>()?,
+            prepared: image.prepared.iter().map(|op| op_of(op)).collect::<Result<_, _>>()?,
         },
         shards: image.shards.iter().map(shard_of).collect::<Result<_, _>>()?,
         waiting: image
@@ -226,6 +295,17 @@ fn version_image(held: &SlotVersion) -> VersionImage {
 }
 
 fn version_of(image: VersionImage) -> Result<SlotVersion, DecodeImageError> {
+    let tag = image.tag.as_ref().map(tag_of).transpose()?.unwrap_or_default();
+    held_version(&image, op_of(&image.op)?, tag, image.metadata.clone())
+}
+
+/// A version of these fields, of which the image says the rest.
+fn held_version(
+    image: &VersionImage,
+    op: OpId,
+    tag: Tag,
+    metadata: Bytes,
+) -> Result<SlotVersion, DecodeImageError> {
     let state = match image.state {
         2 => VersionState::Learned,
         3 => VersionState::Committed,
@@ -234,15 +314,15 @@ fn version_of(image: VersionImage) -> Result<SlotVersion, DecodeImageError> {
     };
     Ok(SlotVersion {
         version: Version {
-            op: op_of(&image.op)?,
+            op,
             kind: if image.tombstone { VersionKind::Tombstone } else { VersionKind::Data },
             null_version: image.null_version,
             k: small(image.k)?,
             shard_len_bytes: image.shard_len_bytes,
             block_len_bytes: image.block_len_bytes,
-            metadata: image.metadata,
+            metadata,
         },
-        tag: image.tag.as_ref().map(tag_of).transpose()?.unwrap_or_default(),
+        tag,
         state,
         shard_present: image.shard_present,
         acknowledged: SlotSet(small(image.acknowledged)?),
@@ -287,8 +367,8 @@ fn op_image(op: OpId) -> Bytes {
     Bytes::copy_from_slice(&op.to_bytes())
 }
 
-fn op_of(bytes: &Bytes) -> Result<OpId, DecodeImageError> {
-    let bytes = bytes.as_ref().try_into().map_err(|_| DecodeImageError("an op id".to_owned()))?;
+fn op_of(bytes: &[u8]) -> Result<OpId, DecodeImageError> {
+    let bytes = bytes.try_into().map_err(|_| DecodeImageError("an op id".to_owned()))?;
     Ok(OpId::from_bytes(bytes))
 }
 

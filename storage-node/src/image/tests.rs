@@ -89,7 +89,7 @@ proptest! {
             slot: entry.slot,
             current: current.clone(),
         });
-        prop_assert_eq!(decode_listed(&encode_entry(&entry)), Ok(listed));
+        prop_assert_eq!(decode_listed(&encode_entry(&entry), Bytes::copy_from_slice), Ok(listed));
     }
 
     #[test]
@@ -97,7 +97,7 @@ proptest! {
         let mut bytes = encode_entry(&entry);
         let at = at.index(bytes.len());
         bytes[at] ^= 1_u8 << bit;
-        let _ = decode_listed(&bytes);
+        let _ = decode_listed(&bytes, Bytes::copy_from_slice);
         let _ = decode_entry(bytes.clone().into(), 0, Place::default());
         bytes.truncate(at);
         let _ = decode_entry(bytes.into(), 0, Place::default());

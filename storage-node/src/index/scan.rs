@@ -60,8 +60,8 @@ impl Found {
         }
     }
 
-    /// What a listing needs of it; `None` if it has no current version.
-    pub(crate) fn listed(&self) -> Result<Option<Listed>, IndexError> {
+    /// What a listing needs of it; `None` if it has no current version. Metadata that must be copied is kept by `keep`.
+    pub(crate) fn listed(&self, keep: impl FnOnce(&[u8]) -> Bytes) -> Result<Option<Listed>, IndexError> {
         match self {
             Self::Recent(entry) => Ok(entry.register.current().map(|current| Listed {
                 partition: entry.partition,
@@ -70,7 +70,7 @@ impl Found {
             })),
             Self::Row((_, value)) => {
                 let (_, _, image) = split_value(value.value())?;
-                decode_listed(image).map_err(|error| IndexError::Malformed(error.to_string()))
+                decode_listed(image, keep).map_err(|error| IndexError::Malformed(error.to_string()))
             }
         }
     }

@@ -53,7 +53,7 @@ fn scan(index: &Index, from: Bound<Vec<u8>>, end: Vec<u8>) -> Vec<(Bytes, u64)> 
     let mut found = Vec::new();
     while let Some(next) = scan.next().unwrap() {
         let key = Bytes::copy_from_slice(next.key());
-        found.push((key, next.listed().unwrap().unwrap().current.version.op.counter));
+        found.push((key, next.listed(Bytes::copy_from_slice).unwrap().unwrap().current.version.op.counter));
     }
     found
 }

@@ -2,24 +2,30 @@
 //!
 //! 1. Each drive reads its own page, all at once; a drive that fails, or does not come to an end, or knows a newer record
 //!    of the bucket than the caller, is left out of [`ListPage::drives`].
-//! 2. A page speaks only up to the smallest last item of the drives that have more; what lies behind is dropped.
+//! 2. A page speaks only up to the smallest last item of the drives that have more; what lies behind is dropped. Drives have
+//!    more, too, where versions with long metadata (part tables) fill [`PAGE_BYTES`] before there are enough items.
 //! 3. Entries of one register are joined. Of a common prefix the smallest witness is kept, and every other drive is asked
 //!    what it holds of that register, so that the gateway sees all of the node's slots of it.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::node::{ListEntry, ListItem, ListPage, ListRequest, NodeError};
-use coffer_common::types::{DriveId, PartitionId};
+use coffer_common::types::{DriveId, PartitionId, RegisterKey};
 use futures_util::future::join_all;
 
 use super::StorageNode;
-use crate::store::{DriveItem, DriveList, DriveStore};
+use crate::store::{DriveItem, DriveList, DriveStore, entry_memory};
 
 /// Most items of a page, whatever the caller asks for.
 const MAX_ITEMS: u32 = 10_000;
+/// A page ends with the item that exceeds this in metadata and keys: together with the longest item (a version of 1 MiB in 16
+/// slots) far below what a message may have, and enough for 1,000 ordinary registers in 16 slots each.
+const PAGE_BYTES: usize = 16 << 20;
+/// A drive reads at least so much of it.
+const MIN_DRIVE_BYTES: usize = 1 << 20;
 /// How long a drive may take for its part of a page: less than a gateway waits for the node's.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -31,7 +37,8 @@ impl StorageNode {
         request.limit = request.limit.clamp(1, MAX_ITEMS);
         let limit = request.limit as usize;
         let request = Arc::new(request);
-        let lists = join_all(self.drives().map(|store| read(store, &request))).await;
+        let bytes = (PAGE_BYTES / self.drives().count().max(1)).max(MIN_DRIVE_BYTES);
+        let lists = join_all(self.drives().map(|store| read(store, &request, bytes))).await;
         let mut page = ListPage::default();
         let mut complete = Vec::new();
         for (store, result) in lists {
@@ -49,18 +56,22 @@ impl StorageNode {
                 Err(error) => tracing::warn!(drive = %store.id(), %error, "a drive is left out of a listing"),
             }
         }
-        let (merged, truncated) = merge(complete, limit);
-        page.truncated = truncated;
-        for (key, (item, from)) in merged {
-            page.items.push(match item {
-                DriveItem::Entry(entry) => ListItem::Entry(entry),
-                DriveItem::CommonPrefix(prefix, witness) => {
+        let (mut merge, mut held) = (Merge::of(complete), 0);
+        while page.items.len() < limit && held <= PAGE_BYTES {
+            let item = match merge.next()? {
+                None => break,
+                Some(Merged::Entry(entry)) => ListItem::Entry(entry),
+                Some(Merged::CommonPrefix(prefix, witness, from)) => {
                     let witness = self.complete_witness(witness, from).await?;
-                    debug_assert!(!key.is_empty());
                     ListItem::CommonPrefix { prefix, witness }
                 }
-            });
+            };
+            held += match &item {
+                ListItem::Entry(entry) | ListItem::CommonPrefix { witness: entry, .. } => entry_memory(entry),
+            };
+            page.items.push(item);
         }
+        page.truncated = merge.has_more();
         Ok(page)
     }
 
@@ -84,9 +95,10 @@ impl StorageNode {
 async fn read<'a>(
     store: &'a Arc<DriveStore>,
     request: &Arc<ListRequest>,
+    bytes: usize,
 ) -> (&'a Arc<DriveStore>, Result<(Vec<PartitionId>, DriveList), NodeError>) {
     let not_voting = store.not_voting();
-    let list = in_time(store, store.list(Arc::clone(request))).await;
+    let list = in_time(store, store.list(Arc::clone(request), bytes)).await;
     (store, list.map(|list| (not_voting, list)))
 }
 
@@ -102,46 +114,80 @@ async fn in_time<T>(
     tokio::time::timeout(PATIENCE, read).await.map_err(late)?
 }
 
-type Merged = BTreeMap<Bytes, (DriveItem, DriveId)>;
-
-/// Merges drives' pages; also tells whether more may follow.
-fn merge(lists: Vec<(DriveId, DriveList)>, limit: usize) -> (Merged, bool) {
-    let bound = lists
-        .iter()
-        .filter(|(_, list)| list.truncated)
-        .filter_map(|(_, list)| list.items.last().map(|(key, _)| key.clone()))
-        .min();
-    let mut merged = Merged::new();
-    let mut truncated = bound.is_some();
-    for (drive, list) in lists {
-        for (key, item) in list.items {
-            if bound.as_ref().is_some_and(|bound| key > *bound) {
-                break;
-            }
-            join(&mut merged, key, item, drive);
-        }
-    }
-    while merged.len() > limit {
-        merged.pop_last();
-        truncated = true;
-    }
-    (merged, truncated)
+/// An item as all drives tell it; of a prefix, the drive of its witness.
+enum Merged {
+    Entry(ListEntry),
+    CommonPrefix(Bytes, ListEntry, DriveId),
 }
 
-fn join(merged: &mut Merged, key: Bytes, item: DriveItem, drive: DriveId) {
-    use std::collections::btree_map::Entry;
-    match merged.entry(key) {
-        Entry::Vacant(vacant) => drop(vacant.insert((item, drive))),
-        Entry::Occupied(mut held) => match (&mut held.get_mut().0, item) {
-            (DriveItem::Entry(held), DriveItem::Entry(other)) => held.slots.extend(other.slots),
-            (DriveItem::CommonPrefix(_, witness), DriveItem::CommonPrefix(prefix, other))
-                if other.register < witness.register =>
-            {
-                held.insert((DriveItem::CommonPrefix(prefix, other), drive));
-            }
-            // The witness that is held is the smaller one. (A register's encoded key ends behind its terminator, a prefix
-            // before one: they are never equal.)
-            _ => {}
-        },
+/// Drives' pages, taken together in order.
+struct Merge {
+    lists: Vec<(DriveId, VecDeque<(Bytes, DriveItem)>)>,
+    /// How far all pages speak; `None`: to the end.
+    bound: Option<Bytes>,
+}
+
+impl Merge {
+    fn of(lists: Vec<(DriveId, DriveList)>) -> Self {
+        let bound = lists
+            .iter()
+            .filter(|(_, list)| list.truncated)
+            .filter_map(|(_, list)| list.items.last().map(|(key, _)| key.clone()))
+            .min();
+        let lists = lists.into_iter().map(|(drive, list)| (drive, list.items.into())).collect();
+        Self { lists, bound }
     }
+
+    /// Whether more may follow what was taken.
+    fn has_more(&self) -> bool {
+        self.bound.is_some() || self.lists.iter().any(|(_, items)| !items.is_empty())
+    }
+
+    /// The next item.
+    ///
+    /// # Errors
+    /// If a drive tells a key that is none: its page cannot be believed.
+    fn next(&mut self) -> Result<Option<Merged>, NodeError> {
+        let heads = self.lists.iter().filter_map(|(_, items)| items.front());
+        let smallest = heads.map(|(key, _)| key).min();
+        let Some(smallest) = smallest.filter(|key| self.bound.as_ref().is_none_or(|bound| *key <= bound))
+        else {
+            return Ok(None);
+        };
+        let (smallest, count) = (smallest.clone(), self.lists.len());
+        let (mut entry, mut rolled_up): (Option<ListEntry>, Option<(Bytes, ListEntry, DriveId)>) =
+            (None, None);
+        for (drive, items) in &mut self.lists {
+            if items.front().is_none_or(|(key, _)| *key != smallest) {
+                continue;
+            }
+            match items.pop_front() {
+                Some((_, DriveItem::Entry(listed))) => {
+                    if entry.is_none() {
+                        let register = register_of(&smallest, *drive)?;
+                        let (partition, slots) = (listed.partition, Vec::with_capacity(count));
+                        entry = Some(ListEntry { register, partition, slots });
+                    }
+                    if let Some(entry) = &mut entry {
+                        entry.slots.push((listed.slot, listed.current));
+                    }
+                }
+                // (A register's encoded key ends behind its terminator, a prefix before one: they are never equal.)
+                Some((_, DriveItem::CommonPrefix(prefix, witness)))
+                    if rolled_up.as_ref().is_none_or(|(_, held, _)| witness.register < held.register) =>
+                {
+                    rolled_up = Some((prefix, witness, *drive));
+                }
+                // The witness that is held is the smaller one.
+                Some((_, DriveItem::CommonPrefix(..))) | None => {}
+            }
+        }
+        let rolled_up =
+            rolled_up.map(|(prefix, witness, drive)| Merged::CommonPrefix(prefix, witness, drive));
+        Ok(rolled_up.or(entry.map(Merged::Entry)))
+    }
+}
+
+fn register_of(key: &[u8], drive: DriveId) -> Result<RegisterKey, NodeError> {
+    RegisterKey::decode(key).map_err(|error| NodeError::DriveUnavailable { drive, reason: error.to_string() })
 }

@@ -325,21 +325,50 @@ async fn the_key_behind_a_prefix_of_deleted_keys_is_listed() {
     }
 }
 
+/// A page of large objects of many parts would be longer than a message may be.
+#[tokio::test]
+async fn a_page_of_long_metadata_is_cut_before_it_is_too_long() {
+    let bench = Bench::new(2);
+    let keys: Vec<_> = (0..120).map(|number| format!("p{}/{number:03}", number / 40)).collect();
+    for (counter, key) in keys.iter().enumerate() {
+        for drive in 0..2 {
+            let version = Version { metadata: vec![7; 200_000].into(), ..version(counter as u64 + 1, 0) };
+            let commit = SlotRequest::Commit { tag: tag(counter as u64 + 1, version.op), version };
+            assert_eq!(
+                bench.call(&object(key), drive, commit).await,
+                SlotReply::Committed { superseded: false }
+            );
+        }
+    }
+    let page = bench.node().list(list_request("", "", 1_000)).await.unwrap();
+    let slots = page.items.iter().map(|item| match item {
+        ListItem::Entry(entry) | ListItem::CommonPrefix { witness: entry, .. } => entry.slots.len(),
+    });
+    let long = slots.sum::<usize>() * 200_000;
+    assert!(page.truncated && (8 << 20..20 << 20).contains(&long), "{} items, {long}", page.items.len());
+    assert_eq!(list_all(&bench, "", "", 1_000).await.0, keys);
+    assert_eq!(list_all(&bench, "", "/", 1_000).await.1, ["p0/", "p1/", "p2/"]);
+}
+
+fn list_request(prefix: &str, delimiter: &str, limit: u32) -> ListRequest {
+    ListRequest {
+        cluster: CLUSTER,
+        bucket: BUCKET,
+        bucket_revision: 0,
+        kind: RegisterKind::Object,
+        prefix: Bytes::copy_from_slice(prefix.as_bytes()),
+        after: Bytes::new(),
+        delimiter: Bytes::copy_from_slice(delimiter.as_bytes()),
+        limit,
+    }
+}
+
 /// All pages: keys, and common prefixes.
 async fn list_all(bench: &Bench, prefix: &str, delimiter: &str, limit: u32) -> (Vec<String>, Vec<String>) {
     let (mut keys, mut prefixes) = (Vec::new(), Vec::new());
     let mut after = Bytes::new();
     loop {
-        let request = ListRequest {
-            cluster: CLUSTER,
-            bucket: BUCKET,
-            bucket_revision: 0,
-            kind: RegisterKind::Object,
-            prefix: Bytes::copy_from_slice(prefix.as_bytes()),
-            after,
-            delimiter: Bytes::copy_from_slice(delimiter.as_bytes()),
-            limit,
-        };
+        let request = ListRequest { after, ..list_request(prefix, delimiter, limit) };
         let page = bench.node().list(request).await.unwrap();
         assert_eq!(page.drives.len(), 2);
         assert!(page.items.len() <= limit as usize);

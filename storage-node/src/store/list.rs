@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use coffer_common::node::{ListEntry, ListRequest, NodeError};
 use coffer_common::protocol::message::VersionKind;
 use coffer_common::protocol::register::Role;
@@ -14,13 +14,30 @@ use super::DriveStore;
 use crate::image::Listed;
 use crate::index::IndexError;
 
+/// How much the keys and the metadata of a page are allocated at a time.
+const CHUNK_BYTES: usize = 64 << 10;
+
 /// An item of one drive's page, with the key it is ordered by.
 #[derive(Clone, Debug)]
 pub(crate) enum DriveItem {
     /// A register with a current version.
-    Entry(ListEntry),
+    Entry(Listed),
     /// Rolled-up keys, and the first live register below them.
     CommonPrefix(Bytes, ListEntry),
+}
+
+/// Keys and metadata of a page, in few allocations. Each holds on to its chunk.
+#[derive(Default)]
+struct Chunks(BytesMut);
+
+impl Chunks {
+    fn keep(&mut self, bytes: &[u8]) -> Bytes {
+        if self.0.capacity() < bytes.len() {
+            self.0 = BytesMut::with_capacity(bytes.len().max(CHUNK_BYTES));
+        }
+        self.0.extend_from_slice(bytes);
+        self.0.split().freeze()
+    }
 }
 
 /// One drive's page.
@@ -35,11 +52,15 @@ pub(crate) struct DriveList {
 }
 
 impl DriveStore {
-    /// Reads this drive's part of a page.
-    pub(crate) async fn list(self: &Arc<Self>, request: Arc<ListRequest>) -> Result<DriveList, NodeError> {
+    /// Reads this drive's part of a page, which ends with the item that makes it longer than `bytes`.
+    pub(crate) async fn list(
+        self: &Arc<Self>,
+        request: Arc<ListRequest>,
+        bytes: usize,
+    ) -> Result<DriveList, NodeError> {
         self.check_health()?;
         let (bucket, caller) = (request.bucket, request.bucket_revision);
-        let list = self.run(move |store| store.list_blocking(&request)).await?;
+        let list = self.run(move |store| store.list_blocking(&request, bytes)).await?;
         let list = list.map_err(|error| {
             self.health.read_error();
             self.unavailable(error)
@@ -70,14 +91,14 @@ impl DriveStore {
         let entry = self.run(move |store| store.index.get(&key)).await?.map_err(|e| self.unavailable(e))?;
         let left = |partition| self.partition(partition).role == Role::Out;
         let listed = entry.filter(|entry| !left(entry.partition)).and_then(|entry| {
-            let current = entry.register.current()?.clone();
-            Some(list_entry(register, Listed { partition: entry.partition, slot: entry.slot, current }))
+            let slots = vec![(entry.slot, entry.register.current()?.clone())];
+            Some(ListEntry { register, partition: entry.partition, slots })
         });
         self.journal.durable(self.journal.last_sequence()).await.map_err(|e| self.unavailable(e))?;
         Ok(listed)
     }
 
-    fn list_blocking(&self, request: &ListRequest) -> Result<DriveList, IndexError> {
+    fn list_blocking(&self, request: &ListRequest, bytes: usize) -> Result<DriveList, IndexError> {
         let prefix = RegisterKey::encode_prefix(request.bucket, request.kind, &request.prefix);
         let end = after_prefix(&prefix);
         let from = if request.after.as_ref() >= prefix.as_slice() {
@@ -89,28 +110,30 @@ impl DriveStore {
         if request.after.as_ref() >= end.as_slice() {
             return Ok(list);
         }
-        let mut scan = self.index.scan(from, end);
-        let limit = request.limit.max(1) as usize;
+        let (mut scan, mut chunks) = (self.index.scan(from, end), Chunks::default());
+        let (limit, mut held) = (request.limit.max(1) as usize, 0);
         while let Some(found) = scan.next()? {
-            let Some(listed) = found.listed()?.filter(|listed| !left.contains(&listed.partition)) else {
+            let listed = found.listed(|metadata| chunks.keep(metadata))?;
+            let Some(listed) = listed.filter(|listed| !left.contains(&listed.partition)) else {
                 continue;
             };
-            if list.items.len() == limit {
+            if list.items.len() == limit || held > bytes {
                 list.truncated = true;
                 break;
             }
-            let key = Bytes::copy_from_slice(found.key());
-            let register = decode_key(&key)?;
-            match rolled_up(&register, request) {
-                None => list.items.push((key, DriveItem::Entry(list_entry(register, listed)))),
+            match rolled_up(found.key(), request)? {
+                None => {
+                    held += memory(found.key(), &listed);
+                    list.items.push((chunks.keep(found.key()), DriveItem::Entry(listed)));
+                }
                 Some(common) => {
                     let encoded = RegisterKey::encode_prefix(request.bucket, request.kind, &common);
-                    let first = is_live(&listed).then(|| list_entry(register, listed));
-                    let witness = match first {
-                        None => self.first_live(&encoded, key.to_vec(), &left)?,
-                        live => live,
+                    let witness = match is_live(&listed) {
+                        true => Some(list_entry(found.key(), listed)?),
+                        false => self.first_live(&encoded, found.key().to_vec(), &left)?,
                     };
                     if let Some(witness) = witness {
+                        held += entry_memory(&witness);
                         let item = DriveItem::CommonPrefix(common, witness);
                         list.items.push((encoded.clone().into(), item));
                     }
@@ -131,8 +154,8 @@ impl DriveStore {
         let mut below = self.index.scan(Bound::Excluded(after), after_prefix(encoded));
         while let Some(found) = below.next()? {
             let own = |listed: &Listed| is_live(listed) && !left.contains(&listed.partition);
-            if let Some(listed) = found.listed()?.filter(own) {
-                return Ok(Some(list_entry(decode_key(found.key())?, listed)));
+            if let Some(listed) = found.listed(Bytes::copy_from_slice)?.filter(own) {
+                return Ok(Some(list_entry(found.key(), listed)?));
             }
         }
         Ok(None)
@@ -160,6 +183,16 @@ impl DriveStore {
     }
 }
 
+fn memory(key: &[u8], listed: &Listed) -> usize {
+    key.len() + listed.current.version.metadata.len() + 240
+}
+
+/// Rough bytes of an entry in memory, and of a message.
+pub(crate) fn entry_memory(entry: &ListEntry) -> usize {
+    let slots = entry.slots.iter().map(|(_, held)| held.version.metadata.len() + 160);
+    entry.register.key.as_bytes().len() + 80 + slots.sum::<usize>()
+}
+
 fn is_live(listed: &Listed) -> bool {
     listed.current.version.kind != VersionKind::Tombstone
 }
@@ -168,20 +201,22 @@ fn decode_key(key: &[u8]) -> Result<RegisterKey, IndexError> {
     RegisterKey::decode(key).map_err(|error| IndexError::Malformed(error.to_string()))
 }
 
-fn list_entry(register: RegisterKey, listed: Listed) -> ListEntry {
-    ListEntry { register, partition: listed.partition, slots: vec![(listed.slot, listed.current)] }
+fn list_entry(key: &[u8], listed: Listed) -> Result<ListEntry, IndexError> {
+    let slots = vec![(listed.slot, listed.current)];
+    Ok(ListEntry { register: decode_key(key)?, partition: listed.partition, slots })
 }
 
 /// The common prefix that a register's key is rolled up into, delimiter included.
-fn rolled_up(register: &RegisterKey, request: &ListRequest) -> Option<Bytes> {
+fn rolled_up(key: &[u8], request: &ListRequest) -> Result<Option<Bytes>, IndexError> {
     let delimiter = request.delimiter.as_ref();
     if delimiter.is_empty() {
-        return None;
+        return Ok(None);
     }
+    let register = decode_key(key)?;
     let key = register.key.as_bytes();
-    let rest = key.get(request.prefix.len()..)?;
-    let at = rest.windows(delimiter.len()).position(|window| window == delimiter)?;
-    Some(Bytes::copy_from_slice(&key[..request.prefix.len() + at + delimiter.len()]))
+    let Some(rest) = key.get(request.prefix.len()..) else { return Ok(None) };
+    let at = rest.windows(delimiter.len()).position(|window| window == delimiter);
+    Ok(at.map(|at| Bytes::copy_from_slice(&key[..request.prefix.len() + at + delimiter.len()])))
 }
 
 /// The first byte string behind all that begin with the encoded prefix: UTF-8 has no 0xFF, and the one that escapes a

@@ -5,6 +5,9 @@
 //! 3. A rolled-up prefix is shown only if a live register below it is confirmed: by the witnesses themselves, by a strict
 //!    read of a witness, or by a scan below the prefix.
 //! 4. Tombstones, and what the caller does not want to see, hide.
+//!
+//! **Memory.** Nodes cut their pages where metadata is long, and of what they tell at most [`BATCH_BYTES`] are put together
+//! at a time; a caller keeps of each item what it shows, which is never a part table.
 
 mod coverage;
 mod scan;
@@ -23,7 +26,7 @@ use self::scan::{Listed, Merged, Scan, ScanRequest};
 use super::bucket::{Bucket, Versioning};
 use super::core::Core;
 use super::error::{HeadBucketError, ListError, Unavailable};
-use super::info::{object_info, object_meta};
+use super::info::{listed_info, object_meta};
 use super::types::{ListObjects, ListedObject, ObjectPage};
 
 /// Registers that are settled or confirmed at the same time.
@@ -32,6 +35,8 @@ const CONCURRENCY: usize = 32;
 const SETTLING_LISTINGS: usize = 5;
 /// Most items of a page, whatever the caller asks for.
 const MAX_ITEMS: u32 = 1_000;
+/// What all slots tell of the registers that are decided together ends with the one that exceeds this.
+const BATCH_BYTES: usize = 8 << 20;
 
 impl From<HeadBucketError> for ListError {
     fn from(error: HeadBucketError) -> Self {
@@ -123,33 +128,63 @@ impl Listing {
     /// The next items, at most `most` and at least one unless there is none.
     pub(super) async fn next(&mut self, most: usize) -> Result<Vec<Item>, Unavailable> {
         loop {
-            let mut batch = Vec::with_capacity(most);
-            while batch.len() < most {
+            let (mut batch, mut bytes) = (Vec::with_capacity(most), 0);
+            while batch.len() < most && bytes <= BATCH_BYTES {
                 match self.scan.next().await? {
-                    Some(merged) => batch.push(merged),
+                    Some(merged) => {
+                        bytes += merged.memory();
+                        batch.push(merged);
+                    }
                     None => break,
                 }
             }
             if batch.is_empty() {
                 return Ok(Vec::new());
             }
-            let this = &*self;
-            let decided: Vec<Option<Item>> =
-                stream::iter(batch.into_iter().map(|merged| this.decide(merged)))
-                    .buffered(CONCURRENCY)
-                    .try_collect()
-                    .await?;
-            let visible: Vec<Item> = decided.into_iter().flatten().collect();
+            let visible = self.decide_all(batch).await?;
             if !visible.is_empty() {
                 return Ok(visible);
             }
         }
     }
 
+    /// What is visible of a batch. Mostly the answers say it all, and nobody has to be asked.
+    async fn decide_all(&self, batch: Vec<Merged>) -> Result<Vec<Item>, Unavailable> {
+        let (m, _) = coverage::counts(&self.core.cluster);
+        let mut judged = Vec::with_capacity(batch.len());
+        for merged in batch {
+            judged.push(self.judge(merged, m)?);
+        }
+        if judged.iter().all(Result::is_ok) {
+            return Ok(judged.into_iter().flatten().flatten().collect());
+        }
+        let decide = |judged| async move {
+            match judged {
+                Ok(item) => Ok(item),
+                Err(open) => self.decide(open).await,
+            }
+        };
+        let decided = stream::iter(judged.into_iter().map(decide)).buffered(CONCURRENCY);
+        let decided: Vec<Option<Item>> = decided.try_collect().await?;
+        Ok(decided.into_iter().flatten().collect())
+    }
+
+    /// The item, if it is visible, or else what has to be asked for first.
+    fn judge(&self, merged: Merged, m: usize) -> Result<Result<Option<Item>, Merged>, Unavailable> {
+        let Merged::Entry(listed) = merged else { return Ok(Err(merged)) };
+        let version = match listed.top(m) {
+            None => return Ok(Ok(None)),
+            Some((version, true)) => version.clone(),
+            Some((_, false)) => return Ok(Err(Merged::Entry(listed))),
+        };
+        let visible = self.is_visible(&version)?;
+        Ok(Ok(visible.then(|| Item::Entry(listed.register, version))))
+    }
+
     async fn decide(&self, merged: Merged) -> Result<Option<Item>, Unavailable> {
         match merged {
             Merged::Entry(listed) => {
-                let version = self.current(&listed).await?;
+                let version = self.settle(&listed).await?;
                 Ok(version.map(|version| Item::Entry(listed.register, version)))
             }
             Merged::Prefix { prefix, witnesses } => {
@@ -163,22 +198,12 @@ impl Listing {
         }
     }
 
-    /// The visible current version of a register, settled if need be.
-    async fn current(&self, listed: &Listed) -> Result<Option<Version>, Unavailable> {
-        let (m, _) = coverage::counts(&self.core.cluster);
-        let version = match listed.top(m) {
-            None => return Ok(None),
-            Some((version, true)) => version.clone(),
-            Some((_, false)) => {
-                self.settled.store(true, Ordering::Relaxed);
-                let target = self.core.target(&self.bucket, listed.register.clone());
-                match self.core.settle(&target).await? {
-                    Some(current) => current.version,
-                    None => return Ok(None),
-                }
-            }
-        };
-        Ok(self.is_visible(&version)?.then_some(version))
+    /// The visible current version of a register that the answers leave open.
+    async fn settle(&self, listed: &Listed) -> Result<Option<Version>, Unavailable> {
+        self.settled.store(true, Ordering::Relaxed);
+        let target = self.core.target(&self.bucket, listed.register.clone());
+        let Some(current) = self.core.settle(&target).await? else { return Ok(None) };
+        Ok(self.is_visible(&current.version)?.then_some(current.version))
     }
 
     fn is_visible(&self, version: &Version) -> Result<bool, Unavailable> {
@@ -277,38 +302,46 @@ async fn list_in(
         Versioning::Enabling | Versioning::Enabled | Versioning::Suspended => shows_live,
     };
     let mut listing = Listing::new(core, bucket, range, shows, limit as u32 + 1);
-    let (items, more) = take(&mut listing, limit).await?;
-    let mut page = ObjectPage::default();
-    if more {
-        page.next = items.last().map(|item| match item {
-            Item::Entry(register, _) => register.key.as_str().to_owned(),
-            Item::Prefix(prefix) => prefix.clone(),
-        });
-    }
-    for item in items {
+    let (mut page, mut ends_in_prefix) = (ObjectPage::default(), false);
+    let keep = |item: Item| -> Result<(), Unavailable> {
+        ends_in_prefix = matches!(item, Item::Prefix(_));
         match item {
             Item::Entry(register, version) => {
-                let info = object_info(object_meta(&version)?);
+                let info = listed_info(object_meta(&version)?);
                 page.objects.push(ListedObject { key: register.key, info });
             }
             Item::Prefix(prefix) => page.prefixes.push(prefix),
         }
+        Ok(())
+    };
+    let (_, more) = take(&mut listing, limit, keep).await?;
+    if more {
+        let (object, prefix) = (page.objects.last(), page.prefixes.last());
+        let key = object.map(|object| object.key.as_str().to_owned());
+        page.next = if ends_in_prefix { prefix.cloned() } else { key };
     }
     Ok(page)
 }
 
-/// The first `limit` items, and whether there are more.
-pub(super) async fn take(listing: &mut Listing, limit: usize) -> Result<(Vec<Item>, bool), Unavailable> {
-    let mut items: Vec<Item> = Vec::new();
-    while items.len() <= limit {
-        let more = listing.next(limit + 1 - items.len()).await?;
-        if more.is_empty() {
-            return Ok((items, false));
+/// What is kept of the first `limit` items, and whether there are more.
+pub(super) async fn take<T>(
+    listing: &mut Listing,
+    limit: usize,
+    mut keep: impl FnMut(Item) -> Result<T, Unavailable>,
+) -> Result<(Vec<T>, bool), Unavailable> {
+    let mut kept: Vec<T> = Vec::new();
+    loop {
+        let items = listing.next(limit + 1 - kept.len()).await?;
+        if items.is_empty() {
+            return Ok((kept, false));
         }
-        items.extend(more);
+        for item in items {
+            if kept.len() == limit {
+                return Ok((kept, true));
+            }
+            kept.push(keep(item)?);
+        }
     }
-    items.truncate(limit);
-    Ok((items, true))
 }
 
 /// Where a page begins: after a key, or after everything below a rolled-up prefix.

@@ -86,7 +86,8 @@ pub(super) enum Merged {
 struct Cursor {
     node: NodeId,
     client: Option<Arc<dyn NodeClient>>,
-    items: VecDeque<ListItem>,
+    /// With where each stands in the order of encoded register keys.
+    items: VecDeque<(Vec<u8>, ListItem)>,
     after: Vec<u8>,
     more: bool,
     authority: Option<Authority>,
@@ -127,22 +128,20 @@ impl Scan {
         if self.cursors.iter().any(|cursor| cursor.items.is_empty() && cursor.more) {
             self.fetch().await?;
         }
-        let kind = self.request.kind;
-        let bucket = self.request.bucket;
         let heads = self.cursors.iter().filter_map(|cursor| cursor.items.front());
-        let Some(smallest) = heads.map(|item| position(bucket, kind, item)).min() else { return Ok(None) };
+        let Some(smallest) = heads.map(|(position, _)| position).min().cloned() else { return Ok(None) };
         let mut entries: Vec<Listed> = Vec::new();
         let mut rolled_up = None;
         for cursor in &mut self.cursors {
-            if cursor.items.front().is_none_or(|item| position(bucket, kind, item) != smallest) {
+            if cursor.items.front().is_none_or(|(position, _)| *position != smallest) {
                 continue;
             }
             match cursor.items.pop_front() {
-                Some(ListItem::Entry(entry)) => {
+                Some((_, ListItem::Entry(entry))) => {
                     cursor.after.clone_from(&smallest);
                     add(&mut entries, own(&self.map, &cursor.node, entry));
                 }
-                Some(ListItem::CommonPrefix { prefix, witness }) => {
+                Some((_, ListItem::CommonPrefix { prefix, witness })) => {
                     cursor.after.clone_from(&smallest);
                     cursor.after.push(0xFF);
                     add(&mut entries, own(&self.map, &cursor.node, witness));
@@ -213,6 +212,7 @@ impl Scan {
 impl Cursor {
     /// Asks for the next page; a node that fails says nothing from here on.
     async fn fetch(&mut self, core: &Core, request: ListRequest) {
+        let (bucket, kind) = (request.bucket, request.kind);
         let result = match &self.client {
             None => Err(NodeError::Unreachable {
                 node: self.node.to_string(),
@@ -229,7 +229,8 @@ impl Cursor {
                 self.authority = Some(Authority::of(&mut page));
                 self.newer_bucket = Some(page.newer_bucket).filter(|revision| *revision > 0);
                 self.more = page.truncated;
-                self.items = page.items.into();
+                let positioned = |item| (position(bucket, kind, &item), item);
+                self.items = page.items.into_iter().map(positioned).collect();
             }
             Ok(_) => {
                 tracing::warn!(node = %self.node, "a page of a listing is cut before its first item");
@@ -277,7 +278,22 @@ fn add(entries: &mut Vec<Listed>, entry: ListEntry) {
     }
 }
 
+impl Merged {
+    /// Rough bytes in memory.
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Self::Entry(listed) => listed.memory(),
+            Self::Prefix { witnesses, .. } => witnesses.iter().map(Listed::memory).sum(),
+        }
+    }
+}
+
 impl Listed {
+    fn memory(&self) -> usize {
+        let slots = self.slots.iter().map(|(_, held)| held.version.metadata.len() + 160);
+        self.register.key.as_bytes().len() + 80 + slots.sum::<usize>()
+    }
+
     /// The version with the highest tag, and whether it is decided by rules 5.1 and 5.2.
     pub(super) fn top(&self, m: usize) -> Option<(&Version, bool)> {
         let top = self.slots.iter().map(|(_, held)| held).max_by_key(|held| held.tag)?;

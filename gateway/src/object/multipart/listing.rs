@@ -40,7 +40,7 @@ pub(in crate::object) async fn list_parts(
     }
     let limit = limit.min(MAX_ITEMS) as usize;
     let mut listing = parts(core, &found.bucket, (&upload.key, upload.upload), after, limit as u32 + 1);
-    let (items, more) = take(&mut listing, limit).await?;
+    let (items, more) = take(&mut listing, limit, Ok).await?;
     let encryption = found.upload.encryption.clone();
     let mut page = PartPage { upload: upload_info(&upload, found.upload), parts: Vec::new(), next: None };
     let taken = items.len();
@@ -125,7 +125,7 @@ async fn list_uploads_in(
         ..Range::all(RegisterKind::Upload)
     };
     let mut listing = Listing::new(core, bucket, range, shows_open, limit as u32 + 1);
-    let (items, more) = take(&mut listing, limit).await?;
+    let (items, more) = take(&mut listing, limit, Ok).await?;
     let mut page = UploadPage::default();
     for item in items {
         match item {

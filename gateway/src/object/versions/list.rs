@@ -19,7 +19,7 @@ use super::head::{Head, Place};
 use crate::object::bucket::{Bucket, Versioning};
 use crate::object::core::Core;
 use crate::object::error::{ListError, Unavailable};
-use crate::object::info::{object_info, object_meta};
+use crate::object::info::{listed_info, object_meta};
 use crate::object::list::{Item, Listing, Range, is_rolled_up, shows_all};
 use crate::object::types::{ListVersions, ListedVersion, VersionId, VersionPage};
 
@@ -182,7 +182,7 @@ impl Page<'_> {
     fn show_current(&mut self, key: &ObjectKey, head: &Head) {
         if let Some(object) = head.version() {
             let delete_marker = object.delete_marker;
-            let (key, info) = (key.clone(), object_info(object.clone()));
+            let (key, info) = (key.clone(), listed_info(object.clone()));
             let listed = ListedVersion { key, info, latest: true, delete_marker };
             self.shown.push(Shown::Version(Box::new(listed)));
         }
@@ -197,7 +197,7 @@ impl Page<'_> {
         let object = object_meta(version)?;
         if head.keeps(at, &object) {
             let delete_marker = object.delete_marker;
-            let (key, info) = (key.clone(), object_info(object));
+            let (key, info) = (key.clone(), listed_info(object));
             let listed = ListedVersion { key, info, latest: false, delete_marker };
             self.shown.push(Shown::Version(Box::new(listed)));
         }

@@ -95,7 +95,7 @@ impl Drive {
             delimiter: Bytes::new(),
             limit: 10_000,
         };
-        let listed = self.bench.store().list(everything.into()).await;
+        let listed = self.bench.store().list(everything.into(), usize::MAX).await;
         let listed =
             listed.ok().map(|list| list.items.iter().map(|(_, item)| op_of(item)).collect::<Vec<_>>());
         answers.count(listed.map(|ops| ops.iter().eq(self.current.values())), "the listing");
@@ -121,7 +121,7 @@ impl Drive {
 
 fn op_of(item: &DriveItem) -> OpId {
     match item {
-        DriveItem::Entry(entry) => entry.slots[0].1.version.op,
+        DriveItem::Entry(listed) => listed.current.version.op,
         DriveItem::CommonPrefix(..) => panic!("there is no delimiter"),
     }
 }

@@ -37,6 +37,7 @@ use coffer_common::node::NodeClient;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{ClusterId, DriveId, Incarnation, NodeId};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 pub use check::MemberRefusal;
 pub use register::keep_absent;
@@ -48,6 +49,8 @@ use check::View;
 
 /// How long a start waits for etcd.
 const ETCD_PATIENCE: Duration = Duration::from_secs(10);
+/// Before it is asked again meanwhile.
+const ETCD_PAUSE: Duration = Duration::from_millis(250);
 
 /// Why a node does not become a member.
 #[derive(Debug, thiserror::Error)]
@@ -114,11 +117,10 @@ impl Member {
         let probes = survey(&settings.drives, &settings.replace).map_err(NodeOpenError::from)?;
         let ours = check::cluster_of(&probes);
         let mut lost = Vec::new();
-        let cluster = match coordinator.ready(ETCD_PATIENCE).await {
-            Ok(()) => {
-                let view = View::read(&*coordinator).await?;
+        let cluster = match first_view(&coordinator).await {
+            Ok((view, known)) => {
                 check::refuse(&settings, &probes, &view).await?;
-                lost = lost_drives(&settings, &view, &progress::known(&*coordinator).await?);
+                lost = lost_drives(&settings, &view, &known);
                 match (ours, &view.cluster) {
                     (None, None) => first::found(&settings, &*coordinator, shutdown).await?,
                     (ours, record) => {
@@ -126,7 +128,7 @@ impl Member {
                     }
                 }
             }
-            Err(error) => {
+            Err(error @ CoordinatorError::Unavailable(_)) => {
                 let endpoints = settings.etcd.join(", ");
                 let replaces = probes.iter().any(|(path, probe)| {
                     matches!(probe, DriveProbe::Fresh) && settings.replace.contains(path)
@@ -139,6 +141,7 @@ impl Member {
                 coordinator.vouch(1);
                 ours
             }
+            Err(error) => return Err(error.into()),
         };
         let planned = first::planned_drives(&settings, &*coordinator).await;
         format_fresh(&probes, cluster, |path| {
@@ -218,6 +221,22 @@ fn serve(node: &Arc<StorageNode>, listener: TcpListener, settings: &MemberSettin
             stop.tell();
         }
     });
+}
+
+/// What the coordinator says at the start. Asked again while it does not answer: where it starts too, another of its members
+/// may not be there yet.
+async fn first_view(coordinator: &EtcdCoordinator) -> Result<(View, Vec<DriveRecord>), CoordinatorError> {
+    let deadline = Instant::now() + ETCD_PATIENCE;
+    coordinator.ready(ETCD_PATIENCE).await?;
+    loop {
+        let read = async { Ok((View::read(coordinator).await?, progress::known(coordinator).await?)) };
+        match read.await {
+            Err(CoordinatorError::Unavailable(_)) if Instant::now() < deadline => {
+                tokio::time::sleep(ETCD_PAUSE).await;
+            }
+            read => return read,
+        }
+    }
 }
 
 /// Whether the coordinator answers now; a start goes on without it where it can.

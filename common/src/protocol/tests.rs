@@ -358,6 +358,13 @@ fn a_settler_tells_stable_what_its_writer_left_committed() {
     assert!(stripe.slots.iter().all(stable));
 }
 
+/// Whether a slot's current version is this op's, and STABLE.
+fn settled_on(number: u64) -> impl Fn(&(PartitionState, Register)) -> bool {
+    move |(_, register)| {
+        register.current().is_some_and(|v| v.version.op == op(number) && v.state == VersionState::Stable)
+    }
+}
+
 #[test]
 fn a_settler_waits_for_the_slot_that_has_something_to_settle() {
     let mut stripe = Stripe::default();
@@ -366,10 +373,7 @@ fn a_settler_waits_for_the_slot_that_has_something_to_settle() {
     // R0 of the others say that version 1 is STABLE before slot 3 is heard.
     let settler = Settler::new(GEOMETRY(), stripe.map, op(91));
     assert!(matches!(stripe.run(settler), Some(ReadOutcome::Decided(Some(_)))));
-    let settled = |(_, register): &(PartitionState, Register)| {
-        register.current().is_some_and(|v| v.version.op == op(2) && v.state == VersionState::Stable)
-    };
-    assert!(stripe.slots.iter().all(settled));
+    assert!(stripe.slots.iter().all(settled_on(2)));
 }
 
 #[test]
@@ -382,10 +386,7 @@ fn a_settler_waits_for_that_slot_under_the_lock_too() {
     let settler = Settler::new(GEOMETRY(), stripe.map, op(91));
     assert!(matches!(stripe.run(settler), Some(ReadOutcome::Decided(Some(_)))));
     assert_eq!(stripe.locks, 1);
-    let settled = |(_, register): &(PartitionState, Register)| {
-        register.current().is_some_and(|v| v.version.op == op(2) && v.state == VersionState::Stable)
-    };
-    assert!(stripe.slots.iter().all(settled));
+    assert!(stripe.slots.iter().all(settled_on(2)));
 }
 
 #[test]

@@ -31,6 +31,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::server::TlsStream;
 
 use super::interim::{Interim, Wire};
 use activity::{Activity, Counted, Watched, drive};
@@ -114,11 +115,23 @@ pub(crate) async fn serve<S, F, B>(
             }
             let peer = Peer { address, secure: certificates.is_some() };
             let service = move |request| service(request, peer);
-            let ended = match certificates {
-                Some(certificates) => protocols.serve_tls(stream, &certificates, service, &stop).await,
-                None => protocols.serve_clear(stream, service, &stop).await,
+            let spoken = async {
+                match certificates {
+                    Some(certificates) => match shake_hands(stream, &certificates, &stop).await? {
+                        Some((stream, version)) => {
+                            protocols.speak(version, stream, &[], service, &stop).await
+                        }
+                        None => Ok(()),
+                    },
+                    None => match first_bytes(stream, &stop).await? {
+                        Some((stream, version, first)) => {
+                            protocols.speak(version, stream, &first, service, &stop).await
+                        }
+                        None => Ok(()),
+                    },
+                }
             };
-            if let Err(error) = ended {
+            if let Err(error) = spoken.await {
                 tracing::debug!(peer = %address, error, "connection ended");
             }
         });
@@ -158,62 +171,10 @@ impl Protocols {
         Self { http1, http2 }
     }
 
-    async fn serve_tls<S, F, B>(
+    /// Serves a connection that began with the bytes `first`.
+    async fn speak<S, F, B, I>(
         &self,
-        stream: TcpStream,
-        certificates: &Certificates,
-        service: S,
-        stop: &Shutdown,
-    ) -> Result<(), BoxError>
-    where
-        S: Fn(Request<Incoming>) -> F + Send + 'static,
-        F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
-        B: Body<Data = Bytes> + Unpin + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, certificates.acceptor().accept(stream));
-        let shaken = tokio::select! {
-            () = stop.told() => return Ok(()),
-            shaken = shaken => shaken,
-        };
-        let stream = match shaken {
-            Ok(Ok(stream)) => stream,
-            failed => {
-                metrics::counter!(FAILED_HANDSHAKES).increment(1);
-                failed??;
-                return Ok(());
-            }
-        };
-        match stream.get_ref().1.alpn_protocol() {
-            Some(tls::HTTP_2) => self.serve_http2(stream, &[], service, stop).await,
-            _ => self.serve_http1(stream, &[], service, stop).await,
-        }
-    }
-
-    async fn serve_clear<S, F, B>(
-        &self,
-        mut stream: TcpStream,
-        service: S,
-        stop: &Shutdown,
-    ) -> Result<(), BoxError>
-    where
-        S: Fn(Request<Incoming>) -> F + Send + 'static,
-        F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
-        B: Body<Data = Bytes> + Unpin + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let first = tokio::select! {
-            () = stop.told() => return Ok(()),
-            first = tokio::time::timeout(activity::HEAD_LIMIT, first_bytes(&mut stream)) => first??,
-        };
-        match first == PREFACE {
-            true => self.serve_http2(stream, &first, service, stop).await,
-            false => self.serve_http1(stream, &first, service, stop).await,
-        }
-    }
-
-    async fn serve_http1<S, F, B, I>(
-        &self,
+        version: Version,
         stream: I,
         first: &[u8],
         service: S,
@@ -226,57 +187,84 @@ impl Protocols {
         B::Error: Into<BoxError>,
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        metrics::counter!(CONNECTIONS, "protocol" => "HTTP/1.1").increment(1);
-        let (interim, activity) = (Interim::default(), Activity::new());
-        if !first.is_empty() {
-            activity.received();
-        }
-        let wire = Wire::new(Watched::new(stream, first, Some(activity.clone())), interim.clone());
-        let counted = activity.clone();
-        let handle = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(interim.clone());
-            let (running, answer) = (counted.begin(), service(request));
-            async move { answer.await.map(|answer| answer.map(|body| Counted::new(body, running))) }
-        });
-        Ok(drive(self.http1.serve_connection(TokioIo::new(wire), handle), &activity, stop).await?)
-    }
-
-    async fn serve_http2<S, F, B, I>(
-        &self,
-        stream: I,
-        first: &[u8],
-        service: S,
-        stop: &Shutdown,
-    ) -> Result<(), BoxError>
-    where
-        S: Fn(Request<Incoming>) -> F + Send + 'static,
-        F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
-        B: Body<Data = Bytes> + Unpin + Send + 'static,
-        B::Error: Into<BoxError>,
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        metrics::counter!(CONNECTIONS, "protocol" => "HTTP/2").increment(1);
         let activity = Activity::new();
-        let wire = Watched::new(stream, first, None);
         let counted = activity.clone();
-        let handle = service_fn(move |request: Request<Incoming>| {
+        let service = move |request| {
             let (running, answer) = (counted.begin(), service(request));
             async move { answer.await.map(|answer| answer.map(|body| Counted::new(body, running))) }
-        });
-        Ok(drive(self.http2.serve_connection(TokioIo::new(wire), handle), &activity, stop).await?)
+        };
+        match version {
+            Version::Http1 => {
+                metrics::counter!(CONNECTIONS, "protocol" => "HTTP/1.1").increment(1);
+                if !first.is_empty() {
+                    activity.received();
+                }
+                let interim = Interim::default();
+                let wire = Wire::new(Watched::new(stream, first, Some(activity.clone())), interim.clone());
+                let handle = service_fn(move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(interim.clone());
+                    service(request)
+                });
+                drive(self.http1.serve_connection(TokioIo::new(wire), handle), &activity, stop).await?;
+            }
+            Version::Http2 => {
+                metrics::counter!(CONNECTIONS, "protocol" => "HTTP/2").increment(1);
+                let wire = TokioIo::new(Watched::new(stream, first, None));
+                drive(self.http2.serve_connection(wire, service_fn(service)), &activity, stop).await?;
+            }
+        }
+        Ok(())
     }
 }
 
-/// As many bytes as tell whether this is HTTP/2.
-async fn first_bytes(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+/// A version of HTTP.
+#[derive(Clone, Copy)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// The handshake of TLS, which says the version; nothing if the stop comes first.
+async fn shake_hands(
+    stream: TcpStream,
+    certificates: &Certificates,
+    stop: &Shutdown,
+) -> Result<Option<(TlsStream<TcpStream>, Version)>, BoxError> {
+    let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, certificates.acceptor().accept(stream));
+    let shaken = tokio::select! {
+        () = stop.told() => return Ok(None),
+        shaken = shaken => shaken,
+    };
+    let stream = shaken.map_err(BoxError::from).and_then(|shaken| Ok(shaken?));
+    let stream = stream.inspect_err(|_| metrics::counter!(FAILED_HANDSHAKES).increment(1))?;
+    let version = match stream.get_ref().1.alpn_protocol() {
+        Some(tls::HTTP_2) => Version::Http2,
+        _ => Version::Http1,
+    };
+    Ok(Some((stream, version)))
+}
+
+/// As many bytes as tell the version of a connection without TLS; nothing if the stop comes first.
+async fn first_bytes(
+    mut stream: TcpStream,
+    stop: &Shutdown,
+) -> Result<Option<(TcpStream, Version, Vec<u8>)>, BoxError> {
     let mut first = Vec::with_capacity(PREFACE.len());
-    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
-        let missing = (PREFACE.len() - first.len()) as u64;
-        if (&mut *stream).take(missing).read_buf(&mut first).await? == 0 {
-            break;
+    let read = async {
+        while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+            let missing = (PREFACE.len() - first.len()) as u64;
+            if (&mut stream).take(missing).read_buf(&mut first).await? == 0 {
+                break;
+            }
         }
+        std::io::Result::Ok(())
+    };
+    tokio::select! {
+        () = stop.told() => return Ok(None),
+        read = tokio::time::timeout(activity::HEAD_LIMIT, read) => read??,
     }
-    Ok(first)
+    let version = if first == PREFACE { Version::Http2 } else { Version::Http1 };
+    Ok(Some((stream, version, first)))
 }
 
 /// Small answers leave at once; a peer that takes nothing, or is gone without a word, does not hold its place for ever.

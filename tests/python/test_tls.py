@@ -412,3 +412,30 @@ def test_idle_connections_live_longer_than_heads_may_take(tls, tmp_path):
         assert http.client._transport._pool.connections == connections
     finally:
         clear.stop()
+
+
+def test_a_stop_serves_what_a_balancer_still_sends(tmp_path):
+    """It reuses idle connections until its checks have failed, which takes a second or two."""
+    server = Server(tmp_path)
+    try:
+        server.start_standalone()
+        address = ("127.0.0.1", int(server.endpoint.rsplit(":", 1)[1]))
+        request = b"GET /bucket/none HTTP/1.1\r\nhost: x\r\n\r\n"
+        new, used, idle = [socket.create_connection(address, timeout=30) for _ in range(3)]
+        for connection in used, idle:
+            connection.sendall(request)
+            answer = connection.recv(4096).lower()
+            assert answer.startswith(b"http/1.1 404") and b"connection: close" not in answer
+        server.processes[0].send_signal(signal.SIGTERM)
+        stopped = time.monotonic()
+        for connection in used, new:
+            time.sleep(0.7)
+            connection.sendall(request)
+            answer = b"".join(iter(lambda: connection.recv(4096), b"")).lower()
+            assert answer.startswith(b"http/1.1 404") and b"connection: close" in answer
+        with pytest.raises(OSError):
+            socket.create_connection(address)
+        assert idle.recv(1) == b"" and 2.5 < time.monotonic() - stopped < 6
+        assert server.processes[0].wait(10) == 0
+    finally:
+        server.stop()

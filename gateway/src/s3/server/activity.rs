@@ -12,7 +12,10 @@
 //! 2. [`Running`] is a request from its head to the last byte of its answer, or to the end of its stream.
 //! 3. [`drive`] looks every few seconds. Who is idle for too long is asked to end (HTTP/1.1 closes, HTTP/2 sends GOAWAY), and
 //!    cut off if that takes too long, too; who does not end a head is cut off.
+//! 4. A stop asks connections of HTTP/2 at once. One of HTTP/1.1 has no word for it but in an answer, and a balancer sends on an
+//!    idle one until its checks have failed: it is served for [`STOP_GRACE`] more ([`stop_is_over`]).
 
+use std::future::Future;
 use std::io::{IoSlice, Result};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -31,6 +34,9 @@ use tokio::time::Instant;
 pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(90);
 /// A request's head must be complete this long after it has begun.
 pub(super) const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// Connections of HTTP/1.1 that may be idle take requests for this long after the stop was told: longer than load balancers take to
+/// see it, which ask every second or so and want two failures.
+pub(super) const STOP_GRACE: Duration = Duration::from_secs(3);
 /// From one look to the next: limits are kept as exactly as this.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -117,18 +123,26 @@ impl Drop for Running {
     }
 }
 
-/// Serves a connection to its end: that which it takes, or that of its time, or of the process's.
+/// Completes when the stop was told so long ago that nobody should still send a request.
+pub(super) async fn stop_is_over(stop: &Shutdown) {
+    stop.told().await;
+    tokio::time::sleep(STOP_GRACE).await;
+}
+
+/// Serves a connection to its end: that which it takes, or that of its time, or `end`, when it is asked to end.
 pub(super) async fn drive<C: GracefulConnection>(
     connection: C,
     activity: &Activity,
-    stop: &Shutdown,
+    end: impl Future<Output = ()>,
 ) -> std::result::Result<(), C::Error> {
-    let mut connection = pin!(connection);
+    let (mut connection, mut end) = (pin!(connection), pin!(end));
     let mut asked: Option<Instant> = None;
     loop {
         tokio::select! {
+            // What has come is read before anything else: else a request could be there, and be closed upon.
+            biased;
             ended = connection.as_mut() => return ended,
-            () = stop.told(), if asked.is_none() => {}
+            () = end.as_mut(), if asked.is_none() => {}
             () = tokio::time::sleep(LOOK) => match activity.is_late() {
                 None => continue,
                 Some(Late::Head) => return Ok(()),

@@ -8,8 +8,10 @@
 //!    [`activity::IDLE_LIMIT`], one of HTTP/2 with a GOAWAY. Bodies have limits of their own where they are read.
 //! 3. At most [`MAX_CONNECTIONS`] are open: further ones wait in the kernel's queue. One of HTTP/2 has at most [`MAX_STREAMS`]
 //!    requests at a time; the others of its limits are in [`Protocols`].
-//! 4. When the stop is told, the listener is closed, idle connections end, running requests finish (the process limits
-//!    how long).
+//! 4. When the stop is told, the listener is closed, and running requests finish (the process limits how long). Idle connections
+//!    of HTTP/2 end at once, by GOAWAY. Those of HTTP/1.1, and those of which nothing was heard yet, end
+//!    [`activity::STOP_GRACE`] later: a balancer sends on them until its checks say that this gateway stops. What they are
+//!    answered until then says `Connection: close`.
 
 mod activity;
 pub(crate) mod tls;
@@ -22,7 +24,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::shutdown::Shutdown;
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -34,7 +37,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::server::TlsStream;
 
 use super::interim::{Interim, Wire};
-use activity::{Activity, Counted, Watched, drive};
+use activity::{Activity, Counted, Watched, drive, stop_is_over};
 use tls::Certificates;
 
 /// Connections of one listener.
@@ -62,6 +65,8 @@ const MAX_BROKEN_STREAMS: usize = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What HTTP/2 without TLS begins with, and no request of HTTP/1.1.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 const CONNECTIONS: &str = "coffer_s3_connections_total";
 const FAILED_HANDSHAKES: &str = "coffer_s3_failed_handshakes_total";
@@ -91,11 +96,13 @@ pub(crate) async fn serve<S, F, B>(
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     loop {
         let accepted = tokio::select! {
-            () = shutdown.told() => break,
+            // Whoever is connected already, in the kernel's queue, is served, too.
+            biased;
             accepted = async {
                 let place = places.clone().acquire_owned().await;
                 (listener.accept().await, place)
             } => accepted,
+            () = shutdown.told() => break,
         };
         let (stream, address, place) = match accepted {
             (Ok((stream, address)), Ok(place)) => (stream, address, place),
@@ -196,6 +203,7 @@ impl Protocols {
         match version {
             Version::Http1 => {
                 metrics::counter!(CONNECTIONS, "protocol" => "HTTP/1.1").increment(1);
+                let told = stop.clone();
                 if !first.is_empty() {
                     activity.received();
                 }
@@ -203,14 +211,24 @@ impl Protocols {
                 let wire = Wire::new(Watched::new(stream, first, Some(activity.clone())), interim.clone());
                 let handle = service_fn(move |mut request: Request<Incoming>| {
                     request.extensions_mut().insert(interim.clone());
-                    service(request)
+                    let (answer, told) = (service(request), told.clone());
+                    async move {
+                        answer.await.map(|mut answer| {
+                            if told.is_told() {
+                                answer.headers_mut().insert(CONNECTION, CLOSE);
+                            }
+                            answer
+                        })
+                    }
                 });
-                drive(self.http1.serve_connection(TokioIo::new(wire), handle), &activity, stop).await?;
+                let connection = self.http1.serve_connection(TokioIo::new(wire), handle);
+                drive(connection, &activity, stop_is_over(stop)).await?;
             }
             Version::Http2 => {
                 metrics::counter!(CONNECTIONS, "protocol" => "HTTP/2").increment(1);
                 let wire = TokioIo::new(Watched::new(stream, first, None));
-                drive(self.http2.serve_connection(wire, service_fn(service)), &activity, stop).await?;
+                let connection = self.http2.serve_connection(wire, service_fn(service));
+                drive(connection, &activity, stop.told()).await?;
             }
         }
         Ok(())
@@ -224,7 +242,7 @@ enum Version {
     Http2,
 }
 
-/// The handshake of TLS, which says the version; nothing if the stop comes first.
+/// The handshake of TLS, which says the version; nothing if the stop is over first.
 async fn shake_hands(
     stream: TcpStream,
     certificates: &Certificates,
@@ -232,8 +250,9 @@ async fn shake_hands(
 ) -> Result<Option<(TlsStream<TcpStream>, Version)>, BoxError> {
     let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, certificates.acceptor().accept(stream));
     let shaken = tokio::select! {
-        () = stop.told() => return Ok(None),
+        biased;
         shaken = shaken => shaken,
+        () = stop_is_over(stop) => return Ok(None),
     };
     let stream = shaken.map_err(BoxError::from).and_then(|shaken| Ok(shaken?));
     let stream = stream.inspect_err(|_| metrics::counter!(FAILED_HANDSHAKES).increment(1))?;
@@ -244,7 +263,7 @@ async fn shake_hands(
     Ok(Some((stream, version)))
 }
 
-/// As many bytes as tell the version of a connection without TLS; nothing if the stop comes first.
+/// As many bytes as tell the version of a connection without TLS; nothing if the stop is over first.
 async fn first_bytes(
     mut stream: TcpStream,
     stop: &Shutdown,
@@ -260,8 +279,9 @@ async fn first_bytes(
         std::io::Result::Ok(())
     };
     tokio::select! {
-        () = stop.told() => return Ok(None),
+        biased;
         read = tokio::time::timeout(activity::HEAD_LIMIT, read) => read??,
+        () = stop_is_over(stop) => return Ok(None),
     }
     let version = if first == PREFACE { Version::Http2 } else { Version::Http1 };
     Ok(Some((stream, version, first)))
@@ -275,13 +295,14 @@ fn tune(stream: &TcpStream) -> std::io::Result<()> {
     socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(STALL_LIMIT))
 }
 
-/// Waits for the first byte; false if none comes.
+/// Waits for the first byte; false if none comes, or not before the stop is over.
 async fn sends_something(stream: &TcpStream, stop: &Shutdown) -> bool {
     if let Err(error) = tune(stream) {
         tracing::debug!(%error, "a socket option is refused");
     }
     tokio::select! {
-        () = stop.told() => false,
+        biased;
         ready = tokio::time::timeout(FIRST_BYTE_LIMIT, stream.readable()) => matches!(ready, Ok(Ok(()))),
+        () = stop_is_over(stop) => false,
     }
 }

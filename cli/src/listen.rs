@@ -32,7 +32,7 @@ fn notify(state: NotifyState<'_>) {
 }
 
 /// Listens for signals, starts, serves until told to stop, and drains. A stop that is told while `start` still runs
-/// ends it there.
+/// ends it there. The code says whether it was asked to stop, or failed.
 pub(crate) async fn serve<T, L>(
     start: impl AsyncFnOnce(Shutdown) -> anyhow::Result<T>,
     leave: impl FnOnce(T) -> L,
@@ -56,5 +56,5 @@ where
         Ok(()) => tracing::info!("stopped"),
         Err(error) => tracing::warn!(%error, "stopped without them"),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if shutdown.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

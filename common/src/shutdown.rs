@@ -1,6 +1,7 @@
 //! One [`Shutdown`] for a whole process: tell, drain, wait.
 //!
-//! 1. Whoever learns that the process must end (a signal, a fatal error) calls [`Shutdown::tell`].
+//! 1. Whoever learns that the process must end calls [`Shutdown::tell`] (a signal) or [`Shutdown::fail`] (what it cannot go on
+//!    without has failed).
 //! 2. Everybody waits for [`Shutdown::told`] beside the work, stops taking new work and finishes what runs.
 //! 3. `main` calls [`Shutdown::wait`]: it returns once every task started with [`Shutdown::spawn`] has ended,
 //!    or tells after a limit how many have not.
@@ -8,6 +9,8 @@
 //! It never aborts a task: a task that must not outlive the limit has its own deadline.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -29,6 +32,7 @@ pub struct StillRunning {
 pub struct Shutdown {
     token: CancellationToken,
     tasks: TaskTracker,
+    failed: Arc<AtomicBool>,
 }
 
 impl Shutdown {
@@ -39,12 +43,23 @@ impl Shutdown {
 
     /// An end of a part of the process: told when `self` is told, or on its own; `self` waits for its tasks.
     pub fn child(&self) -> Self {
-        Self { token: self.token.child_token(), tasks: self.tasks.clone() }
+        Self { token: self.token.child_token(), tasks: self.tasks.clone(), failed: Arc::clone(&self.failed) }
     }
 
     /// Tells everybody to stop. Further calls change nothing.
     pub fn tell(&self) {
         self.token.cancel();
+    }
+
+    /// Tells everybody to stop because of a failure: whoever has started the process learns of it by its exit code.
+    pub fn fail(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+        self.tell();
+    }
+
+    /// Whether a failure is why the process, or a part of it, ends.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
     }
 
     /// Whether the stop was told.
@@ -164,6 +179,15 @@ mod tests {
         let child = shutdown.child();
         child.tell();
         child.told().await;
-        assert!(!shutdown.is_told());
+        assert!(!shutdown.is_told() && !shutdown.has_failed());
+    }
+
+    #[tokio::test]
+    async fn the_failure_of_a_part_is_the_whole_process_s() {
+        let shutdown = Shutdown::new();
+        let child = shutdown.child();
+        child.fail();
+        child.told().await;
+        assert!(shutdown.has_failed());
     }
 }

@@ -218,7 +218,7 @@ fn serve(node: &Arc<StorageNode>, listener: TcpListener, settings: &MemberSettin
         let node: Arc<dyn NodeClient> = node;
         if let Err(error) = crate::rpc::serve(node, listener, security, stop.clone()).await {
             tracing::error!(%error, "the node port failed; stopping");
-            stop.tell();
+            stop.fail();
         }
     });
 }

@@ -38,7 +38,7 @@ pub(super) async fn keep_registered(
             }
             Ok(Err(refusal)) => {
                 tracing::error!(%refusal, "stopping");
-                shutdown.tell();
+                shutdown.fail();
                 return false;
             }
             Err(error) => tracing::debug!(%error, "not registered yet"),

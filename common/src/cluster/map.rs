@@ -289,11 +289,21 @@ impl ClusterMap {
                     slot,
                     address: SlotAddress { cluster, drive, incarnation, partition, slot, epoch },
                     node,
-                    voter: state.role == SlotRole::Voter,
+                    voter: self.votes(partition, slot),
                     source: state.source.map(|source| self.source(source)),
                 }
             })
             .collect()
+    }
+
+    /// Whether the slot has a vote.
+    pub fn votes(&self, partition: PartitionId, slot: SlotIndex) -> bool {
+        self.slot_record(partition, slot).role == SlotRole::Voter
+    }
+
+    /// The node that has the drive, or is to have it.
+    pub fn node_of(&self, drive: DriveId) -> NodeId {
+        self.whereabouts(drive).0
     }
 
     fn whereabouts(&self, drive: DriveId) -> (NodeId, Incarnation) {

@@ -1,11 +1,11 @@
 //! How many partitions can be written and read with the slots that answer now, and what is in the way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use coffer_common::cluster::{Cluster, SlotTarget};
 use coffer_common::limits::PARTITION_COUNT;
 use coffer_common::protocol::quorum::Geometry;
-use coffer_common::types::{DriveId, NodeId, PartitionId};
+use coffer_common::types::{DriveId, NodeId, PartitionId, SlotIndex};
 use serde::Serialize;
 
 /// Counts over all partitions.
@@ -32,14 +32,24 @@ impl Quorum {
         let map = cluster.map();
         let n = map.layout.n();
         let rejoining = if without.is_some() { rejoining(cluster) } else { BTreeSet::new() };
+        let mut drives: HashMap<DriveId, State> = HashMap::new();
         let slots = (0..PARTITION_COUNT).map(PartitionId).map(|partition| {
-            let targets = map.targets(partition);
-            let votes = |t: &SlotTarget| t.voter && !rejoining.contains(&t.address.drive);
-            let voters = || targets.iter().filter(|t| votes(t) && Some(&t.node) != without);
-            (
-                voters().filter(|t| cluster.alive(&t.node, &t.address.drive)).count(),
-                voters().filter(|t| cluster.has_room(&t.node, &t.address.drive)).count(),
-            )
+            let (mut alive, mut with_room) = (0, 0);
+            for slot in (0..n).map(SlotIndex).filter(|slot| map.votes(partition, *slot)) {
+                let drive = map.drive_of(partition, slot);
+                // Asked once for each drive, not for each of its thousands of slots: probes come every second.
+                let state = drives.entry(drive).or_insert_with(|| {
+                    let node = map.node_of(drive);
+                    let counts = !rejoining.contains(&drive) && Some(&node) != without;
+                    State {
+                        alive: counts && cluster.alive(&node, &drive),
+                        with_room: counts && cluster.has_room(&node, &drive),
+                    }
+                });
+                alive += usize::from(state.alive);
+                with_room += usize::from(state.with_room);
+            }
+            (alive, with_room)
         });
         Self::count(n, slots)
     }
@@ -65,6 +75,12 @@ impl Quorum {
     pub(super) fn all_writable(&self) -> bool {
         self.writable == self.partitions
     }
+}
+
+/// What a drive's slots count for.
+struct State {
+    alive: bool,
+    with_room: bool,
 }
 
 /// A drive whose slots do not take writes, and which partitions need.

@@ -12,7 +12,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use coffer_tests::harness::cli::coffer;
 use coffer_tests::harness::daemons::{Daemon, Daemons};
-use coffer_tests::harness::{census, http_get, shard_paths, status, wait_for};
+use coffer_tests::harness::{census, http_get, set_aside, shard_paths, status, wait_for};
 use coffer_tests::proxy::Link;
 
 const BUCKET: &str = "heal";
@@ -248,11 +248,6 @@ fn damage(file: &Path) -> Result<()> {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     Ok(std::fs::write(file, bytes)?)
-}
-
-fn set_aside(drive: &Path) -> usize {
-    let is_damaged = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "damaged");
-    shard_paths(drive).iter().filter(|path| is_damaged(path)).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -79,6 +79,12 @@ pub fn shard_paths(drive: &Path) -> Vec<PathBuf> {
     if shards.is_dir() { below(shards) } else { Vec::new() }
 }
 
+/// How many damaged shard files were set aside on the drive at this path.
+pub fn set_aside(drive: &Path) -> usize {
+    let is_damaged = |path: &PathBuf| path.extension().is_some_and(|end| end == "damaged");
+    shard_paths(drive).iter().filter(|path| is_damaged(path)).count()
+}
+
 /// How many shard files lie on the drives at these paths.
 pub fn shard_files(drives: &[PathBuf]) -> usize {
     drives.iter().map(|drive| shard_paths(drive).len()).sum()

@@ -33,3 +33,40 @@ async fn nodes_killed_while_slots_move_lose_nothing() -> Result<()> {
     arena.judge(load).await?;
     Ok(())
 }
+
+/// Moves are etcd's to decide: without it they rest, where they are, and requests do not notice. Of each node both drives take
+/// part, in the same partitions.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn an_etcd_that_dies_or_hangs_while_slots_move_stops_moves_and_nothing_else() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut arena = Arena::start_with(4, 2).await?;
+    let client = arena.gateways[1].clone();
+    let mut data = Data::write(&client).await?;
+    let load = arena.load(9).await?;
+    let node = arena.add_node().await?;
+    expect(&arena.etcd, &format!("layout add {node}"), 0)?;
+    let moving = arena.apply()?;
+
+    arena.wait_for_moved(moving / 8).await?;
+    println!("etcd is killed");
+    arena.cluster.etcd.kill();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    data.part(&client).await?;
+    arena.cluster.etcd.launch().await?;
+
+    arena.wait_for_moved(moving * 3 / 8).await?;
+    println!("etcd hangs until all leases are over, and a node is killed meanwhile");
+    arena.cluster.etcd.pause();
+    arena.cluster.nodes[1].process().kill();
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    data.part(&client).await?;
+    arena.cluster.etcd.resume();
+    arena.cluster.nodes[1].restart().await?;
+
+    arena.wait_until_moved().await?;
+    data.check(&client).await?;
+    ensure!(slots_of(&arena.etcd, &node)? == Some(moving));
+    arena.judge(load).await?;
+    Ok(())
+}

@@ -32,22 +32,28 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MOVED: Duration = Duration::from_secs(400);
 const BUCKET: &str = "layout";
 
-/// Nodes of one drive each, two gateways, and a bucket whose keys are recorded.
+/// Nodes of as many drives each, two gateways, and a bucket whose keys are recorded.
 struct Arena {
     cluster: Daemons,
+    drives: usize,
     etcd: String,
     gateways: Vec<Client>,
     recorder: Arc<Recorder>,
 }
 
 impl Arena {
+    /// Nodes of one drive each.
     async fn start(nodes: usize) -> Result<Self> {
-        let cluster = Daemons::start(nodes, 1, 2).await?;
+        Self::start_with(nodes, 1).await
+    }
+
+    async fn start_with(nodes: usize, drives: usize) -> Result<Self> {
+        let cluster = Daemons::start(nodes, drives, 2).await?;
         let gateways: Vec<_> =
             cluster.gateways.iter().map(|gateway| impatient(&gateway.client(), PATIENCE)).collect();
         gateways[0].create_bucket().bucket(BUCKET).send().await?;
         let etcd = cluster.etcd.url();
-        Ok(Self { cluster, etcd, gateways, recorder: Arc::new(Recorder::new(BUCKET)) })
+        Ok(Self { cluster, drives, etcd, gateways, recorder: Arc::new(Recorder::new(BUCKET)) })
     }
 
     async fn load(&self, seed: u64) -> Result<Load> {
@@ -58,7 +64,7 @@ impl Arena {
     /// One more node, which holds nothing yet.
     async fn add_node(&mut self) -> Result<String> {
         let name = format!("node-{}", self.cluster.nodes.len());
-        self.cluster.add_node(1).await?;
+        self.cluster.add_node(self.drives).await?;
         let etcd = &self.etcd;
         let registered = || async { slots_of(etcd, &name).is_ok_and(|slots| slots == Some(0)) };
         wait_for("the new node to register", Duration::from_secs(30), registered).await?;

@@ -17,7 +17,7 @@ use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::protocol::purge::Evidence;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId, OpId, RegisterKind};
+use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId, OpId, RegisterKey, RegisterKind};
 use coffer_gateway::object::{ObjectStore, StoreSettings};
 use coffer_storage_node::{NodeConfig, StorageNode, format, settle};
 
@@ -31,8 +31,8 @@ pub(crate) struct Gate {
     pub(crate) loses_commits: AtomicBool,
     /// Answers nothing to STABLE.
     pub(crate) loses_stable: AtomicBool,
-    /// Holds the COMMITs of the op that comes first, as long as this is set.
-    pub(crate) holds_first_op: AtomicBool,
+    /// Holds the COMMITs of the op that commits this key first, as long as it is named.
+    pub(crate) holds_first_of: Mutex<Option<String>>,
     /// That op.
     pub(crate) held: Mutex<Option<OpId>>,
     /// Requests to registers that came through.
@@ -61,8 +61,10 @@ impl Gate {
         Ok(())
     }
 
-    fn holds(&self, op: OpId) -> bool {
-        self.holds_first_op.load(Ordering::SeqCst) && *self.held.lock().unwrap().get_or_insert(op) == op
+    fn holds(&self, register: &RegisterKey, op: OpId) -> bool {
+        let named = self.holds_first_of.lock().unwrap();
+        let same = named.as_deref().is_some_and(|key| register.key.as_bytes() == key.as_bytes());
+        same && *self.held.lock().unwrap().get_or_insert(op) == op
     }
 }
 
@@ -79,7 +81,7 @@ impl NodeClient for Gate {
             return Err(NodeError::Timeout { node: self.id.to_string() });
         }
         if let SlotRequest::Commit { version, .. } = &call.request {
-            while self.holds(version.op) {
+            while self.holds(&call.register, version.op) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
@@ -264,7 +266,7 @@ impl Bench {
                 down: AtomicBool::default(),
                 loses_commits: AtomicBool::default(),
                 loses_stable: AtomicBool::default(),
-                holds_first_op: AtomicBool::default(),
+                holds_first_of: Mutex::default(),
                 held: Mutex::default(),
                 calls: AtomicUsize::default(),
                 slow_writes: AtomicBool::default(),
@@ -368,6 +370,21 @@ impl Bench {
             }
         }
         sum
+    }
+
+    /// Versions that slots hold COMMITTED, and nobody has told them yet that they are STABLE.
+    pub(crate) fn unstable(&self) -> u64 {
+        let drives = self.gates.iter().flat_map(|gate| gate.inner.drive_infos());
+        drives.map(|drive| drive.unstable).sum()
+    }
+
+    /// Waits until all is STABLE: fewer than M slots can tell what is current only then.
+    pub(crate) async fn settled(&self) {
+        let begun = std::time::Instant::now();
+        while self.unstable() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{} versions do not settle", self.unstable());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Shuts the gates of these nodes, opens all others.

@@ -55,6 +55,7 @@ async fn encrypted_objects_of_every_size_read_back_with_drives_away_too() {
         assert_eq!((info.size, info.etag.as_str()), (len as u64, etag(&data).as_str()));
         assert_eq!(info.encryption, Some(Encrypted::Customer));
     }
+    bench.settled().await;
     for down in [&[][..], &[0, 1], &[2, 3]] {
         bench.down(&[]);
         // One that knows nothing of who was away before.

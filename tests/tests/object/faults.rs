@@ -19,7 +19,7 @@ async fn half_of_the_nodes_may_be_gone_for_reads_and_one_less_for_writes() {
     let (small, large) = (bytes(1_000, 1), bytes(5_000_000, 2));
     put(&bench.store, "bucket", "small", &small).await.unwrap();
     put(&bench.store, "bucket", "large", &large).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    bench.settled().await;
     for down in [[0, 1], [0, 2], [2, 3], [1, 3]] {
         bench.down(&down);
         assert_eq!(get(&bench.store, "bucket", "small").await.unwrap(), small, "{down:?}");
@@ -60,7 +60,7 @@ async fn with_more_than_half_gone_nothing_is_said_to_be_missing() {
     let bench = Bench::start(4, 1).await;
     make_bucket(&bench.store, "bucket").await;
     put(&bench.store, "bucket", "k", &bytes(1_000, 1)).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    bench.settled().await;
     bench.down(&[0, 1, 2]);
     assert!(unavailable(&get(&bench.store, "bucket", "k").await));
     assert!(unavailable(&get(&bench.store, "bucket", "none").await));
@@ -93,7 +93,7 @@ async fn a_commit_that_reached_one_slot_is_settled_by_the_next_reader() {
     make_bucket(&bench.store, "bucket").await;
     let (old, new) = (bytes(1_000, 1), bytes(1_000, 2));
     put(&bench.store, "bucket", "k", &old).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    bench.settled().await;
     for gate in &bench.gates[1..] {
         gate.loses_commits.store(true, Ordering::SeqCst);
     }
@@ -104,7 +104,7 @@ async fn a_commit_that_reached_one_slot_is_settled_by_the_next_reader() {
     let listed = bench.store.list_objects(list_request("bucket", "", "", 10)).await.unwrap();
     assert_eq!(listed.objects.len(), 1);
     for down in [[0, 1], [2, 3]] {
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        bench.settled().await;
         bench.down(&down);
         let again = get(&bench.store, "bucket", "k").await.unwrap();
         assert!(again == new || first == old, "what was seen once must stay");

@@ -31,7 +31,7 @@ async fn a_holder_whose_lease_ends_between_fence_and_commit_is_refused_by_the_sl
     for len in [100, 1_000_000] {
         let (k, late, first) = (format!("k{len}"), bytes(len, 1), bytes(len, 2));
         *gate.held.lock().unwrap() = None;
-        gate.holds_first_op.store(true, Ordering::SeqCst);
+        *gate.holds_first_of.lock().unwrap() = Some(k.clone());
         let holder = tokio::spawn({
             let (store, k, late) = (bench.store.clone(), k.clone(), late.clone());
             async move { create(&store, &k, &late).await }
@@ -40,7 +40,7 @@ async fn a_holder_whose_lease_ends_between_fence_and_commit_is_refused_by_the_sl
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         create(&rival, &k, &first).await.unwrap();
-        gate.holds_first_op.store(false, Ordering::SeqCst);
+        *gate.holds_first_of.lock().unwrap() = None;
         let outcome = holder.await.unwrap();
         assert!(matches!(outcome, Err(PutError::Conflict | PutError::Unavailable(_))), "{outcome:?}");
         for store in [&bench.store, &rival] {

@@ -140,6 +140,19 @@ pub struct ListEntry {
     pub slots: Vec<(SlotIndex, SlotVersion)>,
 }
 
+impl ListEntry {
+    /// Rough bytes in memory, and of a message.
+    pub fn memory(&self) -> usize {
+        let metadata = self.slots.iter().map(|(_, held)| held.version.metadata.len());
+        Self::memory_of(self.register.key.as_bytes().len(), metadata)
+    }
+
+    /// The same of an entry that has a key and, by slot, metadata of these lengths.
+    pub fn memory_of(key_len: usize, metadata: impl Iterator<Item = usize>) -> usize {
+        key_len + 80 + metadata.map(|len| len + 160).sum::<usize>()
+    }
+}
+
 /// An item of a listing, in key order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListItem {

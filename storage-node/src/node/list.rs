@@ -17,7 +17,7 @@ use coffer_common::types::{DriveId, PartitionId, RegisterKey};
 use futures_util::future::join_all;
 
 use super::StorageNode;
-use crate::store::{DriveItem, DriveList, DriveStore, entry_memory};
+use crate::store::{DriveItem, DriveList, DriveStore};
 
 /// Most items of a page, whatever the caller asks for.
 const MAX_ITEMS: u32 = 10_000;
@@ -67,7 +67,7 @@ impl StorageNode {
                 }
             };
             held += match &item {
-                ListItem::Entry(entry) | ListItem::CommonPrefix { witness: entry, .. } => entry_memory(entry),
+                ListItem::Entry(entry) | ListItem::CommonPrefix { witness: entry, .. } => entry.memory(),
             };
             page.items.push(item);
         }

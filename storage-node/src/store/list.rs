@@ -1,6 +1,7 @@
 //! One drive's part of a listing.
 
 use std::collections::HashSet;
+use std::iter;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -123,7 +124,8 @@ impl DriveStore {
             }
             match rolled_up(found.key(), request)? {
                 None => {
-                    held += memory(found.key(), &listed);
+                    let metadata = iter::once(listed.current.version.metadata.len());
+                    held += ListEntry::memory_of(found.key().len(), metadata);
                     list.items.push((chunks.keep(found.key()), DriveItem::Entry(listed)));
                 }
                 Some(common) => {
@@ -133,7 +135,7 @@ impl DriveStore {
                         false => self.first_live(&encoded, found.key().to_vec(), &left)?,
                     };
                     if let Some(witness) = witness {
-                        held += entry_memory(&witness);
+                        held += witness.memory();
                         let item = DriveItem::CommonPrefix(common, witness);
                         list.items.push((encoded.clone().into(), item));
                     }
@@ -181,16 +183,6 @@ impl DriveStore {
             .filter(|(_, epoch)| *epoch != Epoch(0))
             .collect()
     }
-}
-
-fn memory(key: &[u8], listed: &Listed) -> usize {
-    key.len() + listed.current.version.metadata.len() + 240
-}
-
-/// Rough bytes of an entry in memory, and of a message.
-pub(crate) fn entry_memory(entry: &ListEntry) -> usize {
-    let slots = entry.slots.iter().map(|(_, held)| held.version.metadata.len() + 160);
-    entry.register.key.as_bytes().len() + 80 + slots.sum::<usize>()
 }
 
 fn is_live(listed: &Listed) -> bool {

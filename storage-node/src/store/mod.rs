@@ -46,7 +46,7 @@ use parking_lot::Mutex;
 
 pub(crate) use background::Background;
 pub(crate) use install::RebuiltShard;
-pub(crate) use list::{DriveItem, DriveList, entry_memory};
+pub(crate) use list::{DriveItem, DriveList};
 pub(crate) use scrub::Scrubbed;
 pub(crate) use unfinished::{Task, Unfinished};
 

@@ -17,12 +17,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use coffer_common::node::ListEntry;
 use coffer_common::protocol::message::{Version, VersionKind};
 use coffer_common::types::{BucketId, DriveId, PartitionId, RegisterKey, RegisterKind};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 pub(super) use self::coverage::Checked;
-use self::scan::{Listed, Merged, Scan, ScanRequest};
+use self::scan::{Merged, Scan, ScanRequest, top};
 use super::bucket::{Bucket, Versioning};
 use super::core::Core;
 use super::error::{HeadBucketError, ListError, Unavailable};
@@ -171,21 +172,21 @@ impl Listing {
 
     /// The item, if it is visible, or else what has to be asked for first.
     fn judge(&self, merged: Merged, m: usize) -> Result<Result<Option<Item>, Merged>, Unavailable> {
-        let Merged::Entry(listed) = merged else { return Ok(Err(merged)) };
-        let version = match listed.top(m) {
+        let Merged::Entry(entry) = merged else { return Ok(Err(merged)) };
+        let version = match top(&entry, m) {
             None => return Ok(Ok(None)),
             Some((version, true)) => version.clone(),
-            Some((_, false)) => return Ok(Err(Merged::Entry(listed))),
+            Some((_, false)) => return Ok(Err(Merged::Entry(entry))),
         };
         let visible = self.is_visible(&version)?;
-        Ok(Ok(visible.then(|| Item::Entry(listed.register, version))))
+        Ok(Ok(visible.then(|| Item::Entry(entry.register, version))))
     }
 
     async fn decide(&self, merged: Merged) -> Result<Option<Item>, Unavailable> {
         match merged {
-            Merged::Entry(listed) => {
-                let version = self.settle(&listed).await?;
-                Ok(version.map(|version| Item::Entry(listed.register, version)))
+            Merged::Entry(entry) => {
+                let version = self.settle(&entry).await?;
+                Ok(version.map(|version| Item::Entry(entry.register, version)))
             }
             Merged::Prefix { prefix, witnesses } => {
                 if !self.confirm(&prefix, &witnesses).await? {
@@ -199,9 +200,9 @@ impl Listing {
     }
 
     /// The visible current version of a register that the answers leave open.
-    async fn settle(&self, listed: &Listed) -> Result<Option<Version>, Unavailable> {
+    async fn settle(&self, entry: &ListEntry) -> Result<Option<Version>, Unavailable> {
         self.settled.store(true, Ordering::Relaxed);
-        let target = self.core.target(&self.bucket, listed.register.clone());
+        let target = self.core.target(&self.bucket, entry.register.clone());
         let Some(current) = self.core.settle(&target).await? else { return Ok(None) };
         Ok(self.is_visible(&current.version)?.then_some(current.version))
     }
@@ -211,11 +212,11 @@ impl Listing {
     }
 
     /// Whether anything visible lies below a rolled-up prefix.
-    async fn confirm(&self, prefix: &Bytes, witnesses: &[Listed]) -> Result<bool, Unavailable> {
+    async fn confirm(&self, prefix: &Bytes, witnesses: &[ListEntry]) -> Result<bool, Unavailable> {
         for witness in witnesses {
             let (m, r0) = coverage::counts(&self.core.cluster);
             if witness.slots.len() >= r0
-                && let Some((version, true)) = witness.top(m)
+                && let Some((version, true)) = top(witness, m)
                 && self.is_visible(version)?
             {
                 return Ok(true);

@@ -60,26 +60,17 @@ pub(super) struct ScanRequest {
     pub(super) among: Option<Arc<BTreeSet<DriveId>>>,
 }
 
-/// A register as all answering slots hold it.
-#[derive(Clone, Debug)]
-pub(super) struct Listed {
-    /// The register.
-    pub(super) register: RegisterKey,
-    /// Current versions by slot; slots that are not named hold nothing.
-    pub(super) slots: Vec<(SlotIndex, SlotVersion)>,
-}
-
 /// The next item of a scan.
 #[derive(Clone, Debug)]
 pub(super) enum Merged {
-    /// A register.
-    Entry(Listed),
+    /// A register as all answering slots hold it; slots that are not named hold nothing.
+    Entry(ListEntry),
     /// A rolled-up prefix, with the registers below it that nodes believe to be live.
     Prefix {
         /// Delimiter included.
         prefix: Bytes,
         /// The witnesses, put together by register.
-        witnesses: Vec<Listed>,
+        witnesses: Vec<ListEntry>,
     },
 }
 
@@ -130,7 +121,7 @@ impl Scan {
         }
         let heads = self.cursors.iter().filter_map(|cursor| cursor.items.front());
         let Some(smallest) = heads.map(|(position, _)| position).min().cloned() else { return Ok(None) };
-        let mut entries: Vec<Listed> = Vec::new();
+        let mut entries: Vec<ListEntry> = Vec::new();
         let mut rolled_up = None;
         for cursor in &mut self.cursors {
             if cursor.items.front().is_none_or(|(position, _)| *position != smallest) {
@@ -268,13 +259,10 @@ fn own(map: &ClusterMap, node: &NodeId, mut entry: ListEntry) -> ListEntry {
     entry
 }
 
-fn add(entries: &mut Vec<Listed>, entry: ListEntry) {
-    match entries.iter_mut().find(|listed| listed.register == entry.register) {
-        Some(listed) => listed.slots.extend(entry.slots),
-        None => {
-            let ListEntry { register, partition: _, slots } = entry;
-            entries.push(Listed { register, slots });
-        }
+fn add(entries: &mut Vec<ListEntry>, entry: ListEntry) {
+    match entries.iter_mut().find(|known| known.register == entry.register) {
+        Some(known) => known.slots.extend(entry.slots),
+        None => entries.push(entry),
     }
 }
 
@@ -282,29 +270,21 @@ impl Merged {
     /// Rough bytes in memory.
     pub(super) fn memory(&self) -> usize {
         match self {
-            Self::Entry(listed) => listed.memory(),
-            Self::Prefix { witnesses, .. } => witnesses.iter().map(Listed::memory).sum(),
+            Self::Entry(entry) => entry.memory(),
+            Self::Prefix { witnesses, .. } => witnesses.iter().map(ListEntry::memory).sum(),
         }
     }
 }
 
-impl Listed {
-    fn memory(&self) -> usize {
-        let slots = self.slots.iter().map(|(_, held)| held.version.metadata.len() + 160);
-        self.register.key.as_bytes().len() + 80 + slots.sum::<usize>()
-    }
-
-    /// The version with the highest tag, and whether it is decided by rules 5.1 and 5.2.
-    pub(super) fn top(&self, m: usize) -> Option<(&Version, bool)> {
-        let top = self.slots.iter().map(|(_, held)| held).max_by_key(|held| held.tag)?;
-        let mut same = self.slots.iter().map(|(_, held)| held).filter(|held| held.tag == top.tag);
-        let stable = same.any(|held| held.state == VersionState::Stable);
-        // A slot that has moved between two drives of a node may have been told twice.
-        let mut agreeing = SlotSet::default();
-        let votes = |(_, held): &&(SlotIndex, SlotVersion)| {
-            held.tag == top.tag && held.state >= VersionState::Committed
-        };
-        self.slots.iter().filter(votes).for_each(|(slot, _)| agreeing.insert(*slot));
-        Some((&top.version, stable || agreeing.len() >= m))
-    }
+/// The version with the highest tag, and whether it is decided by rules 5.1 and 5.2.
+pub(super) fn top(entry: &ListEntry, m: usize) -> Option<(&Version, bool)> {
+    let held = || entry.slots.iter().map(|(_, held)| held);
+    let top = held().max_by_key(|held| held.tag)?;
+    let stable = held().any(|held| held.tag == top.tag && held.state == VersionState::Stable);
+    // A slot that has moved between two drives of a node may have been told twice.
+    let mut agreeing = SlotSet::default();
+    let votes =
+        |(_, held): &&(SlotIndex, SlotVersion)| held.tag == top.tag && held.state >= VersionState::Committed;
+    entry.slots.iter().filter(votes).for_each(|(slot, _)| agreeing.insert(*slot));
+    Some((&top.version, stable || agreeing.len() >= m))
 }

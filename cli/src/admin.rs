@@ -15,11 +15,10 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Exit codes.
-const USAGE: u8 = 2;
-const NOT_FOUND: u8 = 3;
-const DENIED: u8 = 5;
+use crate::exit::{DENIED, NOT_FOUND, USAGE};
+
+/// How long a gateway may take for an answer.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Args, Debug)]
 pub(crate) struct ReachArgs {

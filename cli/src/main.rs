@@ -1,11 +1,12 @@
 //! `coffer`: one binary for servers, gateways, storage nodes and their operators.
 //!
-//! Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not found, 4 degraded, 5 denied.
+//! Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not found, 4 degraded, 5 denied ([`exit`]).
 
 mod admin;
 mod bucket;
 mod debug;
 mod distributed;
+mod exit;
 mod gateway;
 mod layout;
 mod listen;
@@ -30,9 +31,6 @@ use coffer_common::config::{LogArgs, install_crypto};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Failed for a reason that was told.
-const FAILED: u8 = 1;
 
 /// Coffer, an S3-compatible object store with erasure coding.
 ///
@@ -93,7 +91,7 @@ async fn main() -> ExitCode {
     install_crypto();
     if let Err(error) = cli.log.init() {
         eprintln!("coffer: {error}");
-        return ExitCode::from(2);
+        return ExitCode::from(exit::USAGE);
     }
     let result = match cli.command {
         Command::Server(args) => server::run(args).await,
@@ -117,6 +115,6 @@ async fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         eprintln!("coffer: {error:#}");
-        ExitCode::from(FAILED)
+        ExitCode::from(exit::FAILED)
     })
 }

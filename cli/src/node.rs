@@ -10,13 +10,13 @@ use coffer_common::cluster::staged::{LayoutEdit, LayoutState};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use crate::exit::NOT_FOUND;
 use crate::layout::stage;
 use crate::reach::{ClusterArgs, on_layout};
 use crate::status::get;
 use crate::table::table;
 use crate::units::bytes;
 
-const NOT_FOUND: u8 = 3;
 /// Between two questions whether a node may stop.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 

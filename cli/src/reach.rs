@@ -19,13 +19,10 @@ use coffer_common::rpc::{Caller, RemoteNode};
 use coffer_common::types::NodeId;
 use futures_util::future::join_all;
 
+use crate::exit::{DENIED, FAILED, NOT_FOUND, USAGE};
+
 const ETCD_PATIENCE: Duration = Duration::from_secs(10);
 const NODE_PATIENCE: Duration = Duration::from_secs(5);
-
-const FAILED: u8 = 1;
-const USAGE: u8 = 2;
-const NOT_FOUND: u8 = 3;
-const DENIED: u8 = 5;
 
 /// Which cluster, and how its answers are shown.
 #[derive(Args, Debug)]

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -15,14 +14,12 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
+use crate::admin::TIMEOUT;
+use crate::exit::{DEGRADED, DENIED, NOT_FOUND};
 use crate::layout::advice;
 use crate::table::table;
 use crate::units::bytes;
 
-const TIMEOUT: Duration = Duration::from_secs(10);
-const NOT_FOUND: u8 = 3;
-const DEGRADED: u8 = 4;
-const DENIED: u8 = 5;
 const CLOCK_WORTH_A_WORD_MS: u64 = 1000;
 
 /// Show on one screen how the cluster is. Exit code 0 if it is healthy, 4 if not.

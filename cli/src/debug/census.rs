@@ -8,9 +8,7 @@ use coffer_gateway::object::{Holding, SlotFinding};
 use serde_json::json;
 
 use super::store::StoreArgs;
-
-/// Some object can lose fewer drives than it should.
-const DEGRADED: u8 = 4;
+use crate::exit::DEGRADED;
 
 /// Read every shard of every object and of every part of an open upload, and show which slots hold one that verifies.
 ///

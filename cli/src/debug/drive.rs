@@ -9,12 +9,11 @@ use coffer_common::types::PartitionId;
 use coffer_storage_node::inspect::{Depth, DriveInspection, Segment, inspect};
 use serde_json::json;
 
+use crate::exit::DEGRADED;
 use crate::reach::folders;
 use crate::table::table;
 use crate::units::bytes;
 
-/// A drive is damaged.
-const DEGRADED: u8 = 4;
 /// Segments that are shown.
 const SHOWN: usize = 20;
 

@@ -12,11 +12,8 @@ use serde_json::{Value, json};
 
 use super::census::mark;
 use super::store::StoreArgs;
+use crate::exit::{DEGRADED, NOT_FOUND};
 use crate::table::table;
-
-const NOT_FOUND: u8 = 3;
-/// Some slot lacks what it should hold, or does not answer.
-const DEGRADED: u8 = 4;
 
 /// Show what each slot of an object's partition says of it: drive, version, tag, state, fence; and which slots hold a shard that
 /// verifies. Settles and repairs nothing.

@@ -29,7 +29,7 @@ use self::client::{Ask, Location, Store, http_client, retried, status_of};
 use self::compare::{Verdict, verdict};
 use self::copy::{Copier, Outcome};
 use self::list::{Listed, Listing, buckets};
-use crate::FAILED;
+use crate::exit::FAILED;
 use crate::units::bytes;
 
 /// How often a long run says how far it is.

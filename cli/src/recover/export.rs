@@ -6,10 +6,8 @@ use coffer_common::blocking;
 use coffer_storage_node::inspect::{Depth, inspect};
 
 use super::ExportArgs;
+use crate::exit::DEGRADED;
 use crate::reach::folders;
-
-/// Some drive could not be read, or is damaged.
-const DEGRADED: u8 = 4;
 
 pub(super) async fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let (mut read, mut bad) = (0, 0);

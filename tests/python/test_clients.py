@@ -1,5 +1,6 @@
-"""Other people's clients, each with the settings that the README's table names: a round trip of a small object and of one that goes
-in parts (over 16 MiB), a listing, and the deletes. Those that no registry of `tests/run` carries are skipped where they are not installed."""
+"""Other people's clients, each with the settings and the command that the README's table names: a round trip of a small object and of
+one that goes in parts (over 16 MiB), a listing, and the deletes. Those that no registry of `tests/run` carries are skipped where they are not
+installed."""
 
 import os
 import shutil
@@ -83,7 +84,20 @@ def test_a_command_copies_a_folder_there_and_back(server, s3, bucket, client, tr
 
 
 # Each program does all of it by itself, in a bucket that it makes, and exits with 0.
-@pytest.mark.parametrize("command", ["python3 minio-py.py", "node minio-js.cjs", "node aws-sdk-js.cjs", "minio-go"])
+PROGRAMS = ["python3 minio-py.py", "node minio-js.cjs", "node aws-sdk-js.cjs", "minio-go"]
+MOUNT = "s3fs {bucket} {point} -o url={endpoint},use_path_request_style,passwd_file={passwords}"
+
+
+def test_the_readme_names_what_is_run():
+    table = (HERE.parents[1] / "README.md").read_text()
+    names = dict(tree="tree", bucket="first", endpoint="http://127.0.0.1:9000", point="point", passwords="passwords")
+    expected = [commands[0].format(**names) for commands in COMMANDS.values()] + [MOUNT.format(**names)]
+    for program, *script in map(str.split, PROGRAMS):
+        expected.append(" ".join(["ENDPOINT=http://127.0.0.1:9000", program, *(f"tests/python/clients/{name}" for name in script)]))
+    assert [command for command in expected if f"| `{command}` |" not in table] == []
+
+
+@pytest.mark.parametrize("command", PROGRAMS)
 def test_a_library_makes_a_round_trip(client, command):
     program, *script = command.split()
     if program == "node" and "NODE_PATH" not in os.environ:
@@ -98,7 +112,7 @@ def test_s3fs_is_a_folder(server, s3, bucket, client, tree, tmp_path):
     point.mkdir()
     passwords.write_text(f"{ACCESS_KEY}:{SECRET_KEY}")
     passwords.chmod(0o600)
-    client("s3fs", bucket, str(point), "-o", f"url={server.endpoint},use_path_request_style,passwd_file={passwords}")
+    client(*(word.format(bucket=bucket, point=point, endpoint=server.endpoint, passwords=passwords) for word in MOUNT.split()))
     try:
         shutil.copytree(tree, point / "tree")
         assert "-" in s3.head_object(Bucket=bucket, Key="tree/large")["ETag"], "the large one goes in parts"

@@ -84,7 +84,9 @@ class Server:
         wait_ready(f"http://127.0.0.1:{admin}/health/ready", process, log)
         scheme = "https" if "COFFER_S3_TLS_DIR" in self.environment else "http"
         self.endpoint = f"{scheme}://127.0.0.1:{port}"
+        self.gateways = [self.endpoint]
         self.admin = f"http://127.0.0.1:{admin}"
+        self.daemons = [process]
 
     def start_distributed(self, nodes=4):
         etcd, peer = free_port(), free_port()
@@ -104,9 +106,11 @@ class Server:
             environment = {"COFFER_ACCESS_KEY": ACCESS_KEY, "COFFER_SECRET_KEY": SECRET_KEY,
                            "COFFER_CLUSTER_SECRET": "a secret that only the tests know"}
             started.append((self.launch(f"node{i}", command, environment), admin))
-        self.gateways = [f"http://127.0.0.1:{p[1]}" for p in ports]
+        scheme = "https" if "COFFER_S3_TLS_DIR" in self.environment else "http"
+        self.gateways = [f"{scheme}://127.0.0.1:{p[1]}" for p in ports]
         self.daemons = [process for (process, _), _ in started]
-        self.admin = f"http://127.0.0.1:{started[0][1]}"
+        self.admins = [f"http://127.0.0.1:{admin}" for _, admin in started]
+        self.admin = self.admins[0]
         for (process, log), admin in started:
             wait_ready(f"http://127.0.0.1:{admin}/health/ready", process, log)
         self.start_balancer([(s3, admin) for _, s3, admin, _ in ports])
@@ -133,13 +137,13 @@ class Server:
                 process.kill()
 
     def kill(self, which):
-        """Ends one server of a cluster as a crash would."""
+        """Ends a server, or one of a cluster, as a crash would."""
         self.daemons[which].kill()
         self.daemons[which].wait()
 
-    def client(self, keys=(ACCESS_KEY, SECRET_KEY), **config):
-        """A client of root, or of whoever has these keys."""
-        return boto3.client("s3", endpoint_url=self.endpoint, aws_access_key_id=keys[0],
+    def client(self, keys=(ACCESS_KEY, SECRET_KEY), endpoint=None, **config):
+        """A client of root, or of whoever has these keys; of one gateway if it is named."""
+        return boto3.client("s3", endpoint_url=endpoint or self.endpoint, aws_access_key_id=keys[0],
                             aws_secret_access_key=keys[1], region_name="us-east-1",
                             config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}, **config))
 

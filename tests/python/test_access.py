@@ -70,15 +70,17 @@ def test_users_are_made_listed_and_removed(server):
     made = json.loads(server.coffer("user", "add", name, "--json").stdout)
     listed = {user["name"]: user for user in json.loads(server.coffer("user", "list", "--json").stdout)}
     assert listed[name]["access_keys"] == made["access_keys"] and "secret_key" not in listed[name]
-    client = server.client((made["access_keys"][0], made["secret_key"]))
-    settled(client.list_buckets)
+    time.sleep(1)
+    clients = [server.client((made["access_keys"][0], made["secret_key"]), endpoint=gateway) for gateway in server.gateways]
+    for client in clients:
+        client.list_buckets()
     again = server.coffer("user", "add", name, check=False)
     assert again.returncode == 2 and "there is a user of this name" in again.stderr
     taken = server.coffer("user", "add", name + "x", "--access-key", made["access_keys"][0], check=False)
     assert taken.returncode == 2, "an access key is never another's, too"
     server.coffer("user", "rm", name)
     time.sleep(1)
-    for _ in range(8):  # every gateway
+    for client in clients:
         assert error_code(client.list_buckets) == ("InvalidAccessKeyId", 403)
     assert server.coffer("user", "rm", name, check=False).returncode == 3
 
@@ -276,3 +278,141 @@ def test_the_expected_owner_is_checked(alice, bob):
     copy = dict(Bucket=bucket, Key="c", CopySource={"Bucket": bucket, "Key": "k"})
     owner.copy_object(**copy, ExpectedSourceBucketOwner=alice_id)
     assert error_code(owner.copy_object, **copy, ExpectedSourceBucketOwner=bob_id) == DENIED
+    assert error_code(owner.head_object, Bucket=bucket, Key="k", ExpectedBucketOwner=bob_id)[1] == 403
+    for call in [owner.get_bucket_acl, owner.get_bucket_versioning, owner.delete_bucket]:
+        assert error_code(call, Bucket=bucket, ExpectedBucketOwner=bob_id) == DENIED
+        assert error_code(call, Bucket=bucket, ExpectedBucketOwner="0") == DENIED
+    upload = owner.create_multipart_upload(Bucket=bucket, Key="k", ExpectedBucketOwner=alice_id)["UploadId"]
+    part = dict(copy, Key="k", UploadId=upload, PartNumber=1)
+    owner.upload_part_copy(**part, ExpectedSourceBucketOwner=alice_id)
+    assert error_code(owner.upload_part_copy, **part, ExpectedSourceBucketOwner=bob_id) == DENIED
+    assert error_code(owner.upload_part_copy, **part, ExpectedBucketOwner=bob_id) == DENIED
+
+
+ANYBODY, SIGNED = ("http://acs.amazonaws.com/groups/global/" + group for group in ["AllUsers", "AuthenticatedUsers"])
+
+
+def granted(acl):
+    return {(grant["Grantee"].get("ID") or grant["Grantee"]["URI"], grant["Permission"]) for grant in acl["Grants"]}
+
+
+@pytest.mark.parametrize("acl, grants, anybody, signed", [
+    ("private", [], "", ""), ("public-read", [(ANYBODY, "READ")], "r", "r"),
+    ("public-read-write", [(ANYBODY, "READ"), (ANYBODY, "WRITE")], "rw", "rw"),
+    ("authenticated-read", [(SIGNED, "READ")], "", "r")])
+def test_lists_of_buckets_grant_what_their_names_say(server, alice, bob, acl, grants, anybody, signed):
+    (alice_id, owner), (_, other) = alice, bob
+    bucket = new_bucket(owner, ObjectOwnership="ObjectWriter", ACL=acl)
+    assert granted(owner.get_bucket_acl(Bucket=bucket)) == {(alice_id, "FULL_CONTROL"), *grants}
+    for client, may in [(server.nobody(), anybody), (other, signed)]:
+        for permission, call, more in [("r", client.list_objects_v2, {}), ("r", client.list_multipart_uploads, {}),
+                                       ("w", client.put_object, {"Key": "k", "Body": b""}), ("w", client.delete_object, {"Key": "k"})]:
+            if permission in may:
+                call(Bucket=bucket, **more)
+            else:
+                assert error_code(call, Bucket=bucket, **more) == DENIED
+        assert error_code(client.get_bucket_acl, Bucket=bucket) == DENIED
+
+
+@pytest.mark.parametrize("acl, grants", [
+    ("private", []), ("public-read", [(ANYBODY, "READ")]), ("public-read-write", [(ANYBODY, "READ"), (ANYBODY, "WRITE")]),
+    ("authenticated-read", [(SIGNED, "READ")]), ("bucket-owner-read", [("owner", "READ")]),
+    ("bucket-owner-full-control", [("owner", "FULL_CONTROL")])])
+def test_lists_of_objects_grant_what_their_names_say_by_every_way_to_write(server, alice, bob, acl, grants):
+    (alice_id, owner), (bob_id, other) = alice, bob
+    bucket = new_bucket(owner, ObjectOwnership="ObjectWriter", ACL="public-read-write")
+    other.put_object(Bucket=bucket, Key="put", Body=b"x", ACL=acl)
+    other.copy_object(Bucket=bucket, Key="copy", CopySource={"Bucket": bucket, "Key": "put"}, ACL=acl)
+    upload = other.create_multipart_upload(Bucket=bucket, Key="parts", ACL=acl)["UploadId"]
+    part = other.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=1, Body=b"x")["ETag"]
+    done = {"Parts": [{"PartNumber": 1, "ETag": part}]}
+    other.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload=done)
+    form = other.generate_presigned_post(bucket, "form", Fields={"acl": acl}, Conditions=[{"acl": acl}])
+    assert requests.post(form["url"], data=form["fields"], files={"file": b"x"}).status_code == 204
+    other.put_object(Bucket=bucket, Key="set", Body=b"x")
+    other.put_object_acl(Bucket=bucket, Key="set", ACL=acl)
+    expected = {(bob_id, "FULL_CONTROL"), *((alice_id if who == "owner" else who, may) for who, may in grants)}
+    for key in ["put", "copy", "parts", "form", "set"]:
+        found = other.get_object_acl(Bucket=bucket, Key=key)
+        assert (found["Owner"]["ID"], granted(found)) == (bob_id, expected), key
+        # As a document, it is the same list.
+        other.put_object_acl(Bucket=bucket, Key=key, AccessControlPolicy={"Owner": found["Owner"], "Grants": found["Grants"]})
+        assert granted(other.get_object_acl(Bucket=bucket, Key=key)) == expected, key
+        read = requests.get(f"{server.endpoint}/{bucket}/{key}")
+        assert read.status_code == (200 if (ANYBODY, "READ") in grants else 403), key
+        assert error_code(server.nobody().get_object_acl, Bucket=bucket, Key=key) == DENIED
+
+
+def test_lists_that_cannot_be_are_refused(alice, bob):
+    (_, owner), (bob_id, other) = alice, bob
+    bucket = new_bucket(owner, ObjectOwnership="ObjectWriter")
+    owner.put_object(Bucket=bucket, Key="k", Body=b"x")
+    kept = owner.get_object_acl(Bucket=bucket, Key="k")
+    by_id = f"id={bob_id}"
+    for call, more in [(owner.put_object, {"Key": "l", "Body": b""}), (owner.put_object_acl, {"Key": "k"}), (owner.put_bucket_acl, {})]:
+        assert error_code(call, Bucket=bucket, **more, ACL="nonsense") == ("InvalidArgument", 400)
+        assert error_code(call, Bucket=bucket, **more, ACL="private", GrantRead=by_id) == ("InvalidRequest", 400)
+        assert error_code(call, Bucket=bucket, **more, GrantRead=by_id) == ("NotImplemented", 501)
+    assert error_code(owner.put_object_acl, Bucket=bucket, Key="none", ACL="private") == ("NoSuchKey", 404)
+    stranger = {"Owner": {"ID": bob_id}, "Grants": kept["Grants"]}
+    assert error_code(owner.put_object_acl, Bucket=bucket, Key="k", AccessControlPolicy=stranger) == DENIED
+    assert error_code(other.put_object_acl, Bucket=bucket, Key="k", ACL="public-read") == DENIED
+    assert granted(owner.get_object_acl(Bucket=bucket, Key="k")) == granted(kept)
+    assert "Contents" in owner.list_objects_v2(Bucket=bucket) and owner.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
+
+
+def test_a_public_access_block_keeps_public_lists_out(server, alice, bob):
+    (_, owner), (_, other) = alice, bob
+    bucket = new_bucket(owner, ObjectOwnership="ObjectWriter")
+    owner.put_object(Bucket=bucket, Key="k", Body=b"x", ACL="public-read")
+    read = lambda: requests.get(f"{server.endpoint}/{bucket}/k").status_code
+    block = lambda **on: owner.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=dict(
+        {name: False for name in ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"]}, **on))
+    block(BlockPublicAcls=True)
+    time.sleep(1)
+    source = {"CopySource": {"Bucket": bucket, "Key": "k"}}
+    for acl in ["public-read", "public-read-write", "authenticated-read"]:
+        for call, more in [(owner.put_object, {"Key": "l"}), (owner.put_object_acl, {"Key": "k"}), (owner.put_bucket_acl, {}),
+                           (owner.create_multipart_upload, {"Key": "l"}), (owner.copy_object, {"Key": "l", **source})]:
+            assert error_code(call, Bucket=bucket, **more, ACL=acl) == DENIED
+    owner.put_object(Bucket=bucket, Key="l", Body=b"", ACL="bucket-owner-full-control")
+    assert [read() for _ in range(4)] == [200] * 4, "what is there keeps its list"
+    block(IgnorePublicAcls=True)
+    time.sleep(1)
+    assert [read() for _ in range(4)] == [403] * 4
+    assert error_code(other.get_object, Bucket=bucket, Key="k") == DENIED
+    owner.put_bucket_acl(Bucket=bucket, ACL="public-read")
+    time.sleep(1)
+    assert error_code(server.nobody().list_objects_v2, Bucket=bucket) == DENIED
+    owner.delete_public_access_block(Bucket=bucket)
+    time.sleep(1)
+    assert [read() for _ in range(4)] == [200] * 4
+    assert server.nobody().list_objects_v2(Bucket=bucket)["KeyCount"] == 2
+
+
+def test_who_owns_what_others_write_is_the_buckets_to_say(alice, bob):
+    (alice_id, owner), (bob_id, other) = alice, bob
+    bucket = new_bucket(owner, ObjectOwnership="BucketOwnerPreferred", ACL="public-read-write")
+    controls = lambda: [rule["ObjectOwnership"] for rule in owner.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"]["Rules"]]
+    assert controls() == ["BucketOwnerPreferred"]
+    of = lambda key: owner.get_object_acl(Bucket=bucket, Key=key)["Owner"]["ID"]
+    other.put_object(Bucket=bucket, Key="kept", Body=b"")
+    other.put_object(Bucket=bucket, Key="given", Body=b"", ACL="bucket-owner-full-control")
+    other.copy_object(Bucket=bucket, Key="copied", CopySource={"Bucket": bucket, "Key": "kept"}, ACL="bucket-owner-full-control")
+    assert (of("kept"), of("given"), of("copied")) == (bob_id, alice_id, alice_id)
+    owners = {item["Key"]: item["Owner"]["ID"] for item in owner.list_objects_v2(Bucket=bucket, FetchOwner=True)["Contents"]}
+    assert owners == {"kept": bob_id, "given": alice_id, "copied": alice_id}
+    owner.delete_bucket_ownership_controls(Bucket=bucket)
+    time.sleep(1)
+    assert error_code(owner.get_bucket_ownership_controls, Bucket=bucket) == ("OwnershipControlsNotFoundError", 404)
+    other.put_object(Bucket=bucket, Key="after", Body=b"", ACL="bucket-owner-full-control")
+    assert of("after") == bob_id, "then it is the writer's"
+    for rules in [[], [{"ObjectOwnership": "Nonsense"}], [{"ObjectOwnership": "ObjectWriter"}] * 2]:
+        wrong = dict(Bucket=bucket, OwnershipControls={"Rules": rules})
+        assert error_code(owner.put_bucket_ownership_controls, **wrong) == ("MalformedXML", 400)
+    assert error_code(other.put_bucket_ownership_controls, Bucket=bucket,
+                      OwnershipControls={"Rules": [{"ObjectOwnership": "ObjectWriter"}]}) == DENIED
+    new = "b-" + os.urandom(8).hex()
+    assert error_code(owner.create_bucket, Bucket=new, ObjectOwnership="Nonsense") == ("InvalidArgument", 400)
+    owner.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "ObjectWriter"}]})
+    assert settled(controls) == ["ObjectWriter"]

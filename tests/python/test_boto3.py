@@ -1,10 +1,11 @@
 """boto3 against Coffer: the operations its users call first, with boto3's own defaults for signing and checksums."""
 
-import base64
+import datetime
 import hashlib
 import io
+import json
 import os
-import zlib
+import time
 from functools import partial
 
 import pytest
@@ -110,32 +111,6 @@ def test_multipart(s3, bucket):
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
 
 
-@pytest.mark.parametrize("kind", ["FULL_OBJECT", "COMPOSITE"])
-def test_the_checksum_of_an_upload_is_of_the_type_that_it_began_with(s3, bucket, kind):
-    def crc32(body):
-        return zlib.crc32(body).to_bytes(4, "big")
-
-    def text(value):
-        return base64.b64encode(value).decode()
-
-    parts = [os.urandom(5 * 1024 * 1024), b"tail"]
-    upload = {"Bucket": bucket, "Key": "m"}
-    upload["UploadId"] = s3.create_multipart_upload(**upload, ChecksumAlgorithm="CRC32", ChecksumType=kind)["UploadId"]
-    done = []
-    for number, part in enumerate(parts, 1):
-        sent = s3.upload_part(**upload, PartNumber=number, Body=part, ChecksumCRC32=text(crc32(part)))
-        done.append({"PartNumber": number, "ETag": sent["ETag"], "ChecksumCRC32": sent["ChecksumCRC32"]})
-    whole = {"FULL_OBJECT": text(crc32(b"".join(parts))), "COMPOSITE": text(crc32(b"".join(map(crc32, parts)))) + "-2"}
-    other = next(value for name, value in whole.items() if name != kind)
-    complete = partial(s3.complete_multipart_upload, **upload, MultipartUpload={"Parts": done})
-    for wrong in ({"ChecksumCRC32": other}, {"ChecksumCRC32": text(bytes(4))}, {"ChecksumCRC32": whole["FULL_OBJECT"], "ChecksumType": "COMPOSITE"}):
-        assert error_code(complete, **wrong) == ("BadDigest", 400), wrong
-    answer = complete(ChecksumCRC32=whole[kind])
-    assert (answer["ChecksumCRC32"], answer["ChecksumType"]) == (whole[kind], kind)
-    part = s3.get_object(Bucket=bucket, Key="m", PartNumber=2, ChecksumMode="ENABLED")
-    assert (part["ChecksumCRC32"], part["ChecksumType"]) == (text(crc32(b"tail")), kind)
-
-
 def test_an_aborted_upload_is_gone(s3, bucket):
     upload = s3.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]
     s3.upload_part(Bucket=bucket, Key="m", UploadId=upload, PartNumber=1, Body=b"x")
@@ -180,6 +155,93 @@ def test_presigned_urls_of_both_signatures(server, bucket):
         assert answer.content == b"presigned" and answer.headers["content-type"] == "a/b"
         assert requests.get(get.replace("Signature=", "Signature=0")).status_code == 403
     assert requests.get(f"{server.endpoint}/{bucket}/k").status_code == 403
+
+
+def test_answers_of_signed_reads_have_the_headers_that_are_asked_for(server, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", ContentType="text/plain", CacheControl="no-store")
+    wanted = {"Content-Type": "a/b", "Content-Language": "de", "Expires": "Thu, 01 Dec 2033 16:00:00 GMT", "Cache-Control": "max-age=1",
+              "Content-Disposition": 'attachment; filename="a b.txt"', "Content-Encoding": "identity"}
+    asked = {f"Response{name.replace('-', '')}": value for name, value in wanted.items()}
+    asked["ResponseExpires"] = datetime.datetime(2033, 12, 1, 16, tzinfo=datetime.timezone.utc)
+    for version in ["s3v4", "s3"]:
+        client = server.client(signature_version=version)
+        for method, send in [("get_object", requests.get), ("head_object", requests.head)]:
+            answer = send(client.generate_presigned_url(method, Params={"Bucket": bucket, "Key": "k", **asked}))
+            assert answer.status_code == 200 and {name: answer.headers.get(name) for name in wanted} == wanted, (version, method)
+    plain = s3.get_object(Bucket=bucket, Key="k")
+    assert (plain["ContentType"], plain["CacheControl"]) == ("text/plain", "no-store"), "the object is as it was"
+    missing = server.client().generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "none", **asked})
+    assert requests.get(missing).headers["Content-Type"] == "application/xml"
+
+
+def test_who_does_not_sign_may_not_choose_headers(server, s3, bucket):
+    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject",
+                                                      "Resource": f"arn:aws:s3:::{bucket}/*"}]}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", ContentType="text/plain")
+    time.sleep(1)
+    url = f"{server.endpoint}/{bucket}/k"
+    assert requests.get(url).headers["Content-Type"] == "text/plain"
+    for name in ["content-type", "content-language", "expires", "cache-control", "content-disposition", "content-encoding"]:
+        refused = requests.get(f"{url}?response-{name}=text/html")
+        assert refused.status_code == 400 and "<Code>InvalidRequest</Code>" in refused.text, name
+        assert requests.head(f"{url}?response-{name}=text/html").status_code == 400, name
+
+
+def test_storage_classes_are_kept_and_told_by_every_way_to_write(s3, bucket):
+    reduced = {"StorageClass": "REDUCED_REDUNDANCY"}
+    s3.put_object(Bucket=bucket, Key="put", Body=os.urandom(300_000), **reduced)
+    s3.put_object(Bucket=bucket, Key="plain", Body=b"x", StorageClass="STANDARD")
+    s3.copy_object(Bucket=bucket, Key="copy", CopySource={"Bucket": bucket, "Key": "plain"}, **reduced)
+    # A copy that says nothing is of the standard class, whatever its source.
+    s3.copy_object(Bucket=bucket, Key="standard copy", CopySource={"Bucket": bucket, "Key": "put"})
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="parts", **reduced)["UploadId"]
+    part = s3.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=1, Body=b"x")["ETag"]
+    assert s3.list_parts(Bucket=bucket, Key="parts", UploadId=upload)["StorageClass"] == "REDUCED_REDUNDANCY"
+    assert s3.list_multipart_uploads(Bucket=bucket)["Uploads"][0]["StorageClass"] == "REDUCED_REDUNDANCY"
+    s3.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})
+    form = s3.generate_presigned_post(bucket, "form", Fields={"x-amz-storage-class": "REDUCED_REDUNDANCY"},
+                                      Conditions=[{"x-amz-storage-class": "REDUCED_REDUNDANCY"}])
+    assert requests.post(form["url"], data=form["fields"], files={"file": b"x"}).status_code == 204
+    classes = {"put": "REDUCED_REDUNDANCY", "copy": "REDUCED_REDUNDANCY", "parts": "REDUCED_REDUNDANCY", "form": "REDUCED_REDUNDANCY",
+               "plain": "STANDARD", "standard copy": "STANDARD"}
+    assert {item["Key"]: item["StorageClass"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]} == classes
+    for key, name in classes.items():
+        # Reads name the class unless it is the standard one.
+        assert s3.head_object(Bucket=bucket, Key=key).get("StorageClass", "STANDARD") == name, key
+        assert ("x-amz-storage-class" in s3.get_object(Bucket=bucket, Key=key)["ResponseMetadata"]["HTTPHeaders"]) == (name != "STANDARD"), key
+        assert s3.get_object_attributes(Bucket=bucket, Key=key, ObjectAttributes=["StorageClass"])["StorageClass"] == name, key
+    # An object changes its class by a copy onto itself.
+    s3.copy_object(Bucket=bucket, Key="plain", CopySource={"Bucket": bucket, "Key": "plain"}, **reduced)
+    assert s3.head_object(Bucket=bucket, Key="plain")["StorageClass"] == "REDUCED_REDUNDANCY"
+    for wrong in ["GLACIER", "STANDARD_IA", "standard"]:
+        for call, more in [(s3.put_object, {"Body": b"x"}), (s3.create_multipart_upload, {}),
+                           (s3.copy_object, {"CopySource": {"Bucket": bucket, "Key": "put"}})]:
+            assert error_code(call, Bucket=bucket, Key="wrong", StorageClass=wrong, **more) == ("InvalidStorageClass", 400)
+    assert error_code(s3.head_object, Bucket=bucket, Key="wrong")[1] == 404
+
+
+def test_attributes_are_told_as_they_are_asked_for(s3, bucket):
+    put = s3.put_object(Bucket=bucket, Key="k", Body=b"12345", ChecksumAlgorithm="SHA256")
+    get = partial(s3.get_object_attributes, Bucket=bucket)
+    names = ["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"]
+    whole = get(Key="k", ObjectAttributes=names)
+    assert (whole["ETag"], whole["ObjectSize"], whole["StorageClass"]) == (put["ETag"].strip('"'), 5, "STANDARD")
+    assert whole["Checksum"] == {"ChecksumSHA256": put["ChecksumSHA256"], "ChecksumType": "FULL_OBJECT"}
+    assert "ObjectParts" not in whole and whole["LastModified"] == s3.head_object(Bucket=bucket, Key="k")["LastModified"]
+    for name in names:
+        found = get(Key="k", ObjectAttributes=[name])
+        assert {other for other in names if other in found} == {name} - {"ObjectParts"}
+    assert error_code(get, Key="k", ObjectAttributes=["Nonsense"]) == ("InvalidArgument", 400)
+    assert error_code(get, Key="none", ObjectAttributes=names) == ("NoSuchKey", 404)
+    upload = dict(Bucket=bucket, Key="p", UploadId=s3.create_multipart_upload(Bucket=bucket, Key="p")["UploadId"])
+    part = s3.upload_part(**upload, PartNumber=7, Body=b"x")["ETag"]
+    s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": [{"PartNumber": 7, "ETag": part}]})
+    found = get(Key="p", ObjectAttributes=["ObjectParts", "ETag"])
+    assert found["ETag"].endswith("-1") and found["ObjectParts"]["TotalPartsCount"] == 1
+    assert [(part["PartNumber"], part["Size"]) for part in found["ObjectParts"]["Parts"]] == [(7, 1)]
+    none = get(Key="p", ObjectAttributes=["ObjectParts"], PartNumberMarker=7)["ObjectParts"]
+    assert "Parts" not in none and not none["IsTruncated"]
 
 
 def test_deleting_many(s3, bucket):

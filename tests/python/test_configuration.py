@@ -6,14 +6,16 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import threading
+import time
 
 import pytest
 import requests
 from botocore.exceptions import ClientError
 
 from conftest import ACCESS_KEY, SECRET_KEY
-from test_access import settled
+from test_access import DENIED, set_policy, settled, statement
 from test_boto3 import error_code
 
 
@@ -48,7 +50,16 @@ def test_objects_have_tags_that_change_nothing_else(s3, bucket, size):
     assert error_code(s3.put_object_tagging, Bucket=bucket, Key="none", Tagging=tag_set(a="1")) == ("NoSuchKey", 404)
     many = tag_set(**{f"k{i}": "v" for i in range(11)})
     assert error_code(s3.put_object_tagging, Bucket=bucket, Key="k", Tagging=many) == ("InvalidTag", 400)
-    assert error_code(s3.put_object_tagging, Bucket=bucket, Key="k", Tagging=tag_set(a="v" * 257)) == ("InvalidTag", 400)
+    for wrong in [tag_set(a="v" * 257), tag_set(**{"k" * 129: "v"}), tag_set(**{"aws:k": "v"}), {"TagSet": tag_set(a="1")["TagSet"] * 2}]:
+        assert error_code(s3.put_object_tagging, Bucket=bucket, Key="k", Tagging=wrong) == ("InvalidTag", 400)
+    many = "&".join(f"k{i}=v" for i in range(11))
+    for call, more in [(s3.put_object, {"Body": b"x"}), (s3.create_multipart_upload, {}),
+                       (s3.copy_object, {"TaggingDirective": "REPLACE", "CopySource": {"Bucket": bucket, "Key": "k"}})]:
+        for wrong in [many, "a=1&a=2", "=1"]:
+            assert error_code(call, Bucket=bucket, Key="new", Tagging=wrong, **more) == ("InvalidTag", 400)
+    directive = dict(Bucket=bucket, Key="new", TaggingDirective="NONSENSE", CopySource={"Bucket": bucket, "Key": "k"})
+    assert error_code(s3.copy_object, **directive) == ("InvalidArgument", 400)
+    assert error_code(s3.get_object_tagging, Bucket=bucket, Key="new") == ("NoSuchKey", 404)
 
 
 def test_tags_follow_copies_and_uploads(s3, bucket):
@@ -130,6 +141,41 @@ def test_browsers_of_other_origins(server, s3, bucket):
     settled(lambda: error_code(s3.get_bucket_cors, Bucket=bucket))
 
 
+def test_actual_requests_of_other_origins_are_carried_out_and_told_what_may_be_read(server, s3, bucket):
+    rules = [{"AllowedOrigins": ["https://app.example.com"], "AllowedMethods": ["GET"], "ExposeHeaders": ["ETag", "x-amz-meta-m"]},
+             {"AllowedOrigins": ["*"], "AllowedMethods": ["HEAD", "POST"], "MaxAgeSeconds": 5}]
+    s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    time.sleep(1)
+    url = lambda method, key="k": s3.generate_presigned_url(method, Params={"Bucket": bucket, "Key": key})
+    told = lambda answer: {name.lower().removeprefix("access-control-"): value for name, value in answer.headers.items()
+                           if name.lower().startswith("access-control-")}
+    ours, theirs = {"Origin": "https://app.example.com"}, {"Origin": "https://elsewhere.test"}
+    read = requests.get(url("get_object"), headers=ours)
+    expected = {"allow-origin": "https://app.example.com", "allow-credentials": "true", "allow-methods": "GET",
+                "expose-headers": "ETag, x-amz-meta-m"}
+    assert read.content == b"x" and told(read) == expected and "Origin" in read.headers["Vary"]
+    missing = requests.get(url("get_object", "none"), headers=ours)
+    assert missing.status_code == 404 and told(missing) == expected, "a page may read why it gets nothing"
+    assert requests.get(url("get_object"), headers=theirs).content == b"x", "it is for browsers to keep it from the page"
+    assert told(requests.get(url("get_object"), headers=theirs)) == told(requests.get(url("get_object"))) == {}
+    anywhere = {"allow-origin": "*", "allow-methods": "HEAD, POST", "max-age": "5"}
+    assert told(requests.head(url("head_object"), headers=theirs)) == anywhere
+    form = s3.generate_presigned_post(bucket, "form")
+    posted = requests.post(form["url"], data=form["fields"], files={"file": b"x"}, headers=theirs)
+    assert posted.status_code == 204 and told(posted) == anywhere
+    removed = requests.delete(url("delete_object"), headers=ours)
+    assert removed.status_code == 204 and told(removed) == {}
+    preflight = requests.options(f"{server.endpoint}/{bucket}", headers={**theirs, "Access-Control-Request-Method": "POST"})
+    assert preflight.status_code == 200 and told(preflight) == anywhere
+    assert requests.options(f"{server.endpoint}/{bucket}", headers={**theirs, "Access-Control-Request-Method": "GET"}).status_code == 403
+    one = {"AllowedOrigins": ["*"], "AllowedMethods": ["GET"]}
+    for wrong, code in [([], "MalformedXML"), ([one] * 101, "MalformedXML"), ([{**one, "AllowedOrigins": ["http://*.a.*"]}], "InvalidRequest"),
+                        ([{**one, "AllowedHeaders": ["*-*"]}], "InvalidRequest"), ([{**one, "ExposeHeaders": ["x-*"]}], "InvalidRequest")]:
+        assert error_code(s3.put_bucket_cors, Bucket=bucket, CORSConfiguration={"CORSRules": wrong}) == (code, 400)
+    assert s3.get_bucket_cors(Bucket=bucket)["CORSRules"] == rules
+
+
 @pytest.mark.parametrize("size", [0, 5, 100_000, 20_000_000])
 def test_forms_write_objects(s3, bucket, size):
     body = os.urandom(size)
@@ -163,6 +209,49 @@ def test_forms_are_held_to_their_policy(server, s3, bucket):
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"12345"
 
 
+@pytest.mark.parametrize("version", ["s3v4", "s3"])
+def test_forms_of_both_signatures_are_answered_as_s3_does(server, s3, bucket, version):
+    def sign(key="k", keys=(ACCESS_KEY, SECRET_KEY), **more):
+        return server.client(keys, signature_version=version).generate_presigned_post(bucket, key, **more)
+
+    def send(form, body=b"12345", **fields):
+        answer = requests.post(form["url"], data={**form["fields"], **fields}, files={"file": body})
+        return answer.status_code if answer.ok else (re.search("<Code>(.*)</Code>", answer.text)[1], answer.status_code)
+
+    form = sign(Conditions=[["eq", "$x-amz-meta-m", "one"], ["starts-with", "$content-type", "image/"], ["content-length-range", 3, 10]])
+    right = {"x-amz-meta-m": "one", "Content-Type": "image/png"}
+    for wrong in [{**right, "x-amz-meta-m": "two"}, {**right, "Content-Type": "text/plain"}, {"Content-Type": "image/png"},
+                  {**right, "x-amz-meta-n": "1"}, {**right, "key": "other"}]:
+        assert send(form, **wrong) == DENIED, wrong
+    assert send(form, b"12", **right) == ("EntityTooSmall", 400) and send(form, b"x" * 11, **right) == ("EntityTooLarge", 400)
+    assert send(sign(keys=(ACCESS_KEY, "wrong"))) == ("SignatureDoesNotMatch", 403)
+    assert send(sign(keys=("nobody", SECRET_KEY))) == ("InvalidAccessKeyId", 403)
+    assert send(sign(ExpiresIn=-10)) == DENIED
+    assert send(sign(), policy=base64.b64encode(b"{}").decode()) == ("SignatureDoesNotMatch", 403)
+    parts = [(name, (None, value)) for name, value in form["fields"].items()]
+    assert "<Code>InvalidArgument</Code>" in requests.post(form["url"], files=parts).text, "no file"
+    nameless = {name: value for name, value in sign()["fields"].items() if name != "key"}
+    assert "<Code>InvalidArgument</Code>" in requests.post(form["url"], data=nameless, files={"file": b"x"}).text
+    assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+    assert send(form, **right) == 204
+    got = s3.get_object(Bucket=bucket, Key="k")
+    assert (got["Body"].read(), got["Metadata"], got["ContentType"]) == (b"12345", {"m": "one"}, "image/png")
+    free = sign(Conditions=[["starts-with", "$success_action_status", ""]])
+    assert [send(free, success_action_status=status) for status in ["200", "201", "204", "404"]] == [200, 201, 204, 204]
+
+
+def test_nobody_posts_unless_the_bucket_lets_everybody(server, s3, bucket):
+    post = lambda **fields: requests.post(f"{server.endpoint}/{bucket}", data=fields, files={"file": b"x"}).status_code
+    assert post(key="k") == 403
+    set_policy(s3, bucket, statement(bucket, "s3:PutObject"))
+    time.sleep(1)
+    assert post(key="k") == 204 and s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
+    assert post(key="k", tagging="<Tagging><TagSet/></Tagging>") == 403, "tags are another action"
+    assert post(key="k", acl="public-read") == 400, "lists are off"
+    url = f"{server.endpoint}/{bucket}"
+    assert requests.post(url, data="key=k", headers={"Content-Type": "application/x-www-form-urlencoded"}).status_code == 400
+
+
 def test_forms_of_the_old_signature_and_with_a_redirect(server, s3, bucket):
     expires = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(minutes=5)
     target = "http://127.0.0.1:1/done"
@@ -177,6 +266,13 @@ def test_forms_of_the_old_signature_and_with_a_redirect(server, s3, bucket):
     answer = requests.post(f"{server.endpoint}/{bucket}", data=fields, files={"file": b"x"}, allow_redirects=False)
     assert answer.status_code == 303 and answer.headers["Location"].startswith(f"{target}?bucket={bucket}&key=k1&etag=%22")
     assert s3.get_object_tagging(Bucket=bucket, Key="k1")["TagSet"] == tag_set(a="1")["TagSet"]
+    # What is signed, and no policy.
+    for document in [b"no json", b"[]", json.dumps({"conditions": []}).encode(), json.dumps({"expiration": "tomorrow", "conditions": []}).encode()]:
+        policy = base64.b64encode(document)
+        signature = base64.b64encode(hmac.new(SECRET_KEY.encode(), policy, hashlib.sha1).digest()).decode()
+        wrong = {**fields, "policy": policy.decode(), "signature": signature}
+        refused = requests.post(f"{server.endpoint}/{bucket}", data=wrong, files={"file": b"x"})
+        assert refused.status_code == 400 and "<Code>InvalidPolicyDocument</Code>" in refused.text, document
 
 
 def test_what_was_never_configured_and_what_is_refused(s3, bucket):
@@ -203,6 +299,8 @@ def test_what_was_never_configured_and_what_is_refused(s3, bucket):
     s3.put_bucket_request_payment(Bucket=bucket, RequestPaymentConfiguration={"Payer": "BucketOwner"})
     s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={})
     assert error_code(s3.restore_object, Bucket=bucket, Key="k", RestoreRequest={"Days": 1}) == ("InvalidObjectState", 403)
+    assert error_code(s3.restore_object, Bucket=bucket, Key="none", RestoreRequest={"Days": 1}) == ("NoSuchKey", 404)
+    assert "Restore" not in s3.head_object(Bucket=bucket, Key="k")
     select = dict(Expression="select * from s3object", ExpressionType="SQL", InputSerialization={"CSV": {}},
                   OutputSerialization={"CSV": {}})
     assert error_code(s3.select_object_content, Bucket=bucket, Key="k", **select) == ("NotImplemented", 501)
@@ -210,7 +308,30 @@ def test_what_was_never_configured_and_what_is_refused(s3, bucket):
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"a,b"
 
 
-def test_buckets_and_uploads_are_paged(server, alice):
+def test_what_asks_for_nothing_is_taken_and_what_asks_for_more_is_refused(s3, bucket):
+    accelerate = lambda status: {"AccelerateConfiguration": {"Status": status}}
+    payer = lambda payer: {"RequestPaymentConfiguration": {"Payer": payer}}
+    logging = lambda **status: {"BucketLoggingStatus": status}
+    website = {"WebsiteConfiguration": {"IndexDocument": {"Suffix": "index.html"}}}
+    for call, nothing, more, wrong in [
+            (s3.put_bucket_accelerate_configuration, accelerate("Suspended"), accelerate("Enabled"), accelerate("On")),
+            (s3.put_bucket_request_payment, payer("BucketOwner"), payer("Requester"), payer("Nobody")),
+            (s3.put_bucket_logging, logging(), logging(LoggingEnabled={"TargetBucket": bucket, "TargetPrefix": ""}), None),
+            (s3.put_bucket_website, None, website, None)]:
+        if nothing:
+            call(Bucket=bucket, **nothing)
+        if wrong:
+            assert error_code(call, Bucket=bucket, **wrong) == ("MalformedXML", 400)
+        assert error_code(call, Bucket=bucket, **more) == ("NotImplemented", 501)
+        assert error_code(call, Bucket=f"{bucket}-none", **more) == ("NoSuchBucket", 404)
+    s3.delete_bucket_website(Bucket=bucket)
+    assert error_code(s3.get_bucket_website, Bucket=bucket) == ("NoSuchWebsiteConfiguration", 404)
+    assert "Status" not in s3.get_bucket_accelerate_configuration(Bucket=bucket)
+    assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=bucket)
+    assert s3.get_bucket_request_payment(Bucket=bucket)["Payer"] == "BucketOwner"
+
+
+def test_buckets_are_listed_in_pages_by_prefix_and_region(server):
     _, client = server.user("pager" + os.urandom(3).hex())
     prefix = "p-" + os.urandom(6).hex()
     names = [f"{prefix}-{i}" for i in range(5)]
@@ -218,35 +339,15 @@ def test_buckets_and_uploads_are_paged(server, alice):
         client.create_bucket(Bucket=name)
     pages = client.get_paginator("list_buckets").paginate(Prefix=prefix, PaginationConfig={"PageSize": 2})
     assert [[b["Name"] for b in page["Buckets"]] for page in pages] == [names[:2], names[2:4], names[4:]]
-    uploads = sorted((key, client.create_multipart_upload(Bucket=names[0], Key=key)["UploadId"])
-                     for key in ["a", "b", "b", "b", "c/1", "c/2"])
-    pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=names[0], PaginationConfig={"PageSize": 2})
-    assert sorted((u["Key"], u["UploadId"]) for page in pages for u in page.get("Uploads", [])) == uploads
-    rolled = client.list_multipart_uploads(Bucket=names[0], Delimiter="/")
-    assert [p["Prefix"] for p in rolled["CommonPrefixes"]] == ["c/"] and len(rolled["Uploads"]) == 4
-
-
-def test_parts_are_copied_by_range_and_attributes_are_paged(s3, bucket):
-    body = os.urandom(6 * 1024 * 1024)
-    etag = s3.put_object(Bucket=bucket, Key="from", Body=body)["ETag"]
-    source = {"Bucket": bucket, "Key": "from"}
-    upload = s3.create_multipart_upload(Bucket=bucket, Key="to", ChecksumAlgorithm="CRC32")["UploadId"]
-    copy = dict(Bucket=bucket, Key="to", UploadId=upload, CopySource=source)
-    parts = []
-    for number, (first, last) in enumerate([(0, 5 * 1024 * 1024 - 1), (5 * 1024 * 1024, len(body) - 1)], 1):
-        done = s3.upload_part_copy(**copy, PartNumber=number, CopySourceRange=f"bytes={first}-{last}",
-                                   CopySourceIfMatch=etag)["CopyPartResult"]
-        parts.append({"PartNumber": number, "ETag": done["ETag"], "ChecksumCRC32": done["ChecksumCRC32"]})
-    for bad in ["bytes=0-", "0-5", f"bytes=0-{len(body)}", "bytes=5-2"]:
-        assert error_code(s3.upload_part_copy, **copy, PartNumber=3, CopySourceRange=bad)[0] == "InvalidArgument", bad
-    assert error_code(s3.upload_part_copy, **copy, PartNumber=3, CopySourceIfNoneMatch=etag) == ("PreconditionFailed", 412)
-    s3.complete_multipart_upload(Bucket=bucket, Key="to", UploadId=upload, MultipartUpload={"Parts": parts})
-    assert s3.get_object(Bucket=bucket, Key="to")["Body"].read() == body
-    names = ["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"]
-    first = s3.get_object_attributes(Bucket=bucket, Key="to", ObjectAttributes=names, MaxParts=1)
-    assert first["ObjectSize"] == len(body) and first["StorageClass"] == "STANDARD" and "ChecksumCRC32" in first["Checksum"]
-    page = first["ObjectParts"]
-    assert page["TotalPartsCount"] == 2 and page["IsTruncated"] and page["NextPartNumberMarker"] == 1
-    second = s3.get_object_attributes(Bucket=bucket, Key="to", ObjectAttributes=["ObjectParts"], PartNumberMarker=1)
-    assert [part["PartNumber"] for part in second["ObjectParts"]["Parts"]] == [2]
-    assert "ETag" not in second and not second["ObjectParts"]["IsTruncated"]
+    everywhere = client.list_buckets()
+    assert len(everywhere["Buckets"]) == 6 and "ContinuationToken" not in everywhere
+    assert not [b for b in everywhere["Buckets"] if "BucketRegion" in b], "as S3 did before there were pages"
+    north = f"{prefix}-north"
+    client.create_bucket(Bucket=north, CreateBucketConfiguration={"LocationConstraint": "eu-north-1"})
+    of = lambda **more: {b["Name"]: b["BucketRegion"] for b in client.list_buckets(**more)["Buckets"]}
+    assert of(Prefix=prefix) == {**{name: "us-east-1" for name in names}, north: "eu-north-1"}
+    assert of(BucketRegion="eu-north-1") == {north: "eu-north-1"} and of(BucketRegion="eu-west-1") == {}
+    assert len(of(BucketRegion="us-east-1", MaxBuckets=4)) == 4 and client.list_buckets(Prefix=prefix)["Prefix"] == prefix
+    assert of(Prefix="none") == {}
+    for wrong in [{"MaxBuckets": 10_001}, {"ContinuationToken": "nonsense!"}]:
+        assert error_code(client.list_buckets, **wrong) == ("InvalidArgument", 400)

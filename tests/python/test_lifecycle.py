@@ -1,10 +1,12 @@
 """Lifecycle rules, with days of some seconds."""
 
 import datetime
+import re
 import time
 
 import pytest
-from conftest import DAY_SECONDS
+import requests
+from conftest import DAY_SECONDS, Server
 from test_access import settled
 from test_boto3 import error_code
 from test_versions import enable, listed
@@ -35,14 +37,22 @@ def test_objects_expire_by_their_rules_and_no_others(s3, bucket):
               {"ID": "past", "Filter": {"Prefix": "d/"}, "Expiration": {"Date": datetime.datetime(2015, 1, 1)}},
               {"ID": "future", "Filter": {"Prefix": "e/"}, "Expiration": {"Date": datetime.datetime(2099, 1, 1)}},
               {"ID": "off", "Filter": {"Prefix": "f/"}, "Expiration": {"Days": 1}, "Status": "Disabled"},
-              {"ID": "later", "Filter": {"Prefix": "g/"}, "Expiration": {"Days": 1000}})
+              {"ID": "later", "Filter": {"Prefix": "g/"}, "Expiration": {"Days": 1000}},
+              # Each kind of filter by itself, and all of them.
+              {"ID": "tag", "Filter": {"Tag": {"Key": "lone", "Value": "1"}}, "Expiration": {"Days": 1}},
+              {"ID": "large", "Filter": {"ObjectSizeGreaterThan": 1000}, "Expiration": {"Days": 1}},
+              {"ID": "all", "Filter": {"And": {"Prefix": "h/", "ObjectSizeGreaterThan": 10, "ObjectSizeLessThan": 20,
+                                               "Tags": [{"Key": "t", "Value": "1"}, {"Key": "u", "Value": "2"}]}}, "Expiration": {"Days": 1}})
     began = time.monotonic()
     s3.put_object(Bucket=bucket, Key="a/k", Body=b"")
     for key, more in [("b/tagged", {"Tagging": "t=1&u=2"}), ("b/other", {"Tagging": "t=2"}), ("b/plain", {}),
                       ("c/large", {"Body": b"x" * 11}), ("c/small", {"Body": b"x" * 10}), ("d/k", {}), ("e/k", {}),
-                      ("f/k", {}), ("g/k", {}), ("z", {})]:
+                      ("f/k", {}), ("g/k", {}), ("z", {}), ("y/tag", {"Tagging": "lone=1&t=1"}), ("y/other", {"Tagging": "lone=2"}),
+                      ("y/large", {"Body": b"x" * 1001}), ("y/small", {"Body": b"x" * 1000}),
+                      ("h/all", {"Body": b"x" * 15, "Tagging": "t=1&u=2&v=3"}), ("h/one", {"Body": b"x" * 15, "Tagging": "t=1"}),
+                      ("h/small", {"Body": b"x" * 10, "Tagging": "t=1&u=2"}), ("h/large", {"Body": b"x" * 20, "Tagging": "t=1&u=2"})]:
         s3.put_object(Bucket=bucket, Key=key, **more)
-    stay = ["b/other", "b/plain", "c/small", "e/k", "f/k", "g/k", "z"]
+    stay = ["b/other", "b/plain", "c/small", "e/k", "f/k", "g/k", "h/large", "h/one", "h/small", "y/other", "y/small", "z"]
     wait_until(lambda: keys(s3, bucket) == stay, days=1)
     assert time.monotonic() - began >= DAY_SECONDS, "nothing expires before its time"
     assert error_code(s3.get_object, Bucket=bucket, Key="a/k") == ("NoSuchKey", 404)
@@ -57,14 +67,18 @@ def test_objects_expire_by_their_rules_and_no_others(s3, bucket):
     assert keys(s3, bucket) == ["a/k", *stay]
 
 
-def test_uploads_are_given_up(s3, bucket):
-    put_rules(s3, bucket, {"ID": "up", "Prefix": "up/", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}})
+def test_uploads_are_given_up_and_small_objects_expire_by_their_size(s3, bucket):
+    put_rules(s3, bucket, {"ID": "up", "Prefix": "up/", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}},
+              {"ID": "small", "Filter": {"ObjectSizeLessThan": 10}, "Expiration": {"Days": 1}})
+    for key, size in [("empty", 0), ("nine", 9), ("ten", 10)]:
+        s3.put_object(Bucket=bucket, Key=key, Body=b"x" * size)
     ended = s3.create_multipart_upload(Bucket=bucket, Key="up/k")["UploadId"]
     s3.upload_part(Bucket=bucket, Key="up/k", UploadId=ended, PartNumber=1, Body=b"x")
     stays = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
     wait_until(lambda: [u["UploadId"] for u in s3.list_multipart_uploads(Bucket=bucket)["Uploads"]] == [stays], days=1)
     part = dict(Bucket=bucket, Key="up/k", UploadId=ended, PartNumber=2, Body=b"x")
     assert error_code(s3.upload_part, **part) == ("NoSuchUpload", 404)
+    wait_until(lambda: keys(s3, bucket) == ["ten"], days=1)
 
 
 def test_rules_read_back_as_they_were_written_and_answers_tell_them(s3, bucket):
@@ -80,6 +94,64 @@ def test_rules_read_back_as_they_were_written_and_answers_tell_them(s3, bucket):
     assert put["Expiration"] == told
     assert s3.head_object(Bucket=bucket, Key="a&b/k")["Expiration"] == told
     assert "Expiration" not in s3.put_object(Bucket=bucket, Key="other", Body=b"")
+    assert s3.copy_object(Bucket=bucket, Key="a&b/c", CopySource={"Bucket": bucket, "Key": "other"})["Expiration"] == told
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="a&b/p")
+    assert "AbortDate" not in upload and "AbortRuleId" not in upload
+    part = s3.upload_part(Bucket=bucket, Key="a&b/p", UploadId=upload["UploadId"], PartNumber=1, Body=b"x")["ETag"]
+    done = s3.complete_multipart_upload(Bucket=bucket, Key="a&b/p", UploadId=upload["UploadId"],
+                                        MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})
+    assert done["Expiration"] == told
+    form = s3.generate_presigned_post(bucket, "a&b/f")
+    assert requests.post(form["url"], data=form["fields"], files={"file": b"x"}).headers["x-amz-expiration"] == told
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A server that a test may kill."""
+    server = Server(tmp_path)
+    yield server
+    server.stop()
+
+
+def expire_one(s3, key):
+    s3.put_object(Bucket="bucket", Key=key, Body=b"x")
+    wait_until(lambda: keys(s3, "bucket") == [], days=1)
+
+
+def test_rules_are_carried_on_by_a_server_that_was_killed(own):
+    own.start_standalone()
+    s3 = own.client()
+    s3.create_bucket(Bucket="bucket")
+    put_rules(s3, "bucket", {"ID": "r", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}})
+    s3.put_object(Bucket="bucket", Key="before", Body=b"x")
+    own.kill(0)
+    own.start_standalone()
+    expire_one(own.client(), "after")
+
+
+def test_rules_are_carried_on_by_another_gateway_when_the_one_that_did_so_dies(own):
+    own.start_distributed()
+    s3 = own.client()
+    s3.create_bucket(Bucket="bucket")
+    put_rules(s3, "bucket", {"ID": "r", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}})
+    expire_one(s3, "first")
+    expired = [re.search("^coffer_lifecycle_expired_objects_total (.*)", requests.get(f"{admin}/metrics").text, re.M) for admin in own.admins]
+    [one] = [gateway for gateway, found in enumerate(expired) if found and float(found[1])]
+    own.kill(one)
+    expire_one(own.client(endpoint=own.gateways[one - 1]), "second")
+
+
+def test_answers_tell_when_an_upload_will_be_given_up(s3, bucket):
+    abort = lambda days: {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days}}
+    put_rules(s3, bucket, {"ID": "long", "Filter": {"Prefix": ""}, **abort(10_000)}, {"ID": "up", "Filter": {"Prefix": "up/"}, **abort(1_000)},
+              {"ID": "off", "Status": "Disabled", "Filter": {"Prefix": ""}, **abort(100)})
+    time.sleep(1)
+    for key, days, rule in [("k", 10_000, "long"), ("up/k", 1_000, "up")]:
+        begun = s3.create_multipart_upload(Bucket=bucket, Key=key)
+        listed = s3.list_parts(Bucket=bucket, Key=key, UploadId=begun["UploadId"])
+        midnight = datetime.datetime.now(datetime.timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
+        for answer in [begun, listed]:
+            assert (answer["AbortDate"], answer["AbortRuleId"]) == (midnight + datetime.timedelta(days=days + 1), rule)
 
 
 def write(s3, bucket, key, count):
@@ -185,8 +257,20 @@ def test_what_object_lock_protects_does_not_expire(s3, bucket):
     ({"NoncurrentVersionExpiration": {"NoncurrentDays": 0}, "Filter": {}}, "InvalidArgument"),
     ({"NoncurrentVersionExpiration": {"NewerNoncurrentVersions": 1}, "Filter": {}}, "MalformedXML"),
     ({"NoncurrentVersionExpiration": {"NoncurrentDays": 1, "NewerNoncurrentVersions": 101}, "Filter": {}}, "InvalidArgument"),
+    ({"Expiration": {"Days": 1}, "Filter": {"And": {"ObjectSizeGreaterThan": 10, "ObjectSizeLessThan": 10}}}, "InvalidRequest"),
+    ({"Expiration": {"Days": 1}, "Filter": {"Prefix": "a", "ObjectSizeLessThan": 10}}, "MalformedXML"),
+    ({"Expiration": {"Days": 1}, "Filter": {}, "Prefix": "a"}, "MalformedXML"),
+    ({"Expiration": {"Days": 1}}, "MalformedXML"),
+    ({"Expiration": {}, "Filter": {}}, "MalformedXML"),
+    ({"Expiration": {"Days": 1, "Date": datetime.datetime(2099, 1, 1)}, "Filter": {}}, "MalformedXML"),
+    ({"Expiration": {"Date": datetime.datetime(2099, 1, 1, 12)}, "Filter": {}}, "InvalidArgument"),
+    ({"Filter": {}}, "InvalidArgument"),
+    ({"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}, "Filter": {"Tag": {"Key": "k", "Value": "v"}}}, "InvalidArgument"),
+    ({"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 0}, "Filter": {}}, "InvalidArgument"),
+    ({"Expiration": {"Days": 1}, "Filter": {"And": {"Tags": [{"Key": "k", "Value": "v"}] * 2}}}, "InvalidTag"),
 ])
-def test_rules_about_versions_that_make_no_sense_are_refused(s3, bucket, rule, expected):
+def test_rules_that_make_no_sense_are_refused(s3, bucket, rule, expected):
     rules = {"Rules": [{"ID": "r", "Status": "Enabled", **rule}]}
     refused = error_code(s3.put_bucket_lifecycle_configuration, Bucket=bucket, LifecycleConfiguration=rules)
     assert refused == (expected, 400)
+    assert error_code(s3.get_bucket_lifecycle_configuration, Bucket=bucket) == ("NoSuchLifecycleConfiguration", 404)

@@ -1,16 +1,13 @@
 """Versioning and object lock as boto3 sees them, against what the S3 documentation says. Each test on both shapes."""
 
 import datetime
+import time
 
 import pytest
 from botocore.exceptions import ClientError
 
-
-def error_code(call, **arguments):
-    with pytest.raises(ClientError) as refused:
-        call(**arguments)
-    answer = refused.value.response
-    return answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]
+from test_access import DENIED, new_bucket, set_policy, settled, statement
+from test_boto3 import error_code
 
 
 def enable(s3, bucket, status="Enabled"):
@@ -130,6 +127,95 @@ def test_null_versions_before_and_after_versioning(s3, bucket):
     s3.delete_bucket(Bucket=bucket)
 
 
+def test_consecutive_delete_markers_are_versions_of_their_own(s3, versioned):
+    version = s3.put_object(Bucket=versioned, Key="k", Body=b"x")["VersionId"]
+    first, second, third = (s3.delete_object(Bucket=versioned, Key="k")["VersionId"] for _ in range(3))
+    stack = [("DeleteMarkers", "k", third, True), ("DeleteMarkers", "k", second, False), ("DeleteMarkers", "k", first, False),
+             ("Versions", "k", version, False)]
+    of_key = lambda size=1: listed(s3, versioned, Prefix="k", PaginationConfig={"PageSize": size})
+    assert of_key() == stack
+    for size in [2, 3, 1000]:
+        assert sorted(of_key(size)) == sorted(stack), size
+    # One in the middle, then the latest: each uncovers what lies below.
+    assert s3.delete_object(Bucket=versioned, Key="k", VersionId=second)["DeleteMarker"] is True
+    s3.delete_object(Bucket=versioned, Key="k", VersionId=third)
+    assert of_key() == [("DeleteMarkers", "k", first, True), ("Versions", "k", version, False)]
+    assert error_code(s3.get_object, Bucket=versioned, Key="k") == ("NoSuchKey", 404)
+    s3.delete_object(Bucket=versioned, Key="k", VersionId=first)
+    assert s3.get_object(Bucket=versioned, Key="k")["VersionId"] == version
+    # A key that never was gets one, too.
+    alone = s3.delete_object(Bucket=versioned, Key="never")
+    assert alone["DeleteMarker"] is True and listed(s3, versioned, Prefix="never") == [("DeleteMarkers", "never", alone["VersionId"], True)]
+    # Where versioning is suspended each one takes the place of the null version before.
+    enable(s3, versioned, "Suspended")
+    s3.put_object(Bucket=versioned, Key="k", Body=b"null")
+    for _ in range(3):
+        gone = s3.delete_object(Bucket=versioned, Key="k")
+        assert gone["DeleteMarker"] is True and gone["VersionId"] == "null"
+        assert of_key() == [("DeleteMarkers", "k", "null", True), ("Versions", "k", version, False)]
+    enable(s3, versioned)
+    latest = s3.delete_object(Bucket=versioned, Key="k")["VersionId"]
+    assert of_key() == [("DeleteMarkers", "k", latest, True), ("DeleteMarkers", "k", "null", False), ("Versions", "k", version, False)]
+    many = s3.delete_objects(Bucket=versioned, Delete={"Objects": [{"Key": "k", "VersionId": of} for of in ["null", latest]]})
+    assert all(deleted["DeleteMarker"] for deleted in many["Deleted"])
+    assert s3.get_object(Bucket=versioned, Key="k")["Body"].read() == b"x"
+
+
+def test_what_is_asked_about_a_version_is_about_that_version(s3, versioned):
+    tagging = lambda value: {"TagSet": [{"Key": "n", "Value": value}]}
+    old = s3.put_object(Bucket=versioned, Key="k", Body=b"one", Tagging="n=1")["VersionId"]
+    new = s3.put_object(Bucket=versioned, Key="k", Body=b"three", Tagging="n=3")["VersionId"]
+    gone = s3.put_object(Bucket=versioned, Key="k", Body=b"gone")["VersionId"]
+    s3.delete_object(Bucket=versioned, Key="k", VersionId=gone)
+    this = lambda version: {"Bucket": versioned, "Key": "k", "VersionId": version}
+    assert s3.put_object_tagging(**this(old), Tagging=tagging("0"))["VersionId"] == old
+    for version, value, size in [(old, "0", 3), (new, "3", 5)]:
+        found = s3.get_object_tagging(**this(version))
+        assert found["TagSet"] == tagging(value)["TagSet"] and found["VersionId"] == version
+        found = s3.get_object_attributes(**this(version), ObjectAttributes=["ObjectSize"])
+        assert (found["ObjectSize"], found["VersionId"]) == (size, version)
+        assert len(s3.get_object_acl(**this(version))["Grants"]) == 1
+    assert s3.get_object_tagging(Bucket=versioned, Key="k")["TagSet"] == tagging("3")["TagSet"]
+    assert s3.delete_object_tagging(**this(old))["VersionId"] == old
+    assert s3.get_object_tagging(**this(old))["TagSet"] == [] and s3.get_object(**this(new))["TagCount"] == 1
+    # A version that is not there, and one that is a delete marker.
+    marker = s3.delete_object(Bucket=versioned, Key="k")["VersionId"]
+    for version, expected in [(gone, ("NoSuchVersion", 404)), (marker, ("MethodNotAllowed", 405))]:
+        for call, more in [(s3.get_object, {}), (s3.get_object_tagging, {}), (s3.put_object_tagging, {"Tagging": tagging("x")}),
+                           (s3.delete_object_tagging, {}), (s3.get_object_attributes, {"ObjectAttributes": ["ETag"]}), (s3.get_object_acl, {})]:
+            assert error_code(call, **this(version), **more) == expected, call.__name__
+        assert error_code(s3.head_object, **this(version))[1] == expected[1]
+    # Deletes are done when there is nothing left to do.
+    assert s3.delete_object(**this(gone))["ResponseMetadata"]["HTTPStatusCode"] == 204
+    many = s3.delete_objects(Bucket=versioned, Delete={"Objects": [{"Key": "k", "VersionId": gone}, {"Key": "k", "VersionId": "nonsense"}]})
+    assert [deleted["VersionId"] for deleted in many["Deleted"]] == [gone]
+    assert [error["Code"] for error in many["Errors"]] == ["InvalidArgument"]
+
+
+def test_a_delete_marker_is_no_source_of_a_copy(s3, versioned):
+    version = s3.put_object(Bucket=versioned, Key="k", Body=b"x")["VersionId"]
+    marker = s3.delete_object(Bucket=versioned, Key="k")["VersionId"]
+    upload = s3.create_multipart_upload(Bucket=versioned, Key="to")["UploadId"]
+    for call, more in [(s3.copy_object, {}), (s3.upload_part_copy, {"UploadId": upload, "PartNumber": 1})]:
+        copy = lambda **source: dict(Bucket=versioned, Key="to", CopySource={"Bucket": versioned, "Key": "k", **source}, **more)
+        assert error_code(call, **copy()) == ("NoSuchKey", 404)
+        assert error_code(call, **copy(VersionId=marker)) == ("InvalidRequest", 400)
+        assert call(**copy(VersionId=version))["CopySourceVersionId"] == version
+
+
+def test_configurations_of_versioning_that_mean_nothing_are_refused(s3, bucket):
+    put = lambda **configuration: dict(Bucket=bucket, VersioningConfiguration=configuration)
+    assert error_code(s3.put_bucket_versioning, **put(Status="Never")) == ("MalformedXML", 400)
+    assert error_code(s3.put_bucket_versioning, **put(Status="Enabled", MFADelete="Enabled")) == ("NotImplemented", 501)
+    assert "Status" not in s3.get_bucket_versioning(Bucket=bucket)
+    for call, more in [(s3.get_bucket_versioning, {}), (s3.list_object_versions, {}), (s3.put_bucket_versioning, put(Status="Enabled"))]:
+        assert error_code(call, **{**more, "Bucket": f"{bucket}-none"}) == ("NoSuchBucket", 404)
+    for wrong in [{"KeyMarker": "k", "VersionIdMarker": "nonsense"}, {"MaxKeys": -1}, {"EncodingType": "nonsense"}]:
+        assert error_code(s3.list_object_versions, Bucket=bucket, **wrong) == ("InvalidArgument", 400), wrong
+    none = s3.list_object_versions(Bucket=bucket, MaxKeys=0)
+    assert none["MaxKeys"] == 0 and not none["IsTruncated"] and "Versions" not in none
+
+
 def test_copies_uploads_and_many_deletes_name_versions(s3, versioned):
     first = s3.put_object(Bucket=versioned, Key="k", Body=b"first", Metadata={"n": "1"})["VersionId"]
     s3.put_object(Bucket=versioned, Key="k", Body=b"second")
@@ -187,6 +273,64 @@ def test_retention_keeps_a_version(s3, locked):
     assert error_code(s3.delete_object, **named, BypassGovernanceRetention=True) == ("AccessDenied", 403)
 
 
+def test_retention_is_extended_by_whoever_may_set_it_and_taken_back_by_a_bypass(s3, locked):
+    named = {"Bucket": locked, "Key": "k", "VersionId": s3.put_object(Bucket=locked, Key="k", Body=b"x")["VersionId"]}
+    retain = lambda mode, days, **more: dict(named, Retention={"Mode": mode, "RetainUntilDate": in_days(days)}, **more)
+    s3.put_object_retention(**retain("GOVERNANCE", 1))
+    s3.put_object_retention(**retain("GOVERNANCE", 2))
+    assert error_code(s3.put_object_retention, **named, Retention={}) == DENIED
+    s3.put_object_retention(**named, Retention={}, BypassGovernanceRetention=True)
+    assert error_code(s3.get_object_retention, **named) == ("NoSuchObjectLockConfiguration", 404)
+    assert "ObjectLockMode" not in s3.head_object(**named)
+    s3.put_object_retention(**retain("COMPLIANCE", 1))
+    kept = retain("COMPLIANCE", 2)
+    s3.put_object_retention(**kept)
+    for wrong in [retain("COMPLIANCE", 1), retain("GOVERNANCE", 3), dict(named, Retention={})]:
+        assert error_code(s3.put_object_retention, **wrong, BypassGovernanceRetention=True) == DENIED
+    assert s3.get_object_retention(**named)["Retention"] == kept["Retention"]
+    many = {"Objects": [{"Key": "k", "VersionId": named["VersionId"]}]}
+    assert s3.delete_objects(Bucket=locked, Delete=many, BypassGovernanceRetention=True)["Errors"][0]["Code"] == "AccessDenied"
+
+
+def test_retention_ends_by_the_clock_and_not_before(s3, locked):
+    until = in_days(0) + datetime.timedelta(seconds=3)
+    version = s3.put_object(Bucket=locked, Key="k", Body=b"x", ObjectLockMode="COMPLIANCE", ObjectLockRetainUntilDate=until)["VersionId"]
+    while True:
+        began = datetime.datetime.now(datetime.timezone.utc)
+        try:
+            s3.delete_object(Bucket=locked, Key="k", VersionId=version)
+            break
+        except ClientError as error:
+            assert error.response["Error"]["Code"] == "AccessDenied" and began < until + datetime.timedelta(seconds=5)
+            time.sleep(0.2)
+    assert datetime.datetime.now(datetime.timezone.utc) >= until
+    assert listed(s3, locked) == []
+
+
+def test_a_bypass_is_an_action_of_its_own(alice, bob):
+    (_, owner), (bob_id, other) = alice, bob
+    bucket = new_bucket(owner, ObjectLockEnabledForBucket=True)
+    may = ["s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObjectRetention"]
+    set_policy(owner, bucket, statement(bucket, may, {"AWS": bob_id}))
+    until = {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": in_days(1)}
+    named = {"Bucket": bucket, "Key": "k", "VersionId": owner.put_object(Bucket=bucket, Key="k", Body=b"x", **until)["VersionId"]}
+    settled(lambda: other.get_object(Bucket=bucket, Key="k"))
+    time.sleep(1)
+    bypass = {"BypassGovernanceRetention": True}
+    for more in [{}, bypass]:
+        assert error_code(other.delete_object, **named, **more) == DENIED
+    many = dict(Bucket=bucket, Delete={"Objects": [{"Key": "k", "VersionId": named["VersionId"]}]}, **bypass)
+    assert other.delete_objects(**many)["Errors"][0]["Code"] == "AccessDenied"
+    later = {"Mode": "GOVERNANCE", "RetainUntilDate": in_days(2)}
+    assert error_code(other.put_object_retention, **named, Retention=later, **bypass) == DENIED
+    other.put_object_retention(**named, Retention=later)
+    assert error_code(other.get_object_retention, **named) == DENIED
+    set_policy(owner, bucket, statement(bucket, [*may, "s3:BypassGovernanceRetention"], {"AWS": bob_id}))
+    time.sleep(1)
+    assert "Errors" not in other.delete_objects(**many)
+    assert error_code(owner.get_object, **named) == ("NoSuchVersion", 404)
+
+
 def test_a_legal_hold_keeps_a_version(s3, locked):
     version = s3.put_object(Bucket=locked, Key="k", Body=b"x", ObjectLockLegalHoldStatus="ON")["VersionId"]
     newer = s3.put_object(Bucket=locked, Key="k", Body=b"y")["VersionId"]
@@ -236,6 +380,20 @@ def test_what_object_lock_refuses(s3, bucket, locked):
     assert error_code(s3.put_object, Bucket=locked, Key="k", Body=b"x", ObjectLockMode="GOVERNANCE") == ("InvalidArgument", 400)
     both = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1, "Years": 1}}}
     assert error_code(s3.put_object_lock_configuration, Bucket=locked, ObjectLockConfiguration=both) == ("MalformedXML", 400)
+    for days in [0, -1, 40_000]:
+        period = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": days}}}
+        refused = error_code(s3.put_object_lock_configuration, Bucket=locked, ObjectLockConfiguration=period)
+        assert refused == ("InvalidRetentionPeriod", 400)
+    until = {"Mode": "GOVERNANCE", "RetainUntilDate": in_days(1)}
+    for call, more in [(s3.put_object_retention, {"Retention": until}), (s3.get_object_retention, {}), (s3.get_object_legal_hold, {}),
+                       (s3.put_object_legal_hold, {"LegalHold": {"Status": "ON"}})]:
+        assert error_code(call, Bucket=locked, Key="none", **more) == ("NoSuchKey", 404)
+        assert error_code(call, Bucket=bucket, Key="k", **more) == ("InvalidRequest", 400)
+    s3.put_object(Bucket=locked, Key="k", Body=b"x")
+    for call, more in [(s3.put_object_retention, {"Retention": {"Mode": "GOVERNANCE"}}),
+                       (s3.put_object_retention, {"Retention": {**until, "Mode": "governance"}}),
+                       (s3.put_object_legal_hold, {"LegalHold": {"Status": "on"}}), (s3.put_object_legal_hold, {"LegalHold": {}})]:
+        assert error_code(call, Bucket=locked, Key="k", **more) == ("MalformedXML", 400)
     enable(s3, bucket)
     s3.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=enabled)
     assert s3.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"] == enabled

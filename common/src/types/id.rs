@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::UnixMillis;
+
 /// The text is not 32 hexadecimal digits.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is not an id of 32 hexadecimal digits")]
@@ -83,9 +85,16 @@ random_id!(
     BucketId
 );
 random_id!(
-    /// A multipart upload.
+    /// A multipart upload. New ones begin with their time, so that listings show those of a key in the order of their beginning.
     UploadId
 );
+
+impl UploadId {
+    /// The id of an upload that begins at this time: 48 bits of its milliseconds, then chance.
+    pub fn begun(at: UnixMillis) -> Self {
+        Self(u128::from(at.0) << 80 | crate::random::random::<u128>() >> 48)
+    }
+}
 
 /// A storage node: `--node-id`, by default the host name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -169,5 +178,19 @@ impl SlotSet {
     /// The slots, ascending.
     pub fn iter(self) -> impl Iterator<Item = SlotIndex> {
         (0..16).map(SlotIndex).filter(move |slot| self.contains(*slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uploads_are_in_the_order_of_their_beginning_and_no_two_the_same() {
+        let begun = |at| UploadId::begun(UnixMillis(at));
+        let now = 1_795_507_697_000;
+        assert!(begun(now) < begun(now + 1) && begun(now + 1) < begun(now + 1_000_000));
+        assert_ne!(begun(now), begun(now));
+        assert_eq!(begun(now).to_string()[..12], format!("{now:012x}"));
     }
 }

@@ -141,10 +141,17 @@ impl Rules {
         self.enabled().filter(|rule| rule.filter.holds_of(marker)).filter_map(of).min()
     }
 
-    /// When an upload is given up.
-    pub(crate) fn upload_end(&self, key: &str, initiated: UnixMillis, day_ms: u64) -> Option<UnixMillis> {
+    /// When an upload is given up, and by which rule.
+    pub(crate) fn upload_end(
+        &self,
+        key: &str,
+        initiated: UnixMillis,
+        day_ms: u64,
+    ) -> Option<(UnixMillis, &str)> {
         let matching = self.enabled().filter(|rule| key.starts_with(&rule.filter.prefix));
-        matching.filter_map(|rule| Some(after(initiated, rule.abort_after_days?, day_ms))).min()
+        let ends = matching
+            .filter_map(|rule| Some((after(initiated, rule.abort_after_days?, day_ms), rule.id.as_str())));
+        ends.min()
     }
 
     /// Prefixes that hold everything that rules about objects and their versions are about, none below another.
@@ -229,7 +236,7 @@ mod tests {
     fn uploads_are_given_up_by_their_own_rules() {
         let abort = Rule { abort_after_days: Some(2), ..rule("r", "up/", None) };
         let rules = Rules(vec![abort, rule("s", "up/x", Some(When::Days(1)))]);
-        assert_eq!(rules.upload_end("up/k", UnixMillis(1), DAY_MS), Some(UnixMillis(3 * DAY_MS)));
+        assert_eq!(rules.upload_end("up/k", UnixMillis(1), DAY_MS), Some((UnixMillis(3 * DAY_MS), "r")));
         assert_eq!(rules.upload_end("k", UnixMillis(1), DAY_MS), None);
         assert_eq!((rules.upload_prefixes(), rules.object_prefixes()), (vec!["up/"], vec!["up/x"]));
         let many =

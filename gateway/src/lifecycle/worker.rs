@@ -149,7 +149,7 @@ async fn uploads(
             let now = UnixMillis::now();
             for upload in page.uploads {
                 let end = rules.upload_end(upload.key.as_str(), upload.initiated, day_ms);
-                if end.is_some_and(|end| end <= now) {
+                if end.is_some_and(|(end, _)| end <= now) {
                     give_up(
                         store,
                         UploadRef { bucket: bucket.clone(), key: upload.key, upload: upload.upload },

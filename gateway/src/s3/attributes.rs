@@ -208,6 +208,19 @@ pub(crate) fn expiration_to_headers(
     }
 }
 
+/// Writes `x-amz-abort-date` and `x-amz-abort-rule-id`, if a rule of the bucket gives up an upload that was begun then.
+pub(crate) fn abort_to_headers(
+    settings: &BucketSettings,
+    key: &ObjectKey,
+    initiated: UnixMillis,
+    headers: &mut HeaderMap,
+) {
+    if let Some((date, rule)) = settings.abort_headers(key.as_str(), initiated) {
+        set(headers, HeaderName::from_static("x-amz-abort-date"), &date);
+        set(headers, HeaderName::from_static("x-amz-abort-rule-id"), &rule);
+    }
+}
+
 /// Writes `x-amz-version-id`, in a bucket that keeps versions, or did.
 pub(crate) fn version_to_headers(info: &ObjectInfo, headers: &mut HeaderMap) {
     if info.versioned {
@@ -294,16 +307,34 @@ pub(crate) fn part_checksums_to_headers(checksums: &[Checksum], headers: &mut He
     }
 }
 
-/// Applies the `response-*` parameters of a read.
-pub(crate) fn apply_overrides(query: &Query, headers: &mut HeaderMap) {
-    for (parameter, name) in [
+/// The parameters of a read that override headers of its answer.
+fn overrides() -> [(&'static str, HeaderName); 6] {
+    [
         ("response-content-type", header::CONTENT_TYPE),
         ("response-content-language", header::CONTENT_LANGUAGE),
         ("response-expires", header::EXPIRES),
         ("response-cache-control", header::CACHE_CONTROL),
         ("response-content-disposition", header::CONTENT_DISPOSITION),
         ("response-content-encoding", header::CONTENT_ENCODING),
-    ] {
+    ]
+}
+
+/// Refuses the `response-*` parameters of a read that nobody has signed: anybody could put them into a link to an object that
+/// is public.
+///
+/// # Errors
+/// `InvalidRequest`.
+pub(crate) fn check_overrides(query: &Query, signed: bool) -> Result<(), S3Error> {
+    if signed || !overrides().iter().any(|(parameter, _)| query.has(parameter)) {
+        return Ok(());
+    }
+    let message = "Request specific response headers cannot be used for anonymous GET requests.";
+    Err(S3Error::with(Code::InvalidRequest, message))
+}
+
+/// Applies the `response-*` parameters of a read.
+pub(crate) fn apply_overrides(query: &Query, headers: &mut HeaderMap) {
+    for (parameter, name) in overrides() {
         if let Some(value) = query.get(parameter) {
             set(headers, name, value);
         }

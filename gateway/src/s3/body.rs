@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use super::auth::Verified;
 use super::checksum::{self, DigestSet, HashPool, ObjectHasher, RequestChecksums};
 use super::convert::{algorithm_to_s3, to_object};
-use super::error::{Code, S3Error};
+use super::error::{Code, S3Error, beyond_source};
 use super::interim::Interim;
 use super::payload::{BoxError, PayloadError, PayloadPlan, PayloadStream, Trailers};
 use super::response;
@@ -333,8 +333,7 @@ pub(crate) fn copy_digester(asked: Option<checksum::ChecksumAlgorithm>) -> MakeD
 pub(crate) fn copy_part_digester(select: Select) -> MakeDigester {
     Box::new(move |source, upload| match select {
         Select::Range { last: Some(last), .. } if last >= source.size => {
-            let message = format!("Range specified is not valid for source object of size: {}", source.size);
-            Box::new(Refuser(S3Error::with(Code::InvalidArgument, message)))
+            Box::new(Refuser(beyond_source(source.size)))
         }
         Select::All | Select::Range { .. } | Select::Suffix(_) | Select::Part(_) => {
             store_digester(upload.map(|(algorithm, _)| algorithm_to_s3(algorithm)))

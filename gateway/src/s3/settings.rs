@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use coffer_common::time::UnixMillis;
 use coffer_common::types::BucketId;
 use moka::future::Cache;
 
@@ -145,8 +146,13 @@ impl BucketSettings {
     /// The value of `x-amz-expiration`, if the object will expire.
     pub(crate) fn expiration_header(&self, key: &str, info: &ObjectInfo) -> Option<String> {
         let (time, rule) = self.lifecycle.as_ref()?.expiry(key, info, lifecycle::DAY_MS)?;
-        let rule = percent_encoding::utf8_percent_encode(rule, percent_encoding::CONTROLS);
-        Some(format!("expiry-date=\"{}\", rule-id=\"{rule}\"", http_date(time)))
+        Some(format!("expiry-date=\"{}\", rule-id=\"{}\"", http_date(time), printable(rule)))
+    }
+
+    /// The values of `x-amz-abort-date` and `x-amz-abort-rule-id`, if an upload that was begun then will be given up.
+    pub(crate) fn abort_headers(&self, key: &str, initiated: UnixMillis) -> Option<(String, String)> {
+        let (time, rule) = self.lifecycle.as_ref()?.upload_end(key, initiated, lifecycle::DAY_MS)?;
+        Some((http_date(time), printable(rule)))
     }
 
     /// The bucket's list, where lists count at all.
@@ -154,6 +160,11 @@ impl BucketSettings {
         let ignored = !self.ownership.has_acls() || self.public_access.ignore_acls && acl::is_public(access);
         if ignored { Access::Private } else { access }
     }
+}
+
+/// A rule's name as a header can carry it.
+fn printable(rule: &str) -> String {
+    percent_encoding::utf8_percent_encode(rule, percent_encoding::CONTROLS).to_string()
 }
 
 /// The settings of buckets, by record.

@@ -70,11 +70,12 @@ pub(super) async fn create(core: &Arc<Core>, request: CreateUpload) -> Result<Up
     let CreateUpload { bucket, key, attributes, owner, initiator, checksum, encrypt } = request;
     let bucket = core.bucket(&bucket).await?;
     may_protect(&bucket, &attributes)?;
-    let upload = UploadId::random();
+    let initiated = UnixMillis::now();
+    let upload = UploadId::begun(initiated);
     let sealed = seal(&core.keys, &encrypt, Place::upload(bucket.id(), &key, upload))?;
     let encryption = sealed.map(|sealed| sealed.encryption);
     let target = core.target(&bucket, RegisterKey::upload(bucket.id(), key, upload));
-    let (initiated, state) = (UnixMillis::now(), UploadState::Open);
+    let state = UploadState::Open;
     let initiator = (initiator.id != owner.id).then_some(initiator);
     let meta = UploadMeta { initiated, owner, initiator, attributes, checksum, encryption, state };
     let op = core.op();

@@ -51,8 +51,11 @@ struct BucketXml {
 pub(crate) async fn list(store: &ObjectStore, request: &S3Request) -> Result<S3Response, S3Error> {
     let query = &request.query;
     let prefix = query.get("prefix").map(str::to_owned);
+    let region = query.get("bucket-region").filter(|region| !region.is_empty());
     let after = decode_token(query.get("continuation-token"))?.unwrap_or_default();
-    let paged = query.has("max-buckets");
+    // S3 tells regions to who asks for anything at all.
+    let told_region =
+        ["max-buckets", "prefix", "continuation-token", "bucket-region"].iter().any(|name| query.has(name));
     let limit = match query.get("max-buckets") {
         None => MAX_BUCKETS,
         Some(text) => {
@@ -74,6 +77,7 @@ pub(crate) async fn list(store: &ObjectStore, request: &S3Request) -> Result<S3R
         own && name != crate::notify::QUEUE_BUCKET
             && name > after.as_str()
             && prefix.as_deref().is_none_or(|prefix| name.starts_with(prefix))
+            && region.is_none_or(|region| bucket.region == region)
     });
     let more = found.len() > limit;
     found.truncate(limit);
@@ -81,7 +85,7 @@ pub(crate) async fn list(store: &ObjectStore, request: &S3Request) -> Result<S3R
     let bucket = found.into_iter().map(|bucket| BucketXml {
         name: bucket.name.as_str().to_owned(),
         created: iso_date(bucket.created),
-        region: paged.then_some(bucket.region),
+        region: told_region.then_some(bucket.region),
     });
     let document = ListAllMyBucketsResult {
         xmlns: xml::NAMESPACE,

@@ -362,21 +362,31 @@ impl From<AmendError> for S3Error {
     }
 }
 
-/// A source's error: a condition of the source that says "not modified" is a failed condition of the copy.
+/// A source's error: a condition of the source that says "not modified" is a failed condition of the copy, and a delete marker
+/// that is named by its version is no source.
 pub(crate) fn copy_source(error: GetError) -> S3Error {
     match error {
         GetError::NotModified(_) => S3Error::new(Code::PreconditionFailed),
+        GetError::IsDeleteMarker { .. } => S3Error::with(
+            Code::InvalidRequest,
+            "The source of a copy request may not specifically refer to a delete marker by version id.",
+        ),
+        GetError::RangeNotSatisfiable { size } => beyond_source(size),
         error @ (GetError::NoSuchBucket
         | GetError::NoSuchKey
         | GetError::NoSuchVersion
         | GetError::DeleteMarker(_)
-        | GetError::IsDeleteMarker { .. }
-        | GetError::RangeNotSatisfiable { .. }
         | GetError::NoSuchPart { .. }
         | GetError::ConditionFailed
         | GetError::Encryption(_)
         | GetError::Unavailable(_)) => error.into(),
     }
+}
+
+/// A range that goes beyond the source of a copied part, or begins there.
+pub(crate) fn beyond_source(size: u64) -> S3Error {
+    let message = format!("Range specified is not valid for source object of size: {size}");
+    S3Error::with(Code::InvalidArgument, message)
 }
 
 impl From<CopyError> for S3Error {
@@ -491,6 +501,19 @@ mod tests {
         {
             let named = Code::from_name(error.code());
             assert_eq!(named, Some(S3Error::from(error).code()));
+        }
+    }
+
+    #[test]
+    fn the_source_of_a_copy_has_refusals_of_its_own() {
+        let last_modified = coffer_common::time::UnixMillis(0);
+        for (error, code) in [
+            (GetError::IsDeleteMarker { version: VersionId::Null, last_modified }, Code::InvalidRequest),
+            (GetError::DeleteMarker(VersionId::Null), Code::NoSuchKey),
+            (GetError::RangeNotSatisfiable { size: 1 }, Code::InvalidArgument),
+            (GetError::ConditionFailed, Code::PreconditionFailed),
+        ] {
+            assert_eq!(copy_source(error).code(), code);
         }
     }
 

@@ -12,6 +12,8 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use super::response::{self, S3Response};
 use super::xml;
 
+pub(crate) use map::beyond_source;
+
 /// Seconds a client should wait after a 503.
 const RETRY_AFTER_S: &str = "1";
 

@@ -80,8 +80,10 @@ pub(crate) async fn complete(
     };
     let body = xml::document("CompleteMultipartUploadResult", &document)?;
     let mut response = response::xml(StatusCode::OK, body);
-    attributes::new_version_to_headers(&info, response.headers_mut());
-    encryption::to_headers(info.encryption.as_ref(), &request.headers, response.headers_mut());
+    let headers = response.headers_mut();
+    attributes::new_version_to_headers(&info, headers);
+    attributes::expiration_to_headers(request.access()?.settings(), &key, &info, headers);
+    encryption::to_headers(info.encryption.as_ref(), &request.headers, headers);
     Ok(response)
 }
 

@@ -1,5 +1,6 @@
 //! CreateMultipartUpload.
 
+use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketName, ObjectKey};
 use http::{HeaderName, StatusCode};
 use serde::Serialize;
@@ -52,6 +53,8 @@ pub(crate) async fn create(
         encrypt,
         checksum: checksum.map(|(algorithm, kind)| (algorithm_to_object(algorithm), scope_to_object(kind))),
     };
+    // No later than what the upload's record says.
+    let initiated = UnixMillis::now();
     let upload = store.create_upload(upload).await?;
     let document = InitiateMultipartUploadResult {
         xmlns: xml::NAMESPACE,
@@ -61,11 +64,12 @@ pub(crate) async fn create(
     };
     let body = xml::document("InitiateMultipartUploadResult", &document)?;
     let mut response = response::xml(StatusCode::OK, body);
+    let headers = response.headers_mut();
     if let Some((algorithm, kind)) = checksum {
-        let headers = response.headers_mut();
         response::set(headers, HeaderName::from_static("x-amz-checksum-algorithm"), algorithm.name());
         response::set(headers, HeaderName::from_static("x-amz-checksum-type"), kind.name());
     }
-    encryption::to_headers(encrypted.as_ref(), &request.headers, response.headers_mut());
+    encryption::to_headers(encrypted.as_ref(), &request.headers, headers);
+    attributes::abort_to_headers(request.access()?.settings(), &key, initiated, headers);
     Ok(response)
 }

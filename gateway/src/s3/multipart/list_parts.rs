@@ -4,7 +4,7 @@ use coffer_common::types::{BucketName, ObjectKey};
 use http::StatusCode;
 use serde::Serialize;
 
-use super::super::attributes::class_name;
+use super::super::attributes::{self, class_name};
 use super::super::convert::{algorithm_to_s3, scope_to_s3};
 use super::super::error::S3Error;
 use super::super::list::OwnerXml;
@@ -95,6 +95,7 @@ pub(crate) async fn list_parts(
     let id = upload.upload.to_string();
     // One part is read even for none, so that the upload is looked at.
     let page = store.list_parts(ListParts { upload, after: marker, limit: max_parts.max(1) }).await?;
+    let initiated = page.upload.initiated;
     let (parts, next) = if max_parts == 0 { (Vec::new(), None) } else { (page.parts, page.next) };
     let document = ListPartsResult {
         xmlns: xml::NAMESPACE,
@@ -112,5 +113,8 @@ pub(crate) async fn list_parts(
         algorithm: page.upload.checksum.map(|(algorithm, _)| algorithm_to_s3(algorithm).name()),
         kind: page.upload.checksum.map(|(_, scope)| scope_to_s3(scope).name()),
     };
-    Ok(response::xml(StatusCode::OK, xml::document("ListPartsResult", &document)?))
+    let mut response = response::xml(StatusCode::OK, xml::document("ListPartsResult", &document)?);
+    let settings = request.access()?.settings();
+    attributes::abort_to_headers(settings, &key, initiated, response.headers_mut());
+    Ok(response)
 }

@@ -122,6 +122,7 @@ pub(crate) async fn copy(
     let mut response = response::xml(StatusCode::OK, xml::document("CopyObjectResult", &document)?);
     let headers = response.headers_mut();
     attributes::new_version_to_headers(&info, headers);
+    attributes::expiration_to_headers(request.access()?.settings(), &key, &info, headers);
     source_version_to_headers(source_version, headers);
     encryption::to_headers(info.encryption.as_ref(), &request.headers, headers);
     Ok(response)

@@ -12,6 +12,7 @@ pub(crate) mod put;
 pub(crate) mod refused;
 pub(crate) mod tags;
 
+use super::auth::Scheme;
 use super::error::S3Error;
 use super::request::S3Request;
 use super::{attributes, condition, encryption, range};
@@ -20,6 +21,7 @@ use coffer_common::types::{BucketName, ObjectKey};
 
 /// The object layer's request for GetObject and HeadObject.
 fn read_request(bucket: BucketName, key: ObjectKey, request: &S3Request) -> Result<GetObject, S3Error> {
+    attributes::check_overrides(&request.query, request.scheme() != Scheme::Anonymous)?;
     let unlock = Unlock::With(encryption::of_read(&request.headers)?);
     Ok(GetObject {
         bucket,

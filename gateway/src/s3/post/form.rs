@@ -51,11 +51,16 @@ fn malformed(message: &'static str) -> S3Error {
     S3Error::with(Code::MalformedPOSTRequest, message)
 }
 
+/// What S3 says of a form that ends before its file.
+fn no_file() -> S3Error {
+    S3Error::argument("file", "0", "POST requires exactly one file upload per request.")
+}
+
 impl Form {
     /// Reads a form up to its file. `length` is the request's.
     ///
     /// # Errors
-    /// `MalformedPOSTRequest`, `MissingContentLength`, `MaxMessageLengthExceeded`.
+    /// `MalformedPOSTRequest`, `InvalidArgument` without a file, `MissingContentLength`, `MaxMessageLengthExceeded`.
     pub(super) async fn open(
         mut body: RequestBody,
         content_type: &str,
@@ -78,7 +83,7 @@ impl Form {
                         return Err(S3Error::new(Code::MaxMessageLengthExceeded));
                     }
                     let Some(frame) = body.frame().await else {
-                        return Err(malformed("POST requires exactly one file upload per request."));
+                        return Err(no_file());
                     };
                     let frame = frame.map_err(|_| S3Error::new(Code::IncompleteBody))?;
                     let piece = frame.into_data().unwrap_or_default();
@@ -149,7 +154,7 @@ fn next_part(data: &[u8], delimiter: &[u8]) -> Result<Step, S3Error> {
         return Err(malformed("A delimiter is expected."));
     };
     if rest.starts_with(b"--") {
-        return Err(malformed("POST requires exactly one file upload per request."));
+        return Err(no_file());
     }
     if !rest.starts_with(b"\r\n") {
         return Err(malformed("A line must end after each delimiter."));

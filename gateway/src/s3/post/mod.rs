@@ -178,6 +178,7 @@ fn answer(
     let headers = answer.headers_mut();
     response::set(headers, header::ETAG, &quoted(&info.etag));
     attributes::new_version_to_headers(info, headers);
+    attributes::expiration_to_headers(request.access()?.settings(), key, info, headers);
     encryption::to_headers(info.encryption.as_ref(), &request.headers, headers);
     attributes::checksums_to_headers(&info.checksums, info.parts.len(), headers);
     Ok(answer)

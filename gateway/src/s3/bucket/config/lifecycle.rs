@@ -151,6 +151,10 @@ fn parse_filter(filter: &Element) -> Result<Filter, S3Error> {
             _ => return Err(malformed()),
         }
     }
+    if found.smaller_than.is_some_and(|most| found.larger_than.is_some_and(|least| most <= least)) {
+        let message = "'ObjectSizeLessThan' has to be a value greater than 'ObjectSizeGreaterThan'.";
+        return Err(S3Error::with(Code::InvalidRequest, message));
+    }
     found.tags = tagging::collect(tags, tagging::MAX_OBJECT_TAGS)?;
     Ok(found)
 }
@@ -288,6 +292,8 @@ mod tests {
         let tags = [("k".to_owned(), "v".to_owned())].into();
         let expected = Filter { prefix: "p".to_owned(), tags, larger_than: Some(1), smaller_than: Some(9) };
         assert_eq!(both, Ok(expected));
+        let empty = "<And><ObjectSizeGreaterThan>9</ObjectSizeGreaterThan><ObjectSizeLessThan>9</ObjectSizeLessThan></And>";
+        assert_eq!(filter(empty), Err(Code::InvalidRequest));
         assert_eq!(filter("<Prefix>a</Prefix><Prefix>b</Prefix>"), Err(Code::MalformedXML));
         assert_eq!(filter("<Suffix>a</Suffix>"), Err(Code::MalformedXML));
     }

@@ -198,6 +198,8 @@ def test_parts_count_when_they_are_uploaded(server, s3):
 def test_copies_and_forms_are_refused_too(s3, limited):
     s3.put_object(Bucket=limited, Key="a", Body=bytes(600 * KIB))
     assert refused(lambda: s3.copy_object(Bucket=limited, Key="b", CopySource={"Bucket": limited, "Key": "a"}))
+    upload = s3.create_multipart_upload(Bucket=limited, Key="p")["UploadId"]
+    assert refused(lambda: s3.upload_part_copy(Bucket=limited, Key="p", UploadId=upload, PartNumber=1, CopySource={"Bucket": limited, "Key": "a"}))
     form = s3.generate_presigned_post(limited, "c")
     border = "----border"
     fields = "".join(f'--{border}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 import urllib.request
+from contextlib import contextmanager
 
 import boto3
 import certificates
@@ -30,19 +31,33 @@ from test_boto3 import error_code
 MIB = 1024 * 1024
 
 
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    """A server that speaks TLS; `tls.ca` is the file of its authority."""
-    server = Server(tmp_path_factory.mktemp("tls"))
+@contextmanager
+def with_tls(folder, start):
+    """A server that speaks TLS; `ca` is the file of its authority."""
+    server = Server(folder)
     server.ca = certificates.authority(server.folder / "ca")
     certificates.issue(server.folder / "ca", server.folder / "tls")
     server.environment["COFFER_S3_TLS_DIR"] = str(server.folder / "tls")
     try:
-        server.start_standalone()
+        start(server)
+        # Past the balancer, which speaks clear text.
+        server.endpoint = server.gateways[-1]
         client(server).create_bucket(Bucket="bucket")
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    with with_tls(tmp_path_factory.mktemp("tls"), Server.start_standalone) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tls_cluster(tmp_path_factory):
+    with with_tls(tmp_path_factory.mktemp("tls-cluster"), Server.start_distributed) as server:
+        yield server
 
 
 def client(server, **more):
@@ -75,10 +90,16 @@ class Http:
         return self.client.request(method, url, content=pieces if body else b"", headers=headers)
 
 
+@pytest.fixture(params=["tls", "tls_cluster"], ids=["standalone", "distributed"])
+def shape(request):
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(params=[True, False], ids=["http2", "http1"])
-def http(tls, request):
-    http = Http(tls, request.param)
+def http(shape, request):
+    http = Http(shape, request.param)
     http.version = "HTTP/2" if request.param else "HTTP/1.1"
+    http.large_mib = 64 if len(shape.gateways) == 1 else 8
     yield http
     http.client.close()
 
@@ -109,21 +130,21 @@ def test_both_versions_serve_every_kind_of_request(http):
 
 
 def test_large_bodies_pass_in_both_directions(http):
-    body = os.urandom(MIB) * 64
+    body = os.urandom(MIB) * http.large_mib
     began = time.monotonic()
     assert http.send("PUT", "/bucket/large", body).status_code == 200
     wrote = time.monotonic()
     got = http.send("GET", "/bucket/large").content
-    print(f"{http.version}: 64 MiB put in {wrote - began:.2f} s, got in {time.monotonic() - wrote:.2f} s")
+    print(f"{http.version}: {http.large_mib} MiB put in {wrote - began:.2f} s, got in {time.monotonic() - wrote:.2f} s")
     assert hashlib.md5(got).digest() == hashlib.md5(body).digest()
 
 
-def test_many_requests_share_one_connection(tls):
+def test_many_requests_share_one_connection(shape):
     async def all_of_them():
-        context = ssl.create_default_context(cafile=tls.ca)
+        context = ssl.create_default_context(cafile=shape.ca)
         async with httpx.AsyncClient(http2=True, verify=context, timeout=60, limits=httpx.Limits(max_connections=1)) as one:
             async def both(i):
-                url, body = f"{tls.endpoint}/bucket/many/{i}", os.urandom(i * 1000)
+                url, body = f"{shape.endpoint}/bucket/many/{i}", os.urandom(i * 1000)
                 put = await one.put(url, content=body, headers=sign("PUT", url, body))
                 got = await one.get(url, headers=sign("GET", url))
                 return put.status_code, got.content == body, got.http_version
@@ -261,8 +282,8 @@ def test_fields_of_http1_are_none_of_http2(tls):
     assert raw.status(raw.begin("GET", "/bucket/serves", extra=[("te", "trailers")])) == 200
 
 
-def test_clients_that_know_only_http1_are_served(tls):
-    s3 = client(tls)
+def test_clients_that_know_only_http1_are_served(shape):
+    tls, s3 = shape, client(shape)
     s3.put_object(Bucket="bucket", Key="k", Body=b"x" * 100_000, ChecksumAlgorithm="SHA256")
     assert s3.get_object(Bucket="bucket", Key="k")["Body"].read() == b"x" * 100_000
     upload = s3.create_multipart_upload(Bucket="bucket", Key="parts")["UploadId"]

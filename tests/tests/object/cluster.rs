@@ -1,7 +1,7 @@
 //! An object layer over real storage nodes in this process, with a gate before each node that lets faults in.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub(crate) struct Gate {
     pub(crate) adopts_nothing: AtomicBool,
     /// Answers no listing.
     pub(crate) lists_nothing: AtomicBool,
+    /// How far its clock is ahead.
+    pub(crate) clock_ahead_ms: AtomicI64,
 }
 
 impl Gate {
@@ -142,7 +144,9 @@ impl NodeClient for Gate {
 
     async fn info(&self) -> Result<NodeInfo, NodeError> {
         self.check()?;
-        self.inner.info().await
+        let info = self.inner.info().await?;
+        let clock_ms = info.clock_ms.saturating_add_signed(self.clock_ahead_ms.load(Ordering::SeqCst));
+        Ok(NodeInfo { clock_ms, ..info })
     }
 
     async fn snapshot(&self, kind: SnapshotKind) -> Result<Option<Snapshot>, NodeError> {
@@ -276,6 +280,7 @@ impl Bench {
                 holds_object_reads: AtomicBool::default(),
                 adopts_nothing: AtomicBool::default(),
                 lists_nothing: AtomicBool::default(),
+                clock_ahead_ms: AtomicI64::default(),
             }));
             dirs.push(dir);
         }

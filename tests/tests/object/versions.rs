@@ -444,6 +444,61 @@ async fn a_protected_version_stays() {
     assert!(matches!(read(store, "k", first).await, Err(GetError::NoSuchVersion)));
 }
 
+/// Has the nodes' clocks show so much more than this one, and waits until the gateways have seen it.
+async fn set_clocks(bench: &Bench, ahead_ms: [i64; 4]) {
+    for (gate, ahead) in bench.gates.iter().zip(ahead_ms) {
+        gate.clock_ahead_ms.store(ahead, Ordering::SeqCst);
+    }
+    let seen = || {
+        let mut seen: Vec<i64> = bench.cluster.nodes().iter().map(|node| node.clock_ahead_ms).collect();
+        seen.sort_unstable();
+        let mut wanted = ahead_ms;
+        wanted.sort_unstable();
+        seen.len() == wanted.len()
+            && seen.iter().zip(wanted).all(|(seen, wanted)| (seen - wanted).abs() < 1_000)
+    };
+    for _ in 0..300 {
+        if seen() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the clocks are not seen");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_clock_that_is_wrong_alone_ends_a_retention_early_or_holds_it_up() {
+    const HOUR: i64 = 3_600_000;
+    let bench = Bench::start(4, 1).await;
+    let store = &bench.store;
+    store.create_bucket(CreateBucket { object_lock: true, ..new_bucket("bucket") }).await.unwrap();
+    let version = write(store, "k", &bytes(5, 1)).await;
+    // That the nodes are behind by an hour is how a gateway's clock looks that has run ahead.
+    set_clocks(&bench, [-HOUR; 4]).await;
+    let now = || UnixMillis::now().0;
+    let retention = Retention { mode: RetentionMode::Compliance, until: UnixMillis(now() + 300) };
+    let named = NamedVersion { bucket: name("bucket"), key: key("k"), version: Some(version) };
+    store.set_retention(&named, Some(retention), false).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let refused = store.delete_object(deletion("k", Some(version))).await;
+    assert!(matches!(refused, Err(DeleteError::Lock(_))), "{refused:?}");
+    set_clocks(&bench, [0, 0, 0, -HOUR]).await;
+    delete(store, "k", Some(version)).await;
+    // What is retained from now on is so from the later time on.
+    let default =
+        Some(DefaultRetention { mode: RetentionMode::Compliance, period: RetentionPeriod::Days(1) });
+    store.set_object_lock(&name("bucket"), ObjectLock { default }).await.unwrap();
+    set_clocks(&bench, [HOUR; 4]).await;
+    let before = now();
+    write(store, "k", &bytes(5, 2)).await;
+    let (bucket, key, unlock) = (name("bucket"), key("k"), Unlock::Nothing);
+    let condition = ReadCondition::default();
+    let read = GetObject { bucket, key, version: None, select: Select::All, condition, unlock };
+    let (info, _) = store.head_object(read).await.unwrap();
+    let until = info.attributes.retention.unwrap().until.0;
+    assert!(until >= before + 25 * 3_600_000 - 1_000 && until < now() + 25 * 3_600_000 + 1_000, "{until}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_that_was_acknowledged_keeps_the_version_from_every_later_delete() {
     let bench = Bench::start(4, 1).await;

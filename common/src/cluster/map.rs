@@ -289,7 +289,7 @@ impl ClusterMap {
                     slot,
                     address: SlotAddress { cluster, drive, incarnation, partition, slot, epoch },
                     node,
-                    voter: self.votes(partition, slot),
+                    voter: state.role == SlotRole::Voter,
                     source: state.source.map(|source| self.source(source)),
                 }
             })

@@ -65,6 +65,26 @@ pub struct ObjectInfo {
     pub encryption: Option<Encrypted>,
 }
 
+#[cfg(test)]
+impl ObjectInfo {
+    /// Of an object without bytes or anything else, for tests that are about some of it.
+    pub(crate) fn empty() -> Self {
+        Self {
+            size: 0,
+            etag: String::new(),
+            last_modified: UnixMillis(0),
+            owner: Owner::default(),
+            attributes: Attributes::default(),
+            checksums: Vec::new(),
+            version: VersionId::Null,
+            parts: Vec::new(),
+            versioned: false,
+            sequence: None,
+            encryption: None,
+        }
+    }
+}
+
 /// One part of a multipart object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectPartInfo {

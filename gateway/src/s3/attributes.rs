@@ -365,7 +365,7 @@ mod tests {
         ]);
         let attributes = from_headers(&request).unwrap();
         assert_eq!(attributes.tags.get("b").map(String::as_str), Some("x y"));
-        let info = ObjectInfo { attributes, ..empty_info() };
+        let info = ObjectInfo { etag: "e".to_owned(), attributes, ..ObjectInfo::empty() };
         let mut answer = HeaderMap::new();
         to_headers(&info, &mut answer);
         for (name, value) in [
@@ -379,22 +379,6 @@ mod tests {
             ("etag", "\"e\""),
         ] {
             assert_eq!(answer[name].as_bytes(), value.as_bytes(), "{name}");
-        }
-    }
-
-    fn empty_info() -> ObjectInfo {
-        ObjectInfo {
-            size: 0,
-            etag: "e".to_owned(),
-            last_modified: coffer_common::time::UnixMillis(0),
-            owner: crate::object::Owner::default(),
-            attributes: Attributes::default(),
-            checksums: Vec::new(),
-            version: VersionId::Null,
-            parts: Vec::new(),
-            versioned: false,
-            sequence: None,
-            encryption: None,
         }
     }
 

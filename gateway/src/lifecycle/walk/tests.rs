@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::lifecycle::rules::{Filter, Noncurrent, Rule, When};
-use crate::object::{Attributes, ObjectInfo, Owner, Retention, RetentionMode, VersionId};
+use crate::object::{Attributes, ObjectInfo, Retention, RetentionMode, VersionId};
 
 /// Days of one millisecond, so that they end at once.
 const DAY: u64 = 1;
@@ -36,17 +36,11 @@ fn listing(key: &str, versions: &[Made]) -> Vec<ListedVersion> {
         let until = UnixMillis(NOW.0 + 1);
         let retention = made.protected.then_some(Retention { mode: RetentionMode::Governance, until });
         let info = ObjectInfo {
-            size: 0,
-            etag: String::new(),
             last_modified: UnixMillis(NOW.0 - made.age),
-            owner: Owner::default(),
             attributes: Attributes { retention, ..Attributes::default() },
-            checksums: Vec::new(),
             versioned: true,
-            sequence: None,
-            encryption: None,
             version: VersionId::Op(VersionRef { ordinal: (versions.len() - place) as u64, op }),
-            parts: Vec::new(),
+            ..ObjectInfo::empty()
         };
         let key = ObjectKey::new(key.to_owned()).unwrap();
         ListedVersion { key, info, latest: place == 0, delete_marker: made.marker }

@@ -144,14 +144,11 @@ pub(crate) async fn list(
 
 #[cfg(test)]
 mod tests {
-    use coffer_common::time::UnixMillis;
     use coffer_common::types::{ObjectKey, OpId, VersionRef};
 
     use super::super::super::query::Query;
     use super::*;
-    use crate::object::{
-        Attributes, Checksum, ChecksumAlgorithm, ChecksumScope, ObjectInfo, Owner, VersionId,
-    };
+    use crate::object::{Checksum, ChecksumAlgorithm, ChecksumScope, ObjectInfo, Owner, VersionId};
 
     fn listed(version: VersionId, delete_marker: bool) -> ListedVersion {
         let checksum = |algorithm| Checksum {
@@ -162,15 +159,11 @@ mod tests {
         let info = ObjectInfo {
             size: 7,
             etag: "e".to_owned(),
-            last_modified: UnixMillis(0),
             owner: Owner { id: "o".to_owned(), display_name: "d".to_owned() },
-            attributes: Attributes::default(),
             checksums: vec![checksum(ChecksumAlgorithm::Crc32), checksum(ChecksumAlgorithm::Crc32c)],
             version,
-            parts: Vec::new(),
             versioned: true,
-            sequence: None,
-            encryption: None,
+            ..ObjectInfo::empty()
         };
         ListedVersion { key: ObjectKey::new("a&b").unwrap(), info, latest: !delete_marker, delete_marker }
     }

@@ -1,8 +1,7 @@
-use coffer_common::time::UnixMillis;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::object::{Attributes, Owner, VersionId};
+use crate::object::{Attributes, Owner};
 use crate::policy::{Policy, Scope, is_public};
 use crate::s3::acl::Ownership;
 use crate::s3::settings::PublicAccess;
@@ -13,17 +12,9 @@ fn user(id: &str) -> Caller {
 
 fn object(owner: &str, access: Access) -> ObjectInfo {
     ObjectInfo {
-        size: 0,
-        etag: String::new(),
-        last_modified: UnixMillis(0),
         owner: Owner { id: owner.to_owned(), display_name: String::new() },
         attributes: Attributes { access, ..Attributes::default() },
-        checksums: Vec::new(),
-        version: VersionId::Null,
-        parts: Vec::new(),
-        versioned: false,
-        sequence: None,
-        encryption: None,
+        ..ObjectInfo::empty()
     }
 }
 

@@ -9,8 +9,9 @@ use coffer_common::time::UnixMillis;
 use coffer_tests::bench::sign::{Request as ToSign, Signer, UNSIGNED_PAYLOAD};
 use coffer_tests::client::{ACCESS_KEY, SECRET_KEY};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper::{HeaderMap, Request};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -52,8 +53,14 @@ impl Lean {
         Ok(Self { authority, signer: Signer::new(ACCESS_KEY, SECRET_KEY, "us-east-1"), sender })
     }
 
-    /// Does a request; path and query are escaped, the query sorted. Any answer will do.
-    pub(crate) async fn ask(&mut self, method: &str, path: &str, query: &str, body: Bytes) -> Result<Answer> {
+    /// Sends a request and waits for the head of its answer; path and query are escaped, the query sorted.
+    async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        query: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>> {
         let (host, payload_hash) = (self.authority.as_str(), UNSIGNED_PAYLOAD);
         let to_sign = ToSign { method, host, path, query, payload_hash };
         let signed = self.signer.sign(&to_sign, UnixMillis::now().seconds());
@@ -65,9 +72,16 @@ impl Lean {
             .header("authorization", signed.authorization)
             .header("x-amz-date", signed.date)
             .header("x-amz-content-sha256", payload_hash)
+            // The library tells it of bodies only, and an object may be empty.
+            .header("content-length", body.len())
             .body(Full::new(body))?;
         self.sender.ready().await?;
-        let response = self.sender.send_request(request).await?;
+        Ok(self.sender.send_request(request).await?)
+    }
+
+    /// Does a request. Any answer will do.
+    pub(crate) async fn ask(&mut self, method: &str, path: &str, query: &str, body: Bytes) -> Result<Answer> {
+        let response = self.send(method, path, query, body).await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = response.into_body().collect().await?.to_bytes();
         Ok(Answer { status, headers, body })
@@ -99,18 +113,7 @@ impl Lean {
 
     /// Reads a body of this many bytes, all alike, without keeping it.
     pub(crate) async fn read_zeros(&mut self, path: &str, query: &str, size: u64) -> Result<()> {
-        let (host, payload_hash) = (self.authority.as_str(), UNSIGNED_PAYLOAD);
-        let to_sign = ToSign { method: "GET", host, path, query, payload_hash };
-        let signed = self.signer.sign(&to_sign, UnixMillis::now().seconds());
-        let request =
-            Request::get(if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") })
-                .header("host", host)
-                .header("authorization", signed.authorization)
-                .header("x-amz-date", signed.date)
-                .header("x-amz-content-sha256", payload_hash)
-                .body(Full::new(Bytes::new()))?;
-        self.sender.ready().await?;
-        let response = self.sender.send_request(request).await?;
+        let response = self.send("GET", path, query, Bytes::new()).await?;
         ensure!(response.status().is_success(), "GET {path}?{query}: {}", response.status());
         let (mut body, mut read) = (response.into_body(), 0);
         while let Some(frame) = body.frame().await {

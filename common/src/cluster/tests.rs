@@ -15,6 +15,9 @@ use crate::protocol::purge::Evidence;
 use crate::time::UnixMillis;
 use crate::types::{BucketId, ClusterId, Epoch, Incarnation, PartitionId, SlotIndex};
 
+/// However slow the machine is, what is there is known by then.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A node that says who it is and keeps snapshots.
 struct Node {
     record: NodeRecord,
@@ -125,7 +128,7 @@ fn node(index: u32) -> Arc<Node> {
 }
 
 async fn eventually(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..400 {
+    for _ in 0..2_400 {
         if holds() {
             return;
         }
@@ -163,7 +166,7 @@ fn options(coordinator: Arc<dyn Coordinator>, nodes: &[Arc<Node>]) -> ClusterOpt
 async fn map_follows_the_coordinator_and_names_slots_completely() {
     let nodes: Vec<_> = (0..4).map(node).collect();
     let coordinator = coordinator_with(&nodes).await;
-    let cluster = Cluster::start(options(coordinator.clone(), &nodes), Duration::from_secs(5)).await.unwrap();
+    let cluster = Cluster::start(options(coordinator.clone(), &nodes), PATIENCE).await.unwrap();
     let map = cluster.map();
     assert_eq!((map.cluster, map.generation, map.layout.n()), (ClusterId(7), 1, 4));
     let targets = map.targets(PartitionId(9));
@@ -200,7 +203,7 @@ async fn cluster_starts_from_the_nodes_copies_while_the_coordinator_is_away() {
     let coordinator = coordinator_with(&nodes).await;
     let bucket = Bytes::from_static(b"{}");
     coordinator.put("buckets/photos", bucket, Expected::Absent, false).await.unwrap();
-    let running = Cluster::start(options(coordinator.clone(), &nodes), Duration::from_secs(5)).await.unwrap();
+    let running = Cluster::start(options(coordinator.clone(), &nodes), PATIENCE).await.unwrap();
     let stored = || nodes[0].snapshots.lock().len() == 3;
     eventually("copies on the node's drives", stored).await;
     *nodes[3].snapshots.lock() = nodes[0].snapshots.lock().clone();
@@ -208,7 +211,8 @@ async fn cluster_starts_from_the_nodes_copies_while_the_coordinator_is_away() {
     let away = Arc::new(Away);
     for (online, starts) in [([true, false, false, false], false), ([true, false, true, false], true)] {
         nodes.iter().zip(online).for_each(|(node, online)| *node.online.lock() = online);
-        let started = Cluster::start(options(away.clone(), &nodes), Duration::from_millis(300)).await;
+        let patience = if starts { PATIENCE } else { Duration::from_millis(300) };
+        let started = Cluster::start(options(away.clone(), &nodes), patience).await;
         assert_eq!(started.is_ok(), starts, "{online:?}");
         if let Ok(started) = started {
             assert_eq!(started.map(), running.map());
@@ -272,7 +276,7 @@ async fn epochs_are_raised_one_by_one_whoever_else_raises_them() {
 async fn what_the_coordinator_repeats_replaces_what_the_nodes_copies_said_meanwhile() {
     let nodes: Vec<_> = (0..4).map(node).collect();
     let coordinator = coordinator_with(&nodes).await;
-    let cluster = Cluster::start(options(coordinator, &nodes), Duration::from_secs(5)).await.unwrap();
+    let cluster = Cluster::start(options(coordinator, &nodes), PATIENCE).await.unwrap();
     let told = ClusterMap::clone(&cluster.map());
     let mut copy = told.clone();
     copy.nodes.get_mut(&NodeId("n1".to_owned())).unwrap().zone = "where it was before".to_owned();

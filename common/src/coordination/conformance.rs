@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{Change, Coordinator, CoordinatorError, Expected, WatchEvent, Write};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the suite. The coordinator's prefix must be empty.
 pub(super) async fn check(coordinator: Arc<dyn Coordinator>) {

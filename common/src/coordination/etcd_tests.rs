@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,6 +12,16 @@ use super::{
     CLUSTER_KEY, Coordinator, CoordinatorError, EtcdCoordinator, EtcdOptions, Expected, WatchEvent,
     conformance,
 };
+
+/// Free now, given out once, and below the kernel's range for outgoing connections: none of them takes it before etcd
+/// does, or while etcd is away.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 500).unwrap_or_default() * 10;
+    let next = || 6_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 5_000;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(next).take(5_000).find(is_free).unwrap()
+}
 
 struct Etcd {
     process: Option<Child>,
@@ -27,8 +38,8 @@ impl Etcd {
             eprintln!("SKIPPED: etcd is not installed; `apt-get install etcd-server` to run this test");
             return None;
         }
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut etcd = Self { process: None, ports: [free(), free()], folder: tempfile::tempdir().unwrap() };
+        let ports = [free_port(), free_port()];
+        let mut etcd = Self { process: None, ports, folder: tempfile::tempdir().unwrap() };
         etcd.run();
         Some(etcd)
     }
@@ -58,7 +69,7 @@ impl Etcd {
         let endpoints = vec![format!("http://127.0.0.1:{}", self.ports[0])];
         let options = EtcdOptions { endpoints, prefix: "coffer/test".to_owned(), ..EtcdOptions::default() };
         let coordinator = EtcdCoordinator::connect(options).unwrap();
-        coordinator.ready(Duration::from_secs(20)).await.unwrap();
+        coordinator.ready(Duration::from_secs(60)).await.unwrap();
         coordinator
     }
 }
@@ -70,7 +81,7 @@ impl Drop for Etcd {
 }
 
 async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !holds().await {
         assert!(Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -94,16 +105,16 @@ async fn locks_exclude_between_processes() {
     assert!(matches!(two.lock("k", Duration::from_millis(200)).await, Err(CoordinatorError::Locked { .. })));
     let waiter = {
         let two = two.clone();
-        tokio::spawn(async move { two.lock("k", Duration::from_secs(10)).await.unwrap().fence() })
+        tokio::spawn(async move { two.lock("k", Duration::from_secs(60)).await.unwrap().fence() })
     };
     tokio::time::sleep(Duration::from_millis(200)).await;
     let before = held.fence();
     drop(held);
     assert!(waiter.await.unwrap() > before);
-    let held = one.lock("k", Duration::from_secs(5)).await.unwrap();
+    let held = one.lock("k", Duration::from_secs(60)).await.unwrap();
     one.close().await;
     assert!(!held.held());
-    assert!(two.lock("k", Duration::from_secs(5)).await.unwrap().fence() > held.fence());
+    assert!(two.lock("k", Duration::from_secs(60)).await.unwrap().fence() > held.fence());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,8 +135,8 @@ async fn outage_ends_the_session_and_everything_returns_with_etcd() {
     assert!(matches!(one.lock("k", Duration::ZERO).await, Err(CoordinatorError::SessionLost)));
 
     etcd.run();
-    one.ready(Duration::from_secs(30)).await.unwrap();
-    two.ready(Duration::from_secs(30)).await.unwrap();
+    one.ready(Duration::from_secs(60)).await.unwrap();
+    two.ready(Duration::from_secs(60)).await.unwrap();
     let reset = tokio::time::timeout(Duration::from_secs(30), async {
         loop {
             if let Some(WatchEvent::Reset(listing)) = events.recv().await {
@@ -136,7 +147,7 @@ async fn outage_ends_the_session_and_everything_returns_with_etcd() {
     reset.await.expect("the watch starts over with a reset");
     eventually("the leased key is written again", async || matches!(two.get("live/one").await, Ok(Some(_))))
         .await;
-    let later = two.lock("k", Duration::from_secs(20)).await.unwrap();
+    let later = two.lock("k", Duration::from_secs(60)).await.unwrap();
     assert!(later.fence() > held.fence());
 }
 
@@ -174,7 +185,7 @@ async fn an_etcd_that_has_lost_the_cluster_is_not_believed() {
     assert!(events.try_recv().is_err(), "the watch told of a state that is none");
 
     stranger.put(CLUSTER_KEY, record, Expected::Absent, false).await.unwrap();
-    one.ready(Duration::from_secs(30)).await.unwrap();
+    one.ready(Duration::from_secs(60)).await.unwrap();
     assert_eq!(one.get("buckets/b").await.unwrap(), None, "who puts the record back vouches for the rest");
     told.put("buckets/b", Bytes::new(), Expected::Absent, false).await.unwrap();
 }
@@ -203,7 +214,7 @@ async fn revisions_and_fences_of_a_recovered_cluster_are_above_all_before() {
         own = recovery.put("buckets/b", Bytes::from_static(b"new"), Expected::Any, false).await.unwrap();
     }
     recovery.put(CLUSTER_KEY, record(2), Expected::Absent, false).await.unwrap();
-    one.ready(Duration::from_secs(30)).await.unwrap();
+    one.ready(Duration::from_secs(60)).await.unwrap();
 
     let stale = Expected::Revision(old.revision);
     let refused = one.put("buckets/b", Bytes::from_static(b"stale"), stale, false).await;

@@ -62,7 +62,7 @@ async fn a_census_of_folders_finds_every_flipped_bit() -> Result<()> {
         .send()
         .await?;
     // Slots that were slower than the quorum get their shards before the server ends.
-    server.process_mut().stop(Duration::from_secs(30));
+    server.process_mut().stop(Duration::from_secs(60));
     let folders = server.drives();
 
     let whole = census(&folders)?;
@@ -93,7 +93,7 @@ async fn a_census_of_a_cluster_tells_a_silent_slot_from_one_that_lacks_its_shard
     put(&client, "before", FILE_SIZED).await?;
     let etcd = ["--etcd".to_owned(), cluster.etcd.url()];
     let complete = || async { census(&etcd).is_ok_and(|census| census.exit_code == Some(0)) };
-    wait_for("the slowest slot to get its shard", Duration::from_secs(60), complete).await?;
+    wait_for("the slowest slot to get its shard", Duration::from_secs(120), complete).await?;
 
     cluster.nodes[3].process().kill();
     put(&client, "after", FILE_SIZED).await?;

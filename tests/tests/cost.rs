@@ -81,7 +81,8 @@ async fn a_small_put_takes_two_rounds_and_two_syncs_and_no_request_to_etcd() -> 
     for number in 0..PUTS {
         put(&client, &format!("key/{number}")).await?;
     }
-    let batches_of_stable = began.elapsed().as_millis() as u64 / 200 + 1;
+    let took = began.elapsed();
+    let batches_of_stable = took.as_millis() as u64 / 200 + 1;
     let (syncs_after, etcd_after) = (syncs(&cluster).await?, etcd_requests(&cluster).await?);
 
     for (before, after) in syncs_before.iter().zip(&syncs_after) {
@@ -97,12 +98,14 @@ async fn a_small_put_takes_two_rounds_and_two_syncs_and_no_request_to_etcd() -> 
     }
     for (method, count) in &etcd_after {
         let more = count - etcd_before.get(method).unwrap_or(&0);
-        // Maps are read again and drives' progress is told from time to time, whatever is written.
-        assert!(more <= PUTS / 4, "{more} x {method} at etcd for {PUTS} PUTs");
+        // Maps are read again and drives' progress is told from time to time, whatever is written: the longer it takes, the
+        // more often, but never as often as there are PUTs.
+        let most = (PUTS / 4 + 2 * took.as_secs()).min(PUTS - 1);
+        assert!(more <= most, "{more} x {method} at etcd for {PUTS} PUTs in {took:?}");
     }
 
     let told = || async { trace_of(&traced, "key/7").iter().any(|line| line.contains("STABLE")) };
-    wait_for("STABLE", Duration::from_secs(10), told).await?;
+    wait_for("STABLE", Duration::from_secs(60), told).await?;
     let trace = trace_of(&traced, "key/7");
     let at = |what: &str| trace.iter().position(|line| line.contains(what));
     let sent = trace.iter().filter(|line| line.contains("sent")).count();

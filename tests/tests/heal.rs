@@ -134,8 +134,12 @@ async fn a_node_that_was_away_gets_all_it_missed_and_nothing_that_was_deleted() 
     cluster.nodes[3].restart().await?;
     wait_until_whole(&cluster).await?;
     wait_for_backlog(&cluster, "nothing to be unfinished", |known| known == (0, 0, true)).await?;
-    let (screen, code) = status(&cluster.gateways[0].admin_url(""))?;
-    ensure!(screen.contains("0 shards known to be missing") && code == Some(0), "{screen}");
+    let endpoint = cluster.gateways[0].admin_url("");
+    let words = "0 shards known to be missing";
+    let well =
+        || async { status(&endpoint).is_ok_and(|(screen, code)| screen.contains(words) && code == Some(0)) };
+    let waited = wait_for("the status to say that all is well", PATIENCE, well).await;
+    waited.with_context(|| format!("{:?}", status(&endpoint)))?;
 
     // Half of the slots are enough for what is at rest; the node that was away is one of them.
     for node in [0, 1] {
@@ -206,14 +210,17 @@ async fn catches_up_under_load(away: Duration, limit: Duration) -> Result<()> {
     let walked_before = walked(&cluster.nodes[..3]).await?;
     cluster.nodes[3].process().kill();
     tokio::time::sleep(away).await;
+    // What the gateway knows of it is some seconds old.
+    wait_for_backlog(&cluster, "the status to tell what is owed", |(_, owed, _)| owed > 0).await?;
     let (_, owed, _) = backlog(&cluster).await.context("a status")?;
     cluster.nodes[3].restart().await?;
     let returned = Instant::now();
     // What is under way at any moment is not behind.
     let in_sync = || async {
-        let lacks = metric(&cluster.nodes[3], "coffer_heal_missing_shards").await.unwrap_or(u64::MAX);
-        let owed = metric(&cluster.nodes[0], "coffer_heal_owed_registers").await.unwrap_or(u64::MAX);
-        lacks + owed <= 20
+        let lacks = metric(&cluster.nodes[3], "coffer_heal_missing_shards").await.unwrap_or(u64::MAX / 2);
+        let left = metric(&cluster.nodes[0], "coffer_heal_owed_registers").await.unwrap_or(u64::MAX / 2);
+        let rebuilt = metric(&cluster.nodes[3], "coffer_heal_shards_total").await.unwrap_or_default();
+        lacks + left <= 20 && rebuilt >= owed
     };
     wait_for("the node to catch up under load", limit, in_sync).await?;
     let took = returned.elapsed();
@@ -319,8 +326,10 @@ async fn rot_that_nobody_reads_is_found_by_scrubbing_and_made_anew() -> Result<(
     .await?;
     wait_for("all to be made anew", PATIENCE, || async { set_aside(&drive) == files.len() }).await?;
     wait_for_backlog(&cluster, "nothing to be unfinished", |known| known == (0, 0, true)).await?;
-    let (screen, _) = status(&cluster.gateways[0].admin_url(""))?;
-    ensure!(screen.contains(&format!("{} damaged shards found", files.len())), "{screen}");
+    let endpoint = cluster.gateways[0].admin_url("");
+    let words = format!("{} damaged shards found", files.len());
+    let told = || async { status(&endpoint).is_ok_and(|(screen, _)| screen.contains(&words)) };
+    wait_for("the status to say what was found", PATIENCE, told).await?;
     wait_until_whole(&cluster).await?;
     objects.check(&client).await
 }

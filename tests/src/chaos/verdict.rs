@@ -1,7 +1,7 @@
 //! What must be true of the recorded histories and of the cluster, once all is quiet.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use aws_sdk_s3::Client;
@@ -11,6 +11,9 @@ use super::load::{check_log, log_key};
 use super::recorder::Recorder;
 use crate::harness::daemons::Daemons;
 use crate::harness::{census, wait_for};
+
+/// However slow the machine is, after quiet there is an answer by then.
+const READABLE: Duration = Duration::from_secs(60);
 
 /// What was recorded, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub async fn read_and_judge(recorder: &Recorder, gateways: &[Client]) -> Result<
     for key in recorder.histories().keys() {
         for gateway in gateways {
             let read = || async { recorder.get(gateway, key).await.is_some() };
-            wait_for(&format!("`{key}` to be readable"), Duration::from_secs(60), read).await?;
+            wait_for(&format!("`{key}` to be readable"), READABLE, read).await?;
         }
     }
     judge(recorder)
@@ -81,24 +84,39 @@ fn about(history: &[Operation], at: usize) -> String {
 pub async fn check_listings(recorder: &Recorder, gateways: &[Client], prefix: &str) -> Result<()> {
     let mut there = Vec::new();
     for key in recorder.histories().into_keys().filter(|key| key.starts_with(prefix)) {
-        let mut value = None;
-        for _ in 0..20 {
-            value = recorder.get(&gateways[0], &key).await;
-            if value.is_some() {
-                break;
-            }
-        }
-        match value {
-            Some(0) => {}
-            Some(_) => there.push(key),
-            None => bail!("`{key}` cannot be read after quiet"),
+        if get_patiently(recorder, &gateways[0], &key).await? > 0 {
+            there.push(key);
         }
     }
     for gateway in gateways {
-        let listed = recorder.list(gateway, prefix).await;
-        ensure!(listed.as_ref() == Some(&there), "LIST {prefix} shows {listed:?}, there are {there:?}");
+        let listed = list_patiently(recorder, gateway, prefix).await?;
+        ensure!(listed == there, "LIST {prefix} shows {listed:?}, there are {there:?}");
     }
     Ok(())
+}
+
+/// What is read of a key. No answer says nothing: a gateway may still take a node for dead that has just come back.
+async fn get_patiently(recorder: &Recorder, gateway: &Client, key: &str) -> Result<u32> {
+    let begun = Instant::now();
+    loop {
+        match recorder.get(gateway, key).await {
+            Some(value) => return Ok(value),
+            None => ensure!(begun.elapsed() < READABLE, "`{key}` cannot be read after quiet"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The same of a listing.
+async fn list_patiently(recorder: &Recorder, gateway: &Client, prefix: &str) -> Result<Vec<String>> {
+    let begun = Instant::now();
+    loop {
+        match recorder.list(gateway, prefix).await {
+            Some(keys) => return Ok(keys),
+            None => ensure!(begun.elapsed() < READABLE, "`{prefix}` cannot be listed after quiet"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// The log is whole: listed, and readable byte by byte.
@@ -107,16 +125,12 @@ pub async fn check_listings(recorder: &Recorder, gateways: &[Client], prefix: &s
 /// If a key is missing.
 pub async fn check_whole_log(recorder: &Recorder, gateways: &[Client], acknowledged: usize) -> Result<()> {
     for gateway in gateways {
-        let keys = recorder.list(gateway, "log/").await;
-        check_log(recorder, &keys.unwrap_or_default(), acknowledged);
+        let keys = list_patiently(recorder, gateway, "log/").await?;
+        check_log(recorder, &keys, acknowledged);
     }
     for at in 0..acknowledged {
-        let value = recorder.get(&gateways[at % gateways.len()], &log_key(at)).await;
-        ensure!(
-            value.is_some_and(|value| value > 0),
-            "{} was acknowledged, and reads {value:?}",
-            log_key(at)
-        );
+        let value = get_patiently(recorder, &gateways[at % gateways.len()], &log_key(at)).await?;
+        ensure!(value > 0, "{} was acknowledged, and is not there", log_key(at));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::etcd::Etcd;
 use super::ports::free_port;
 use super::process::Process;
-use super::{CLUSTER_SECRET, binary, http_status, wait_for};
+use super::{CLUSTER_SECRET, binary, http_status, is_settled, wait_for};
 use crate::client::{ACCESS_KEY, SECRET_KEY, s3};
 use crate::proxy::Proxy;
 
@@ -101,7 +101,7 @@ impl Daemon {
     pub async fn wait_ready(&self) -> Result<()> {
         let (url, what) = (self.admin_url("/health/ready"), format!("{} to be ready", self.name));
         let ready =
-            wait_for(&what, Duration::from_secs(90), || async { http_status(&url).await == Some(200) });
+            wait_for(&what, Duration::from_secs(180), || async { http_status(&url).await == Some(200) });
         ready.await.with_context(|| self.process.log_tail())
     }
 }
@@ -205,6 +205,20 @@ impl Daemons {
         let node = Daemon::start(name, free_port(), arguments, options, (&self.etcd, &self.folder))?;
         node.wait_ready().await?;
         self.nodes.push(node);
+        Ok(())
+    }
+
+    /// Waits until every slot has what it was sent, and all of it is STABLE: a write is answered when W of n have it.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub async fn wait_until_settled(&self) -> Result<()> {
+        // Twice: a slot that is late has nothing to settle when it is asked first.
+        for node in self.nodes.iter().chain(&self.nodes) {
+            let metrics = node.admin_url("/metrics");
+            let settled = || async { is_settled(&metrics).await };
+            wait_for(&format!("{} to be settled", node.name), Duration::from_secs(120), settled).await?;
+        }
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::etcd::Etcd;
 use super::ports::free_port;
 use super::process::Process;
-use super::{CLUSTER_SECRET, binary, http_status, wait_for};
+use super::{CLUSTER_SECRET, binary, http_status, is_settled, wait_for};
 use crate::client::{ACCESS_KEY, SECRET_KEY, s3};
 
 /// One `coffer server` of a distributed cluster.
@@ -138,10 +138,24 @@ impl Distributed {
     /// With the tail of its log.
     pub async fn wait_ready(&self, index: usize) -> Result<()> {
         let url = self.nodes[index].admin_url("/health/ready");
-        let ready = wait_for("a node to be ready", Duration::from_secs(90), || async {
+        let ready = wait_for("a node to be ready", Duration::from_secs(180), || async {
             http_status(&url).await == Some(200)
         });
         ready.await.with_context(|| self.process(index).log_tail())
+    }
+
+    /// Waits until every slot has what it was sent, and all of it is STABLE: a write is answered when W of n have it.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub async fn wait_until_settled(&self) -> Result<()> {
+        // Twice: a slot that is late has nothing to settle when it is asked first.
+        for node in self.nodes.iter().chain(&self.nodes) {
+            let metrics = node.node_admin_url("/metrics");
+            let settled = || async { is_settled(&metrics).await };
+            wait_for("a node to be settled", Duration::from_secs(120), settled).await?;
+        }
+        Ok(())
     }
 
     /// The nodes.

@@ -75,7 +75,7 @@ impl Etcd {
         for member in &self.members {
             let health = format!("{}/health", member.url());
             let answers = || async { http_status(&health).await == Some(200) };
-            wait_for("etcd", Duration::from_secs(60), answers).await?;
+            wait_for("etcd", Duration::from_secs(120), answers).await?;
         }
         Ok(())
     }

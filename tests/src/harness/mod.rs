@@ -127,6 +127,17 @@ pub struct Census {
     pub exit_code: Option<i32>,
 }
 
+/// Whether the storage node with this page of metrics says that all its versions are STABLE and no shard is missing. It
+/// counts when it is asked; what a gateway shows of it is some seconds old.
+pub async fn is_settled(metrics: &str) -> bool {
+    const NAMES: [&str; 2] = ["coffer_drive_unstable_versions{", "coffer_heal_missing_shards{"];
+    let Some((200, page)) = http_get(metrics).await else { return false };
+    NAMES.iter().all(|name| {
+        let mut drives = page.lines().filter(|line| line.starts_with(name)).peekable();
+        drives.peek().is_some() && drives.all(|line| line.ends_with(" 0"))
+    })
+}
+
 /// The status code of a plain GET, or `None` if nobody answers.
 pub async fn http_status(url: &str) -> Option<u16> {
     http_get(url).await.map(|(status, _)| status)
@@ -140,7 +151,7 @@ pub async fn http_get(url: &str) -> Option<(u16, String)> {
 
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
     let answer =
-        tokio::time::timeout(Duration::from_secs(5), client.get(url.parse().ok()?)).await.ok()?.ok()?;
+        tokio::time::timeout(Duration::from_secs(15), client.get(url.parse().ok()?)).await.ok()?.ok()?;
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.ok()?.to_bytes();
     Some((status, String::from_utf8_lossy(&body).into_owned()))

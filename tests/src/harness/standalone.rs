@@ -81,7 +81,7 @@ impl Standalone {
     pub async fn launch(&mut self) -> Result<()> {
         self.process = Some(Process::start("server", self.folder.path(), &mut self.command())?);
         let url = self.admin_url("/health/ready");
-        let ready = wait_for("the server to be ready", Duration::from_secs(60), || async {
+        let ready = wait_for("the server to be ready", Duration::from_secs(90), || async {
             http_status(&url).await == Some(200)
         });
         ready.await.with_context(|| self.process().log_tail())

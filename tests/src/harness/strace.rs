@@ -41,7 +41,7 @@ impl Injection {
             println!("skipped: there is no strace");
             return Ok(None);
         };
-        for _ in 0..200 {
+        for _ in 0..1_200 {
             let log = strace.log();
             if log.contains("attached") {
                 return Ok(Some(Self { strace }));

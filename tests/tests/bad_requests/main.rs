@@ -21,7 +21,7 @@ async fn raw(server: &Standalone, request: &str, shut: bool) -> Result<String> {
         stream.shutdown().await?;
     }
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer))
+    let _ = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer))
         .await
         .context("no answer")?;
     Ok(String::from_utf8_lossy(&answer).into_owned())

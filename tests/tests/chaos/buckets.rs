@@ -52,7 +52,7 @@ impl Arena {
         for number in 0..count {
             let key = format!("new/{number}");
             let written = || async { self.recorder.put(&self.gateways[0], &key, 700).await.0 == Return::Ok };
-            wait_for("the gateway that slept to write", Duration::from_secs(30), written).await?;
+            wait_for("the gateway that slept to write", Duration::from_secs(60), written).await?;
             ensure!(self.recorder.get(&self.gateways[1], &key).await > Some(0), "{key} is lost");
         }
         Ok(())
@@ -75,7 +75,7 @@ async fn a_gateway_that_slept_while_a_bucket_was_made_again_writes_nothing_into_
     let puts = arena.pause_half_way().await?;
     arena.recorder.delete(&other, "first").await;
     let deleted = || async { other.delete_bucket().bucket("chaos").send().await.is_ok() };
-    wait_for("the bucket to be deleted", Duration::from_secs(30), deleted).await?;
+    wait_for("the bucket to be deleted", Duration::from_secs(60), deleted).await?;
     other.create_bucket().bucket("chaos").send().await.context("the new bucket")?;
     arena.resume_late().await;
     let mut acknowledged = Vec::new();
@@ -88,7 +88,7 @@ async fn a_gateway_that_slept_while_a_bucket_was_made_again_writes_nothing_into_
     acknowledged.sort();
     for client in [&other, &slept] {
         let agrees = || async { keys(client).await.is_ok_and(|keys| keys == acknowledged) };
-        wait_for(&format!("LIST to show {acknowledged:?} alone"), Duration::from_secs(20), agrees).await?;
+        wait_for(&format!("LIST to show {acknowledged:?} alone"), Duration::from_secs(60), agrees).await?;
     }
     arena.assert_writes_arrive(10).await?;
     ensure!(keys(&other).await?.len() == acknowledged.len() + 10);

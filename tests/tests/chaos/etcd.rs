@@ -64,19 +64,19 @@ impl Arena {
 async fn any_one_of_three_etcd_members_may_be_lost() -> Result<()> {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut arena = Arena::start_on(Etcd::start_members(3).await?).await?;
-    arena.wait_for_creates("all", Duration::from_secs(5)).await?;
+    arena.wait_for_creates("all", Duration::from_secs(60)).await?;
     // One of them is the leader.
     for member in 0..arena.cluster.etcd.size() {
         let name = format!("without-{member}");
         arena.cluster.etcd.kill_member(member);
         arena.assert_plain_operations(&name).await?;
-        arena.wait_for_creates(&name, Duration::from_secs(30)).await?;
+        arena.wait_for_creates(&name, Duration::from_secs(60)).await?;
         arena.cluster.etcd.launch().await?;
-        arena.wait_for_creates(&format!("again-{member}"), Duration::from_secs(30)).await?;
+        arena.wait_for_creates(&format!("again-{member}"), Duration::from_secs(60)).await?;
     }
     let endpoint = arena.cluster.gateways[0].admin_url("");
     let whole = || async { status(&endpoint).is_ok_and(|(_, code)| code == Some(0)) };
-    wait_for("no membership to be lost", Duration::from_secs(30), whole).await?;
+    wait_for("no membership to be lost", Duration::from_secs(60), whole).await?;
     println!("{:?}", read_and_judge(&arena.recorder, &arena.gateways).await?);
     Ok(())
 }
@@ -175,7 +175,7 @@ async fn a_gateway_that_slept_through_a_compaction_catches_up() -> Result<()> {
         put.err().and_then(|error| error.raw_response().map(|raw| raw.status().as_u16())) == Some(404)
     };
     wait_for("the deleted bucket to be known as such", Duration::from_secs(40), gone).await?;
-    arena.wait_for_creates("after", Duration::from_secs(30)).await?;
+    arena.wait_for_creates("after", Duration::from_secs(60)).await?;
     println!("{:?}", judge(&arena.recorder)?);
     Ok(())
 }
@@ -202,7 +202,7 @@ async fn an_etcd_that_asks_for_a_password_stops_no_data_path_and_refuses_a_start
     ensure!(gateway.process().log().contains("user name is empty"), "{}", gateway.process().log_tail());
     arena.cluster.etcd.etcdctl(&["--user", "root:secret", "auth", "disable"])?;
     arena.cluster.gateways[1].restart().await?;
-    arena.wait_for_creates("again", Duration::from_secs(30)).await?;
+    arena.wait_for_creates("again", Duration::from_secs(60)).await?;
     println!("{:?}", read_and_judge(&arena.recorder, &arena.gateways).await?);
     Ok(())
 }

@@ -15,8 +15,9 @@ use super::{Arena, ONE_AT_A_TIME, PAST_THE_LEASE};
 async fn paused_after(arena: &mut Arena, answers: usize) -> Result<()> {
     let (recorder, gateways) = (arena.recorder.clone(), arena.gateways.clone());
     let body_key = format!("after-{answers}/body");
-    let slow = SlowPut::begin(&gateways[0], &body_key, true, body(recorder.fresh(), 600_000)).await?;
     let volley = Volley::fire(arena, &format!("after-{answers}"), &gateways[..1]).await?;
+    // No earlier: a body of which nothing comes for a minute is given up.
+    let slow = SlowPut::begin(&gateways[0], &body_key, true, body(recorder.fresh(), 600_000)).await?;
     volley.answered(answers).await?;
     arena.cluster.gateways[0].process().pause();
     let paused = Instant::now();

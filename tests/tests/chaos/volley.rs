@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::Client;
@@ -11,7 +10,7 @@ use coffer_common::linearizability::Return;
 use coffer_tests::harness::wait_for;
 use tokio::task::JoinSet;
 
-use super::Arena;
+use super::{Arena, PATIENCE};
 
 /// Operations of each kind.
 const EACH: usize = 6;
@@ -107,7 +106,7 @@ impl Volley {
     /// Waits until so many were answered.
     pub(super) async fn answered(&self, count: usize) -> Result<()> {
         let answered = || async { self.answered.load(Ordering::SeqCst) >= count };
-        wait_for("answers", Duration::from_secs(60), answered).await
+        wait_for("answers", PATIENCE, answered).await
     }
 
     /// Another gateway replaces whatever each key holds, and gets it acknowledged: no lock or half-done commit is in the
@@ -125,7 +124,7 @@ impl Volley {
                     };
                     returned == Return::Ok
                 };
-                wait_for(&format!("{key} to be replaced"), Duration::from_secs(60), replaced).await
+                wait_for(&format!("{key} to be replaced"), PATIENCE, replaced).await
             });
         }
         tasks.join_all().await.into_iter().collect()

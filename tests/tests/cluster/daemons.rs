@@ -50,13 +50,14 @@ async fn separate_gateways_and_nodes_serve_together_and_outlive_each_other() -> 
     assert_eq!(keys(&one).await?, ["empty", "medium", "small"]);
     assert_eq!(keys(&other).await?, ["empty", "medium", "small"]);
     assert_eq!(put(&other, "large", bytes(LARGE, 3)).await, Ok(()));
+    cluster.wait_until_settled().await?;
     let endpoint = cluster.gateways[1].admin_url("");
     let whole = || async {
         status(&endpoint).is_ok_and(|(screen, code)| {
             code == Some(0) && screen.contains(" 0 shards known to be missing, 0 versions")
         })
     };
-    wait_for("all shards to be there", Duration::from_secs(30), whole).await?;
+    wait_for("the status to say that all is there", Duration::from_secs(60), whole).await?;
 
     cluster.gateways[0].process().kill();
     assert_eq!(put(&other, "small", bytes(900, 2)).await, Ok(()));
@@ -84,9 +85,10 @@ async fn separate_gateways_and_nodes_serve_together_and_outlive_each_other() -> 
     assert_eq!(get(&other, "never-written").await, Err(503));
     assert!(keys(&other).await.is_err(), "no listing without a quorum");
     let health = cluster.gateways[1].admin_url("/health/cluster");
-    assert_eq!(http_status(&health).await, Some(503));
+    let told = || async { http_status(&health).await == Some(503) };
+    wait_for("/health/cluster to say it", Duration::from_secs(60), told).await?;
     let gateway = cluster.gateways[1].process();
-    let ended = gateway.stop(Duration::from_secs(20));
+    let ended = gateway.stop(Duration::from_secs(60));
     assert!(ended.is_some_and(|status| status.success()), "{}", gateway.log_tail());
     assert!(!gateway.log().contains("panicked"), "{}", gateway.log_tail());
     Ok(())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use coffer_tests::harness::cli::{expect, slots_of};
-use coffer_tests::harness::status;
+use coffer_tests::harness::{status, wait_for};
 
 use super::data::{Data, read_large};
 use super::{Arena, ONE_AT_A_TIME};
@@ -22,10 +22,15 @@ async fn a_fifth_node_takes_its_share_and_no_request_is_refused() -> Result<()> 
     let moving = arena.apply()?;
     for share in 1..=4 {
         arena.wait_for_moved(moving * share / 5).await?;
+        let endpoint = arena.cluster.gateways[0].admin_url("");
+        let line = "layout     version 1, on the way to 2";
+        let told = || async {
+            status(&endpoint).is_ok_and(|(screen, _)| screen.contains(line))
+                || arena.moves().is_ok_and(|moves| moves.is_null())
+        };
+        wait_for("the status to say what is on the way", Duration::from_secs(60), told).await?;
         data.part(&client).await?;
         read_large(&client).await?;
-        let (screen, _) = status(&arena.cluster.gateways[0].admin_url(""))?;
-        ensure!(screen.contains("layout     version 1, on the way to 2"), "{screen}");
         let bucket = format!("made-and-deleted-{share}");
         client.create_bucket().bucket(&bucket).send().await?;
         client.delete_bucket().bucket(&bucket).send().await?;

@@ -67,7 +67,7 @@ impl Arena {
         self.cluster.add_node(self.drives).await?;
         let etcd = &self.etcd;
         let registered = || async { slots_of(etcd, &name).is_ok_and(|slots| slots == Some(0)) };
-        wait_for("the new node to register", Duration::from_secs(30), registered).await?;
+        wait_for("the new node to register", Duration::from_secs(60), registered).await?;
         Ok(name)
     }
 
@@ -132,7 +132,7 @@ impl Arena {
         ensure!(acknowledged > 0 && summary.operations > 300, "hardly anything happened");
         let arguments = ["--etcd".to_owned(), self.etcd.clone()];
         let whole = || async { census(&arguments).is_ok_and(|census| census.exit_code == Some(0)) };
-        let waited = wait_for("every shard to be there", Duration::from_secs(120), whole).await;
+        let waited = wait_for("every shard to be there", Duration::from_secs(240), whole).await;
         waited.with_context(|| format!("{:#?}", census(&arguments).map(|census| census.sum)))?;
         Ok(summary)
     }

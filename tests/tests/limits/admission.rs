@@ -55,7 +55,7 @@ async fn more_uploads_than_buffers_wait_or_slow_down_and_none_is_lost() -> Resul
         }));
     }
     // Nobody goes on before somebody has waited too long.
-    tokio::time::timeout(Duration::from_secs(50), refusals.wait_for(|count| *count > 0)).await??;
+    tokio::time::timeout(Duration::from_secs(120), refusals.wait_for(|count| *count > 0)).await??;
     release.send_replace(true);
     let mut stored = Vec::new();
     for (number, upload) in running.into_iter().enumerate() {

@@ -99,7 +99,7 @@ async fn full_drives_refuse_writes_keep_what_they_have_and_take_writes_again_aft
     let large = stored.values().filter(|body| body.len() >= 400_000).count();
     let drives = server.drives();
     let swept = || async { shard_files(&drives) <= 4 * large };
-    wait_for("pieces of refused objects to go", Duration::from_secs(10), swept).await?;
+    wait_for("pieces of refused objects to go", Duration::from_secs(60), swept).await?;
     assert_stored(&client, &stored).await?;
 
     // What operators see.
@@ -107,7 +107,7 @@ async fn full_drives_refuse_writes_keep_what_they_have_and_take_writes_again_aft
     assert_eq!(http_status(&server.admin_url("/health/ready")).await, Some(200), "it can serve reads");
     let cluster = server.admin_url("/health/cluster");
     let unhealthy = || async { http_status(&cluster).await == Some(503) };
-    wait_for("/health/cluster to say it", Duration::from_secs(20), unhealthy).await?;
+    wait_for("/health/cluster to say it", Duration::from_secs(60), unhealthy).await?;
     let (screen, code) = status(&server.admin_url(""))?;
     assert!(screen.starts_with("READ-ONLY") && screen.contains("is full"), "{screen}");
     assert_eq!(code, Some(4));
@@ -115,7 +115,7 @@ async fn full_drives_refuse_writes_keep_what_they_have_and_take_writes_again_aft
     assert!(metrics.contains("coffer_cluster_partitions_writable 0"), "{metrics}");
 
     // Full drives start again, with everything that was on them.
-    server.process_mut().stop(Duration::from_secs(20));
+    server.process_mut().stop(Duration::from_secs(60));
     server.launch().await?;
     assert_stored(&client, &stored).await?;
 
@@ -130,7 +130,7 @@ async fn full_drives_refuse_writes_keep_what_they_have_and_take_writes_again_aft
     stored.insert("after".to_owned(), bytes(LARGE, 5));
     assert_stored(&client, &stored).await?;
     let healthy = || async { http_status(&cluster).await == Some(200) };
-    wait_for("/health/cluster to be well again", Duration::from_secs(20), healthy).await?;
+    wait_for("/health/cluster to be well again", Duration::from_secs(60), healthy).await?;
     assert!(!server.process().log().contains("panicked"), "{}", server.process().log_tail());
     Ok(())
 }

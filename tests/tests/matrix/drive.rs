@@ -36,7 +36,7 @@ pub(crate) async fn assert_all(bucket: &Bucket, round: usize) {
 pub(crate) async fn wait_for_status(endpoint: &str, words: &[&str]) -> Result<()> {
     let told =
         || async { status(endpoint).is_ok_and(|(screen, _)| words.iter().all(|word| screen.contains(word))) };
-    let waited = wait_for(&format!("the status to say {words:?}"), Duration::from_secs(60), told).await;
+    let waited = wait_for(&format!("the status to say {words:?}"), Duration::from_secs(120), told).await;
     waited.map_err(|error| error.context(status(endpoint).map(|(screen, _)| screen).unwrap_or_default()))
 }
 
@@ -70,13 +70,13 @@ async fn failing_drive(calls: &str, fault: &str) -> Result<()> {
     write_all(&bucket, 5).await;
     assert_all(&bucket, 5).await;
     wait_for_status(&endpoint, &["DEGRADED", "is failed"]).await?;
-    cluster.nodes[3].process().stop(Duration::from_secs(20));
+    cluster.nodes[3].process().stop(Duration::from_secs(60));
     cluster.nodes[3].restart().await?;
     wait_for_status(&endpoint, &["HEALTHY"]).await?;
     // It votes, and what it missed it does not pretend to have.
     cluster.nodes[0].process().kill();
     let readable = || async { bucket.get("key/0").await.is_ok() };
-    wait_for("reads", Duration::from_secs(30), readable).await?;
+    wait_for("reads", Duration::from_secs(60), readable).await?;
     assert_all(&bucket, 5).await;
     write_all(&bucket, 6).await;
     assert_all(&bucket, 6).await;
@@ -103,7 +103,7 @@ async fn reads_that_fail_are_no_answer_about_what_is_there() -> Result<()> {
     wait_for_status(&endpoint, &["HEALTHY", " 0 shards known to be missing, 0 versions"]).await?;
     // With nothing in memory, every answer needs the drive.
     for node in &mut cluster.nodes {
-        node.process().stop(Duration::from_secs(20));
+        node.process().stop(Duration::from_secs(60));
         node.restart().await?;
     }
     wait_for_status(&endpoint, &["HEALTHY"]).await?;
@@ -123,7 +123,7 @@ async fn reads_that_fail_are_no_answer_about_what_is_there() -> Result<()> {
         injection.end().await?;
     }
     let readable = || async { bucket.get("key/2500000").await.is_ok() };
-    wait_for("reads", Duration::from_secs(30), readable).await?;
+    wait_for("reads", Duration::from_secs(60), readable).await?;
     assert_all(&bucket, 1).await;
     Ok(())
 }
@@ -206,7 +206,7 @@ async fn drives_that_were_swapped_are_known_by_their_ids() -> Result<()> {
     let mut server = Standalone::start(4).await?;
     let bucket = Bucket::create(server.client(), "matrix").await?;
     write_all(&bucket, 1).await;
-    server.process_mut().stop(Duration::from_secs(20));
+    server.process_mut().stop(Duration::from_secs(60));
     swap(&server.drive(1), &server.drive(3))?;
     server.launch().await?;
     assert_all(&bucket, 1).await;
@@ -236,7 +236,7 @@ async fn drives_that_were_swapped_between_nodes_are_found_where_they_are() -> Re
     // Each of the two is needed now.
     cluster.kill(3);
     let readable = || async { bucket.get("key/0").await.is_ok() };
-    wait_for("reads", Duration::from_secs(30), readable).await?;
+    wait_for("reads", Duration::from_secs(60), readable).await?;
     assert_all(&bucket, 2).await;
     write_all(&bucket, 3).await;
     assert_all(&bucket, 3).await;

@@ -27,7 +27,7 @@ async fn start(mebibytes: u64) -> Result<Option<(Standalone, Bucket, Vec<ImageDr
 }
 
 fn stop(server: &mut Standalone) {
-    server.process_mut().stop(Duration::from_secs(20));
+    server.process_mut().stop(Duration::from_secs(60));
 }
 
 fn assert_refused(server: &Standalone, words: &[&str]) -> Result<()> {
@@ -113,7 +113,7 @@ async fn an_empty_drive_in_the_place_of_another_is_refused_or_votes_again() -> R
     assert_all(&bucket, 2).await;
     wait_until_joined(&server.admin_url("")).await?;
     // With one more gone there are two of four besides it: its votes count.
-    replaced.stop(Duration::from_secs(20));
+    replaced.stop(Duration::from_secs(60));
     std::fs::rename(server.drive(3).join("coffer.json"), server.drive(3).join("aside"))?;
     std::fs::write(server.drive(3).join("coffer.json"), "{")?;
     server.launch().await?;
@@ -252,7 +252,7 @@ async fn a_drive_that_gets_full_while_it_heals_waits_for_room_and_goes_on() -> R
     wait_for_status(&server.admin_url(""), &["HEALTHY", " 0 shards known to be missing"]).await?;
     assert_large(&many, 0..10).await;
     assert_all(&bucket, 2).await;
-    server.process_mut().stop(Duration::from_secs(20));
+    server.process_mut().stop(Duration::from_secs(60));
     let folders: Vec<String> = server.drives().iter().map(|drive| drive.display().to_string()).collect();
     let census = census(&folders)?;
     ensure!(census.exit_code == Some(0), "{:#?}", census.sum);

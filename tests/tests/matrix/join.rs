@@ -155,7 +155,7 @@ async fn a_replaced_drive_votes_again_and_no_read_fails_meanwhile() -> Result<()
     cluster.nodes[0].process().kill();
     for bucket in &buckets {
         let ready = || async { bucket.get(&fixed.keys[1]).await.is_ok() };
-        wait_for("reads through the new drive", Duration::from_secs(30), ready).await?;
+        wait_for("reads through the new drive", Duration::from_secs(60), ready).await?;
         fixed.assert(bucket).await?;
         load.verify(bucket).await?;
     }
@@ -215,7 +215,7 @@ async fn a_node_killed_while_it_joins_goes_on_and_each_create_has_one_winner() -
     ensure!(racing.await?? > 0, "nothing was created");
     cluster.nodes[1].process().kill();
     let ready = || async { bucket.get(&fixed.keys[1]).await.is_ok() };
-    wait_for("reads through the new drive", Duration::from_secs(30), ready).await?;
+    wait_for("reads through the new drive", Duration::from_secs(60), ready).await?;
     fixed.assert(&bucket).await
 }
 
@@ -259,7 +259,7 @@ async fn a_replaced_folder_of_a_server_votes_again_and_the_old_one_never_does() 
     let mut server = Standalone::start(4).await?;
     let bucket = Bucket::create(server.client(), "join").await?;
     let fixed = Fixed::write(&bucket, 24).await?;
-    server.process_mut().stop(Duration::from_secs(20));
+    server.process_mut().stop(Duration::from_secs(60));
     let (drive, aside) = (server.drive(2), server.drive(2).with_extension("aside"));
     std::fs::rename(&drive, &aside)?;
     std::fs::create_dir(&drive)?;
@@ -267,13 +267,13 @@ async fn a_replaced_folder_of_a_server_votes_again_and_the_old_one_never_does() 
     fixed.assert(&bucket).await?;
     wait_until_joined(&server.admin_url("")).await?;
     fixed.assert(&bucket).await?;
-    process.stop(Duration::from_secs(20));
+    process.stop(Duration::from_secs(60));
     // The old one has forgotten what was promised since.
     let new = drive.with_extension("new");
     std::fs::rename(&drive, &new)?;
     std::fs::rename(&aside, &drive)?;
     let mut refused = Process::start("refused", &drive.with_file_name(""), &mut server.command())?;
-    let status = refused.wait(Duration::from_secs(40));
+    let status = refused.wait(Duration::from_secs(90));
     ensure!(status.is_some_and(|status| !status.success()), "{}", refused.log_tail());
     ensure!(refused.log().contains("was replaced"), "{}", refused.log_tail());
     std::fs::remove_dir_all(&drive)?;

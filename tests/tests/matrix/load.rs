@@ -75,7 +75,7 @@ impl Load {
     pub(crate) async fn progress(&self, operations: usize) -> Result<()> {
         let goal = self.told.lock().done + operations;
         let reached = || async { self.told.lock().done >= goal };
-        wait_for("the load to make progress", Duration::from_secs(120), reached).await
+        wait_for("the load to make progress", Duration::from_secs(240), reached).await
     }
 
     /// Lets every client end what it is doing.
@@ -149,7 +149,7 @@ async fn patiently<T, F: Future<Output = Result<T, u16>>>(ask: impl Fn() -> F) -
     let start = std::time::Instant::now();
     loop {
         match ask().await {
-            Err(0 | 503) if start.elapsed() < Duration::from_secs(40) => {
+            Err(0 | 503) if start.elapsed() < Duration::from_secs(90) => {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             answer => return answer,

@@ -34,7 +34,7 @@ fn assert_retryable(load: &Load) {
 
 /// SIGTERM: the node ends by itself.
 fn tell_to_stop(node: &mut Daemon) -> Result<()> {
-    let ended = node.process().stop(Duration::from_secs(40));
+    let ended = node.process().stop(Duration::from_secs(60));
     ensure!(ended.is_some_and(|status| status.success()), "{ended:?} {}", node.process().log_tail());
     Ok(())
 }
@@ -169,7 +169,7 @@ async fn a_node_that_missed_overwrites_and_deletes_never_shows_what_it_has() -> 
     for gateway in &cluster.gateways {
         let bucket = bucket.through(gateway.client());
         let ready = || async { bucket.get(&keys[2]).await.is_ok() };
-        wait_for("reads through the node that is back", Duration::from_secs(30), ready).await?;
+        wait_for("reads through the node that is back", Duration::from_secs(60), ready).await?;
         for (number, key) in keys.iter().enumerate() {
             let wanted = match number % 4 {
                 0 => Err(404),
@@ -207,7 +207,7 @@ fn undo(drive: &Path) -> Result<()> {
 fn assert_refused(command: impl Fn() -> Command, folder: &Path, drive: &str) -> Result<()> {
     for attempt in 0..4 {
         let mut refused = Process::start(&format!("refused-{attempt}"), folder, &mut command())?;
-        let status = refused.wait(Duration::from_secs(40));
+        let status = refused.wait(Duration::from_secs(90));
         ensure!(status.is_some_and(|status| !status.success()), "attempt {attempt}: {}", refused.log_tail());
         for word in [drive, "older", "--replace"] {
             ensure!(refused.log().contains(word), "`{word}` is not in: {}", refused.log_tail());
@@ -227,7 +227,7 @@ async fn a_drive_put_back_from_an_older_copy_is_refused_by_a_server_on_folders()
         let old = folder.join(format!("copy-{round}"));
         assert_eq!(bucket.put("key", body("key", 10 * round, 700)).await, Ok(()));
         if round == 1 {
-            server.process_mut().stop(Duration::from_secs(20));
+            server.process_mut().stop(Duration::from_secs(60));
             copy(&drive, &old)?;
             server.launch().await?;
         } else {
@@ -237,7 +237,7 @@ async fn a_drive_put_back_from_an_older_copy_is_refused_by_a_server_on_folders()
         }
         let new = body("key", 10 * round + 1, 700);
         assert_eq!(bucket.put("key", new.clone()).await, Ok(()));
-        server.process_mut().stop(Duration::from_secs(20));
+        server.process_mut().stop(Duration::from_secs(60));
         put_back(&old, &drive)?;
         assert_refused(|| server.command(), &folder, "drive2")?;
         undo(&drive)?;
@@ -266,7 +266,7 @@ async fn a_drive_put_back_after_a_crash_is_refused_by_any_node_of_a_cluster_unti
     let told = progress(&cluster).await?;
     assert_eq!(bucket.put("other", body("other", 1, 700)).await, Ok(()));
     let published = || async { progress(&cluster).await.is_ok_and(|now| now > told) };
-    wait_for("the progress of journals to be published", Duration::from_secs(40), published).await?;
+    wait_for("the progress of journals to be published", Duration::from_secs(90), published).await?;
     cluster.kill(3);
     put_back(&old, &drive)?;
     assert_refused(|| cluster.command(3), cluster.folder(), "drive1")?;
@@ -280,7 +280,7 @@ async fn a_drive_put_back_after_a_crash_is_refused_by_any_node_of_a_cluster_unti
     cluster.kill(0);
     let bucket = bucket.through(cluster.client(3));
     let ready = || async { bucket.get("key").await.is_ok() };
-    wait_for("reads through the drive that was emptied", Duration::from_secs(30), ready).await?;
+    wait_for("reads through the drive that was emptied", Duration::from_secs(60), ready).await?;
     assert!(bucket.get("key").await == Ok(body("key", 19, 700)));
     Ok(())
 }
@@ -289,7 +289,7 @@ async fn a_drive_put_back_after_a_crash_is_refused_by_any_node_of_a_cluster_unti
 async fn progress(cluster: &Distributed) -> Result<u64> {
     let (endpoints, prefix) = (vec![cluster.etcd.url()], "coffer/default".to_owned());
     let coordinator = EtcdCoordinator::connect(EtcdOptions { endpoints, prefix, user: None, tls: None })?;
-    coordinator.ready(Duration::from_secs(10)).await?;
+    coordinator.ready(Duration::from_secs(30)).await?;
     let listing = coordinator.list("progress/").await?;
     coordinator.close().await;
     let told = |entry: &&Entry| String::from_utf8_lossy(&entry.value).contains("/node3/drive1");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use coffer_common::cluster::{Cluster, ClusterOptions, DriveRecord, NodeRecord, first_layout, node_key};
@@ -21,6 +21,11 @@ use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId, OpId, RegisterK
 use coffer_gateway::object::{ObjectStore, StoreSettings};
 use coffer_storage_node::{NodeConfig, StorageNode, format, settle};
 
+/// What a slow node takes for a block.
+pub(crate) const SLOW_BLOCK: Duration = Duration::from_secs(20);
+/// However slow the machine is, what comes by itself has come by then.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A node behind switches.
 pub(crate) struct Gate {
     pub(crate) id: NodeId,
@@ -37,9 +42,11 @@ pub(crate) struct Gate {
     pub(crate) held: Mutex<Option<OpId>>,
     /// Requests to registers that came through.
     pub(crate) calls: AtomicUsize,
+    /// Requests that the node has not answered yet.
+    running: AtomicUsize,
     /// Takes half a second for each piece of a shard that is written.
     pub(crate) slow_writes: AtomicBool,
-    /// Takes its time for blocks.
+    /// Takes [`SLOW_BLOCK`] for each block.
     pub(crate) slow_reads: AtomicBool,
     /// Sends blocks with a flipped bit.
     pub(crate) damages_reads: AtomicBool,
@@ -93,12 +100,14 @@ impl NodeClient for Gate {
         while reads_object && self.holds_object_reads.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        let _running = Running::begin(&self.running);
         self.inner.call(call).await
     }
 
     async fn prepare_shard(&self, header: PrepareShard, pieces: ShardPieces) -> Result<SlotReply, NodeError> {
         self.check()?;
         let pieces = if self.slow_writes.load(Ordering::SeqCst) { held_up(pieces) } else { pieces };
+        let _running = Running::begin(&self.running);
         self.inner.prepare_shard(header, pieces).await
     }
 
@@ -118,7 +127,7 @@ impl NodeClient for Gate {
             let mut sent = 0;
             while let Some(mut block) = blocks.recv().await {
                 if slow {
-                    tokio::time::sleep(Duration::from_secs(20)).await;
+                    tokio::time::sleep(SLOW_BLOCK).await;
                 }
                 if damages && let Ok(block) = &mut block {
                     let mut bytes = block.data.to_vec();
@@ -183,6 +192,22 @@ impl NodeClient for Gate {
     }
 }
 
+/// A request that counts as long as it is there.
+struct Running<'a>(&'a AtomicUsize);
+
+impl<'a> Running<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// The same pieces, but each one half a second late.
 fn held_up(mut pieces: ShardPieces) -> ShardPieces {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
@@ -207,7 +232,7 @@ async fn follow(gates: &[Arc<Gate>], coordinator: Arc<dyn Coordinator>) -> Clust
         seeds: Vec::new(),
         local: None,
     };
-    Cluster::start(options, Duration::from_secs(5)).await.unwrap()
+    Cluster::start(options, PATIENCE).await.unwrap()
 }
 
 /// The coordinator's image, in memory.
@@ -273,6 +298,7 @@ impl Bench {
                 holds_first_of: Mutex::default(),
                 held: Mutex::default(),
                 calls: AtomicUsize::default(),
+                running: AtomicUsize::default(),
                 slow_writes: AtomicBool::default(),
                 slow_reads: AtomicBool::default(),
                 damages_reads: AtomicBool::default(),
@@ -385,10 +411,54 @@ impl Bench {
 
     /// Waits until all is STABLE: fewer than M slots can tell what is current only then.
     pub(crate) async fn settled(&self) {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         while self.unstable() > 0 {
-            assert!(begun.elapsed() < Duration::from_secs(20), "{} versions do not settle", self.unstable());
+            assert!(begun.elapsed() < PATIENCE, "{} versions do not settle", self.unstable());
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // A slot that is slower than the quorum gets what it was sent after the answer; nothing heals here what it does not get.
+        let begun = Instant::now();
+        while !self.drives_are_alike() && begun.elapsed() < Duration::from_secs(5) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Whether all drives hold as many registers, and no shard is missing.
+    fn drives_are_alike(&self) -> bool {
+        let drives: Vec<_> = self.gates.iter().flat_map(|gate| gate.inner.drive_infos()).collect();
+        drives.iter().all(|drive| drive.registers == drives[0].registers && drive.heal.missing == 0)
+    }
+
+    /// The census once no file has come or gone for a while: slots that are slower than the quorum write after the answer.
+    pub(crate) async fn census_at_rest(&self) -> (usize, u64) {
+        let begun = Instant::now();
+        loop {
+            let before = self.census();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            if self.census() == before {
+                return before;
+            }
+            assert!(begun.elapsed() < PATIENCE, "files come and go");
+        }
+    }
+
+    /// Requests to registers so far.
+    pub(crate) fn calls(&self) -> usize {
+        self.gates.iter().map(|gate| gate.calls.load(Ordering::SeqCst)).sum()
+    }
+
+    /// Waits until registers were asked something since there were so many calls, and are left alone again: whoever asked
+    /// waits for something else then, or has ended.
+    pub(crate) async fn quiet(&self, since: usize) {
+        let begun = Instant::now();
+        loop {
+            let before = self.calls();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let idle = self.gates.iter().all(|gate| gate.running.load(Ordering::SeqCst) == 0);
+            if idle && before > since && self.calls() == before {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "registers are never left alone");
         }
     }
 

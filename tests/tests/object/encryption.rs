@@ -103,6 +103,7 @@ async fn equal_bytes_are_never_equal_on_drives() {
         let request = UploadPart { upload: upload.clone(), number, customer_key: Some(customer(1)), body };
         bench.store.upload_part(request).await.unwrap();
     }
+    bench.census_at_rest().await;
     let files = bench.shard_files();
     let mut blocks: Vec<&[u8]> = Vec::new();
     for file in &files {

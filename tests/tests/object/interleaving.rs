@@ -214,7 +214,7 @@ async fn run(seed: u64) {
     }
     other.reclaim(after(Duration::from_secs(25 * 3600))).await.unwrap();
     let expected = made_of..=made_of + refused;
-    for _ in 0..100 {
+    for _ in 0..300 {
         bench.free(grace()).await;
         if expected.contains(&bench.census().0) {
             break;

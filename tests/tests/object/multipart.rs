@@ -104,7 +104,7 @@ async fn an_upload_becomes_an_object_of_its_chosen_parts() {
     let gone = store.abort_upload(&upload).await;
     assert!(matches!(gone, Err(UploadError::NoSuchUpload)));
     // Until STABLE is told, M slots are needed.
-    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    bench.settled().await;
     for down in [[0, 1], [2, 3]] {
         bench.down(&down);
         assert_eq!(get(store, "bucket", "k").await.unwrap(), whole, "{down:?}");
@@ -178,9 +178,9 @@ pub(crate) async fn hold_lock(
 /// A Complete that dies between its record and its op: it waits for the key's lock then.
 pub(crate) async fn die_after_the_record(bench: &Bench, upload: &UploadRef, chosen: &[ChosenPart]) {
     let lock = hold_lock(bench, |bucket| RegisterKey::object(bucket, upload.key.clone())).await;
-    let (store, request) = (bench.store.clone(), complete(upload, chosen));
+    let (store, request, before) = (bench.store.clone(), complete(upload, chosen), bench.calls());
     let dying = tokio::spawn(async move { store.complete_upload(request).await });
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    bench.quiet(before).await;
     dying.abort();
     drop(lock);
 }

@@ -39,7 +39,7 @@ async fn bench() -> Bench {
 
 /// Waits until this many shard files are left after the grace.
 pub(crate) async fn frees_down_to(bench: &Bench, files: usize) {
-    for _ in 0..100 {
+    for _ in 0..300 {
         bench.free(grace()).await;
         if bench.census().0 == files {
             return;
@@ -51,8 +51,8 @@ pub(crate) async fn frees_down_to(bench: &Bench, files: usize) {
 
 /// Nothing goes, although everything has time to.
 pub(crate) async fn frees_nothing(bench: &Bench) {
-    let before = bench.census();
-    tokio::time::sleep(Duration::from_millis(1000)).await;
+    let before = bench.census_at_rest().await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
     bench.store.reclaim(UnixMillis::now()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;
     bench.free(grace()).await;
@@ -113,9 +113,9 @@ async fn a_complete_that_looked_before_a_part_was_written_again_looks_again() {
     let hold =
         |held| bench.gates.iter().for_each(|gate| gate.holds_object_reads.store(held, Ordering::SeqCst));
     hold(true);
-    let (store, request) = (bench.store.clone(), complete(&upload, &[earlier]));
+    let (store, request, before) = (bench.store.clone(), complete(&upload, &[earlier]), bench.calls());
     let completing = tokio::spawn(async move { store.complete_upload(request).await });
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    bench.quiet(before).await;
     let later = part(&bench.store, &upload, 1, &bytes(PART, 2)).await.unwrap();
     frees_down_to(&bench, 4).await;
     hold(false);
@@ -132,9 +132,9 @@ async fn a_part_that_is_written_again_while_complete_records_its_choice_frees_no
     let earlier = part(&bench.store, &upload, 1, &bytes(PART, 1)).await.unwrap();
     let id = upload.upload;
     let lock = hold_lock(&bench, |bucket| RegisterKey::upload(bucket, key("k"), id)).await;
-    let (store, request) = (bench.store.clone(), complete(&upload, &[earlier]));
+    let (store, request, before) = (bench.store.clone(), complete(&upload, &[earlier]), bench.calls());
     let completing = tokio::spawn(async move { store.complete_upload(request).await });
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    bench.quiet(before).await;
     part(&bench.store, &upload, 1, &bytes(PART, 2)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1000)).await;
     bench.free(grace()).await;
@@ -301,15 +301,23 @@ async fn a_record_ends_after_a_day_and_its_object_stays() {
 }
 
 /// Sends its bytes once it is told to.
-struct Held(tokio::sync::oneshot::Receiver<()>, Option<Bytes>);
+struct Held {
+    wait: tokio::sync::oneshot::Receiver<()>,
+    bytes: Option<Bytes>,
+    /// Told when somebody asks for them.
+    asked: Option<tokio::sync::oneshot::Sender<()>>,
+}
 
 #[async_trait]
 impl ByteSource for Held {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        if self.1.is_some() {
-            (&mut self.0).await.unwrap();
+        if let Some(asked) = self.asked.take() {
+            asked.send(()).unwrap();
         }
-        Ok(self.1.take())
+        if self.bytes.is_some() {
+            (&mut self.wait).await.unwrap();
+        }
+        Ok(self.bytes.take())
     }
 }
 
@@ -321,20 +329,21 @@ async fn an_attempt_that_comes_after_complete_goes_and_the_chosen_one_stays() {
     let mut late = Vec::new();
     for number in [1, 2] {
         let (go, wait) = tokio::sync::oneshot::channel();
-        let source = Box::new(Held(wait, Some(bytes(PART, 10))));
+        let (tell, begun) = tokio::sync::oneshot::channel();
+        let source = Box::new(Held { wait, bytes: Some(bytes(PART, 10)), asked: Some(tell) });
         let body = Body { length: PART as u64, source, digester: digester() };
         let (store, request) =
             (bench.store.clone(), UploadPart { upload: upload.clone(), number, customer_key: None, body });
         late.push((go, tokio::spawn(async move { store.upload_part(request).await })));
+        begun.await.unwrap();
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
     bench.store.complete_upload(complete(&upload, &chosen)).await.unwrap();
     for (go, writing) in late {
         go.send(()).unwrap();
         let refused = writing.await.unwrap();
         assert!(matches!(refused, Err(PartError::NoSuchUpload)), "{refused:?}");
     }
-    assert_eq!(bench.census().0, 12);
+    assert_eq!(bench.census_at_rest().await.0, 12);
     frees_down_to(&bench, 4).await;
     assert_eq!(get(&bench.store, "bucket", "k").await.unwrap(), bytes(PART, 1));
     frees_nothing(&bench).await;
@@ -348,7 +357,7 @@ async fn what_a_stopped_gateway_left_is_found_by_another_ones_sweep() {
     object(&bench, "k", &bytes(PART, 1)).await;
     let upload = begin(&bench.store, "open").await;
     part(&bench.store, &upload, 1, &bytes(PART, 2)).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    bench.settled().await;
     let other = bench.gateway().await;
     bench.shutdown.tell();
     delete(&bench.store, "k").await;
@@ -375,7 +384,7 @@ async fn of_many_gateways_one_sweeps_and_another_takes_over() {
         let (store, lost) = bench.gateway_of_its_own().await;
         let upload = begin(&store, "k").await;
         part(&store, &upload, 1, &bytes(PART, 1)).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        bench.settled().await;
         lost.tell();
         store.abort_upload(&upload).await.unwrap();
         frees_down_to(&bench, 0).await;
@@ -407,7 +416,7 @@ async fn a_complete_that_lost_against_plain_writes_leaves_the_upload_open() {
     let losing = tokio::spawn(async move { store.complete_upload(request).await });
     // Each time it has recorded its op and waits for the key's lock, a plain write comes first.
     while !losing.is_finished() {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        bench.quiet(0).await;
         put(&bench.store, "bucket", "k", &bytes(10, 2)).await.unwrap();
         let release = async {
             tokio::time::sleep(Duration::from_millis(50)).await;

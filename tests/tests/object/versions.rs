@@ -1,7 +1,7 @@
 //! Buckets that keep versions: none is lost, none comes back, and what a version is made of goes with it and not before.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -110,8 +110,7 @@ async fn every_write_makes_a_version_and_half_of_the_nodes_have_them_all() {
     assert!(list_all(store, "bucket", "", "", 10).await.0.is_empty());
     write(store, "k2", &bytes(5, 5)).await;
 
-    // Until all is STABLE.
-    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    bench.settled().await;
     for down in 0..2 {
         bench.gates[down].down.store(true, Ordering::SeqCst);
     }
@@ -344,8 +343,9 @@ async fn a_gateway_that_has_not_heard_of_versions_replaces_none() {
     coordinator.tells_nothing.store(true, Ordering::SeqCst);
     let before = bytes(600, 2);
     write(store, "k", &before).await;
+    let written = Arc::new(AtomicUsize::new(0));
     let writing = tokio::spawn({
-        let late = late.clone();
+        let (late, written) = (late.clone(), Arc::clone(&written));
         async move {
             let mut done: Vec<ObjectInfo> = Vec::new();
             for seed in 100..160 {
@@ -354,11 +354,15 @@ async fn a_gateway_that_has_not_heard_of_versions_replaces_none() {
                     Err(PutError::Unavailable(_)) => {}
                     Err(error) => panic!("{error}"),
                 }
+                written.store(done.len(), Ordering::SeqCst);
             }
             done
         }
     });
-    tokio::time::sleep(Duration::from_millis(30)).await;
+    // In the middle of them, however long one takes.
+    while written.load(Ordering::SeqCst) == 0 && !writing.is_finished() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     keep(store, true).await;
     let kept = versions(store, 100).await;
     let done = writing.await.unwrap();
@@ -424,7 +428,7 @@ async fn a_protected_version_stays() {
         matches!(result, Err(DeleteError::Lock(_)))
     };
     assert!(refused(second).await, "by the default");
-    let later = Retention { mode: RetentionMode::Compliance, until: UnixMillis(UnixMillis::now().0 + 1_500) };
+    let later = Retention { mode: RetentionMode::Compliance, until: UnixMillis(UnixMillis::now().0 + 6_000) };
     let named = NamedVersion { bucket: name("bucket"), key: key("k"), version: Some(first) };
     store.set_retention(&named, Some(later), false).await.unwrap();
     assert!(refused(first).await, "archived as it is");
@@ -439,7 +443,9 @@ async fn a_protected_version_stays() {
     assert!(
         matches!(store.delete_bucket(&name("bucket")).await, Err(error) if error.to_string().contains("empty"))
     );
-    tokio::time::sleep(Duration::from_millis(1_600)).await;
+    while UnixMillis::now() <= UnixMillis(later.until.0 + 100) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     delete(store, "k", Some(first)).await;
     assert!(matches!(read(store, "k", first).await, Err(GetError::NoSuchVersion)));
 }

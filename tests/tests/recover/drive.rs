@@ -60,7 +60,7 @@ async fn an_object_is_shown_slot_by_slot() -> Result<()> {
             code == Some(0) && states(&found) == vec!["\"stable\""; 4] && found["shards"][0]["verified"] == 4
         })
     };
-    wait_for("all slots to hold key/3", Duration::from_secs(30), whole).await?;
+    wait_for("all slots to hold key/3", Duration::from_secs(90), whole).await?;
     let (_, found) = debug_object(&arena, "photos", "key/3")?;
     let nodes: Vec<_> = found["slots"].as_array().into_iter().flatten().map(|slot| &slot["node"]).collect();
     ensure!(nodes.len() == 4 && found["shards"][0]["needs"] == 2, "{found:#}");
@@ -88,12 +88,12 @@ async fn a_drive_is_read_without_touching_it_and_damage_has_a_place() -> Result<
             found["objects"] == 10 && found["unsettled"] == 0 && found["missing_shards"] == 0
         })
     };
-    wait_for("the drive to have everything", Duration::from_secs(30), settled).await?;
+    wait_for("the drive to have everything", Duration::from_secs(90), settled).await?;
     let (code, found) = debug_drive(&drive)?;
     assert_eq!((code, &found["in_use"], &found["damage"]), (Some(0), &json!(true), &json!([])), "{found:#}");
     ensure!(found["shard_files"]["count"].as_u64() >= Some(3), "the large ones: {found:#}");
 
-    arena.cluster.nodes[1].process().stop(Duration::from_secs(20));
+    arena.cluster.nodes[1].process().stop(Duration::from_secs(60));
     let before = content(&drive)?;
     let (code, found) = debug_drive(&drive)?;
     assert_eq!((code, &found["in_use"], &found["torn_tail"]), (Some(0), &json!(false), &json!(null)));

@@ -100,7 +100,7 @@ impl Arena {
             let sent = client.put_object().bucket("photos").key(name).if_none_match("*");
             sent.body(ByteStream::from_static(b"once")).send().await.is_ok()
         };
-        wait_for("a conditional write", Duration::from_secs(40), locked).await?;
+        wait_for("a conditional write", Duration::from_secs(90), locked).await?;
         self.world.get_mut("photos").context("photos")?.insert(name.to_owned(), b"once".to_vec());
         let again = client.put_object().bucket("photos").key(name).if_none_match("*");
         let again = again.body(ByteStream::from_static(b"twice")).send().await;
@@ -146,7 +146,7 @@ impl Arena {
                 })
             })
         };
-        wait_for("copies of the buckets on every drive", Duration::from_secs(20), copied).await
+        wait_for("copies of the buckets on every drive", Duration::from_secs(60), copied).await
     }
 
     async fn lose_etcd(&mut self) -> Result<()> {
@@ -224,7 +224,7 @@ async fn every_bucket_and_object_is_back_after_etcd_has_lost_everything() -> Res
     arena.kill_all();
     arena.lose_etcd().await?;
     arena.cluster.nodes[0].spawn()?;
-    let refused = arena.cluster.nodes[0].process().wait(Duration::from_secs(20));
+    let refused = arena.cluster.nodes[0].process().wait(Duration::from_secs(90));
     ensure!(refused.is_some_and(|status| !status.success()), "a node must not found a new cluster");
     ensure!(arena.cluster.nodes[0].process().log().contains("coffer recover"));
     let files = (0..NODES).map(|node| arena.export(node)).collect::<Result<Vec<_>>>()?;

@@ -16,6 +16,9 @@ use coffer_tests::harness::process::Process;
 use coffer_tests::harness::standalone::Standalone;
 use tempfile::TempDir;
 
+/// However slow the machine is, a start that is refused has ended by then.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 /// Runs `coffer <arguments>` until it ends, and gives what it said.
 fn refusal(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let mut command = Command::new(binary());
@@ -25,7 +28,7 @@ fn refusal(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> S
     // What an earlier start in the same folder said is not what this one says.
     let _ = std::fs::remove_file(folder.join("refused.log"));
     let mut process = Process::start("refused", folder, &mut command).expect("coffer starts");
-    let status = process.wait(Duration::from_secs(40));
+    let status = process.wait(PATIENCE);
     let log = process.log();
     assert!(
         status.is_some_and(|status| !status.success()),
@@ -149,20 +152,20 @@ fn a_gateway_names_an_unreachable_etcd_and_how_to_start_without_it() -> Result<(
 async fn a_drive_of_another_cluster_is_refused() -> Result<()> {
     let mut one = Standalone::start(4).await?;
     let mut other = Standalone::start(4).await?;
-    one.process_mut().stop(Duration::from_secs(20));
-    other.process_mut().stop(Duration::from_secs(20));
+    one.process_mut().stop(Duration::from_secs(60));
+    other.process_mut().stop(Duration::from_secs(60));
     std::fs::rename(one.drive(2), one.drive(2).with_extension("aside"))?;
     std::fs::rename(other.drive(2), one.drive(2))?;
     let folder = TempDir::new()?;
     let mut process = Process::start("refused", folder.path(), &mut one.command())?;
-    let status = process.wait(Duration::from_secs(30));
+    let status = process.wait(PATIENCE);
     assert!(status.is_some_and(|status| !status.success()), "{}", process.log_tail());
     assert!(process.log().contains("drive2") && process.log().contains("cluster"), "{}", process.log_tail());
 
     // A copy of a drive, and a drive that is not mounted.
     std::fs::copy(one.drive(1).join("coffer.json"), one.drive(2).join("coffer.json"))?;
     let mut copied = Process::start("copied", folder.path(), &mut one.command())?;
-    let status = copied.wait(Duration::from_secs(30));
+    let status = copied.wait(PATIENCE);
     assert!(status.is_some_and(|status| !status.success()), "{}", copied.log_tail());
     assert!(
         copied.log().contains("drive1") && copied.log().contains("the same drive"),
@@ -171,7 +174,7 @@ async fn a_drive_of_another_cluster_is_refused() -> Result<()> {
     );
     std::fs::remove_dir_all(one.drive(2))?;
     let mut missing = Process::start("missing", folder.path(), &mut one.command())?;
-    let status = missing.wait(Duration::from_secs(30));
+    let status = missing.wait(PATIENCE);
     assert!(status.is_some_and(|status| !status.success()), "{}", missing.log_tail());
     assert!(
         missing.log().contains("drive2") && missing.log().contains("--replace"),
@@ -190,6 +193,6 @@ async fn the_same_drive_twice_is_refused() -> Result<()> {
     let (s3, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
     let log = refusal(folder.path(), &server_on(&running, &s3, &admin), &with_keys());
     assert!(log.contains("drive1"), "{log}");
-    server.process_mut().stop(Duration::from_secs(20));
+    server.process_mut().stop(Duration::from_secs(60));
     Ok(())
 }

@@ -2,7 +2,6 @@
 //! others are nodes made here, with a record in etcd and a gRPC port that tells what the test wants.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -27,7 +26,7 @@ use coffer_tests::harness::wait_for;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use super::refusal;
+use super::{PATIENCE, refusal};
 
 const SECRET: &str = "some secret of the tests";
 
@@ -118,7 +117,7 @@ async fn elder(
     let (security, stop) = (NodeSecurity::ClusterSecret(ClusterSecret::new(SECRET)?), Shutdown::new());
     tokio::spawn(coffer_storage_node::rpc::serve(node, listener, security, stop.clone()));
     let coordinator = coordinator(etcd, cluster)?;
-    coordinator.ready(Duration::from_secs(10)).await?;
+    coordinator.ready(PATIENCE).await?;
     let live = LiveRecord { since_ms: UnixMillis::now().0, process: 1 };
     let (record, live) = (serde_json::to_vec(&record)?, serde_json::to_vec(&live)?);
     coordinator.put(&node_key(&id), record.into(), Expected::Any, false).await?;
@@ -177,15 +176,15 @@ async fn endpoint_lists_that_differ_are_shown_side_by_side() -> Result<()> {
     let mut cluster = Distributed::prepare(2, 1).await?;
     cluster.spawn(0)?;
     let coordinator = coordinator(&cluster.etcd, "default")?;
-    coordinator.ready(Duration::from_secs(10)).await?;
+    coordinator.ready(PATIENCE).await?;
     let registered =
         || async { coordinator.list("live/").await.is_ok_and(|listing| !listing.entries.is_empty()) };
-    wait_for("the first node to register", Duration::from_secs(30), registered).await?;
+    wait_for("the first node to register", PATIENCE, registered).await?;
     let other = format!("http://127.0.0.1:{}/elsewhere", free_port());
     let mut command = cluster.command(1);
     command.arg(&other);
     let mut refused = Process::start("other-list", cluster.folder(), &mut command)?;
-    let status = refused.wait(Duration::from_secs(40));
+    let status = refused.wait(PATIENCE);
     assert!(status.is_some_and(|status| !status.success()), "{}", refused.log_tail());
     for word in ["here:", "on 127.0.0.1:", &other, "must be the same"] {
         assert!(refused.log().contains(word), "`{word}` is not in: {}", refused.log_tail());

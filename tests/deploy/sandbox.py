@@ -125,10 +125,12 @@ class Balancer:
     """haproxy: the services of a cluster. Backends are told which of their servers are endpoints."""
 
     def __init__(self, folder, fronts):
+        # A server that is slow to answer a check is not away; one that is refuses the connection.
         # fronts: {name: (address, port, [server addresses], check port)}
         self.control = folder / "haproxy.sock"
-        text = ("global\n stats socket " + str(self.control) + " level admin\ndefaults\n mode http\n timeout connect 2s\n timeout client 5m\n"
-                " timeout server 5m\n timeout http-request 30s\n retries 2\n retry-on conn-failure empty-response\n option redispatch\n")
+        text = ("global\n stats socket " + str(self.control) + " level admin\ndefaults\n mode http\n timeout connect 10s\n"
+                " timeout check 10s\n timeout client 5m\n timeout server 5m\n timeout http-request 30s\n"
+                " retries 2\n retry-on conn-failure empty-response\n option redispatch\n")
         for name, (address, port, servers, check) in fronts.items():
             text += f"frontend {name}\n bind {address}:{port}\n default_backend {name}\n"
             text += f"backend {name}\n balance leastconn\n option httpchk GET /health/ready\n"
@@ -161,7 +163,7 @@ class Load:
         import boto3
         from botocore.config import Config
 
-        config = Config(retries={"total_max_attempts": 1}, read_timeout=60, connect_timeout=5, s3={"addressing_style": "path"})
+        config = Config(retries={"total_max_attempts": 1}, read_timeout=120, connect_timeout=60, s3={"addressing_style": "path"})
         self.clients = [boto3.client("s3", endpoint_url=endpoint, aws_access_key_id=access_key, aws_secret_access_key=secret_key,
                                      region_name="us-east-1", config=config) for _ in range(threads)]
         self.requests, self.failures, self.over = 0, [], threading.Event()

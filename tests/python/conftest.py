@@ -2,6 +2,7 @@
 cluster behind haproxy."""
 
 import base64
+import itertools
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ import boto3
 import pytest
 from botocore import UNSIGNED
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 REPO = Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("COFFER_BIN", str(REPO / "target/debug/coffer"))
@@ -26,14 +28,59 @@ ENCRYPTION_KEYS = {name: base64.b64encode(os.urandom(32)).decode() for name in [
 HOOK_TOKEN = "a token that only the tests know"
 
 
+# How long to wait for what must come: so long that no machine is too slow for it. It costs time only where it does not come.
+PATIENCE = 120
+
+PORTS = itertools.count(os.getpid() % 2000 * 10)
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Never the same twice, and below the kernel's range for outgoing connections: none of them takes it in between."""
+    for number in PORTS:
+        port = 11_000 + number % 20_000
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+
+
+def wait_for(holds, seconds=PATIENCE, pause=0.1):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(pause)
+
+
+def settled(call):
+    """What a gateway answers once it has been told of a change. One: that all have been is what `Server.settle` waits for."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return call()
+        except (AssertionError, ClientError, pytest.fail.Exception):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def quickest(change, in_force, tries=10):
+    """How long after a change it is in force, in seconds: the shortest of some times, as a busy machine lengthens any of them."""
+    times = []
+    for _ in range(tries):
+        change()
+        began = time.monotonic()
+        in_force()
+        times.append(time.monotonic() - began)
+        if times[-1] < 1:
+            break
+    return min(times)
 
 
 def wait_ready(url, process, log):
-    for _ in range(600):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         if process.poll() is not None:
             break
         try:
@@ -50,7 +97,7 @@ class Server:
     """A cluster of either shape: `endpoint` is its S3 front."""
 
     def __init__(self, folder):
-        self.folder, self.processes = folder, []
+        self.folder, self.processes, self.clients = folder, [], {}
         # Where events go: tests listen there.
         self.hook = free_port()
         self.keys = folder / "encryption-keys"
@@ -119,7 +166,8 @@ class Server:
         """haproxy in front of the gateways, with its own defaults: keep-alive on both sides."""
         port, config = free_port(), self.folder / "haproxy.cfg"
         servers = "".join(f"  server g{s3} 127.0.0.1:{s3} check port {admin}\n" for s3, admin in gateways)
-        config.write_text("defaults\n  mode http\n  timeout connect 2s\n  timeout client 5m\n  timeout server 5m\n"
+        # A gateway that is slow to answer a check is not away; one that is refuses the connection.
+        config.write_text("defaults\n  mode http\n  timeout connect 10s\n  timeout check 10s\n  timeout client 5m\n  timeout server 5m\n"
                           f"frontend s3\n  bind 127.0.0.1:{port}\n  default_backend gateways\n"
                           "  monitor-uri /balancer\n  monitor fail if { nbsrv(gateways) eq 0 }\n"
                           f"backend gateways\n  option httpchk GET /health/ready\n{servers}")
@@ -135,6 +183,7 @@ class Server:
                 process.wait(15)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
 
     def kill(self, which):
         """Ends a server, or one of a cluster, as a crash would."""
@@ -159,11 +208,42 @@ class Server:
                        "COFFER_ENDPOINT": self.admin}
         return subprocess.run([BINARY, *arguments], env=environment, check=check, capture_output=True, text=True)
 
-    def user(self, name):
-        """Makes a user: its canonical id and a client of it, once every gateway knows it."""
+    def direct(self, keys=(ACCESS_KEY, SECRET_KEY)):
+        """A client for each gateway, past the balancer."""
+        for gateway in self.gateways:
+            if (keys, gateway) not in self.clients:
+                self.clients[keys, gateway] = self.client(keys, endpoint=gateway)
+        return [self.clients[keys, gateway] for gateway in self.gateways]
+
+    def everywhere(self, holds, keys=(ACCESS_KEY, SECRET_KEY)):
+        """Waits until this holds for a client of each gateway: whatever was changed is in force at each as soon as its watch has told it."""
+        def is_so(client):
+            try:
+                return holds(client)
+            except ClientError:
+                return False
+
+        for client in self.direct(keys):
+            wait_for(lambda: is_so(client), pause=0.02)
+
+    def settle(self, bucket):
+        """Waits until each gateway has been told how the bucket is configured now: by its tags, which are written last, and are in the
+        same record as all the rest."""
+        tags = [{"Key": "settled", "Value": os.urandom(8).hex()}]
+        self.client().put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": tags})
+        self.everywhere(lambda client: client.get_bucket_tagging(Bucket=bucket)["TagSet"] == tags)
+
+    def add_user(self, name):
+        """Makes a user, whom every gateway knows then: its canonical id and its keys."""
         made = json.loads(self.coffer("user", "add", name, "--json").stdout)
-        time.sleep(1)
-        return made["id"], self.client((made["access_keys"][0], made["secret_key"]))
+        keys = made["access_keys"][0], made["secret_key"]
+        self.everywhere(lambda client: client.list_buckets(), keys)
+        return made["id"], keys
+
+    def user(self, name):
+        """Makes a user: its canonical id and a client of it."""
+        identity, keys = self.add_user(name)
+        return identity, self.client(keys)
 
     def aws(self, *arguments, **options):
         """Runs the aws command line of this environment."""

@@ -7,12 +7,12 @@ import hmac
 import json
 import os
 import subprocess
-import time
 
 import pytest
 import requests
 from botocore.exceptions import ClientError
 from conftest import ACCESS_KEY, BINARY, ENCRYPTION_KEYS, SECRET_KEY, Server
+from test_access import set_policy
 
 MIB = 1 << 20
 # Empty, kept with its metadata, in one block, in several stripes.
@@ -247,7 +247,7 @@ def test_a_buckets_default_is_for_what_says_nothing(server, s3, bucket):
     for default, expected in [(default_of("AES256"), S3), (default_of("aws:kms"), {**KMS, "SSEKMSKeyId": "main-key"}),
                               (default_of("aws:kms", "second-key"), KMS)]:
         put(default)
-        time.sleep(1)
+        server.settle(bucket)
         assert s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"] == default
         assert told(s3.put_object(Bucket=bucket, Key="k", Body=b"x")) == expected
         assert told(s3.get_object(Bucket=bucket, Key="k")) == expected
@@ -269,7 +269,7 @@ def test_a_buckets_default_is_for_what_says_nothing(server, s3, bucket):
     assert error_code(put, default=default_of("AES256", "second-key")) == ("InvalidArgument", 400)
     s3.delete_bucket_encryption(Bucket=bucket)
     s3.delete_bucket_encryption(Bucket=bucket)
-    time.sleep(1)
+    server.settle(bucket)
     assert error_code(s3.get_bucket_encryption, Bucket=bucket) == absent
     assert told(s3.put_object(Bucket=bucket, Key="plain", Body=b"x")) == {}
     # What was written before stays as it was.
@@ -284,7 +284,7 @@ def post(server, bucket, key, data, **fields):
     policy = base64.b64encode(json.dumps(policy).encode())
     signature = base64.b64encode(hmac.new(SECRET_KEY.encode(), policy, hashlib.sha1).digest())
     form = {"key": key, "AWSAccessKeyId": ACCESS_KEY, "policy": policy, "signature": signature, **fields}
-    return requests.post(f"{server.endpoint}/{bucket}", data=form, files={"file": data}, timeout=30).status_code
+    return requests.post(f"{server.endpoint}/{bucket}", data=form, files={"file": data}, timeout=60).status_code
 
 
 def test_forms_bring_keys(server, s3, bucket):
@@ -340,10 +340,7 @@ def test_policies_can_demand_encryption(server, s3, bucket):
         allow = {"Effect": "Allow", "Principal": {"CanonicalUser": other}, "Action": ["s3:PutObject", "s3:GetObject"], "Resource": resource}
         deny = [{"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": resource, "Condition": condition}
                 for condition in conditions]
-        policy = {"Version": "2012-10-17", "Statement": [allow, *deny]}
-        s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
-        # Every gateway knows it within a second.
-        time.sleep(1)
+        set_policy(server, s3, bucket, allow, *deny)
 
     def check(allowed, *refused):
         assert client.put_object(Bucket=bucket, Key="k", Body=b"x", **allowed)
@@ -480,7 +477,7 @@ def test_a_mirror_copies_what_it_can_read_and_names_what_it_cannot(own, server, 
     environment = {**os.environ, "COFFER_SOURCE_ACCESS_KEY": ACCESS_KEY, "COFFER_SOURCE_SECRET_KEY": SECRET_KEY,
                    "COFFER_ACCESS_KEY": ACCESS_KEY, "COFFER_SECRET_KEY": SECRET_KEY}
     done = subprocess.run([BINARY, "mirror", f"{own.endpoint}/{bucket}", f"{server.endpoint}/{bucket}"], env=environment,
-                          capture_output=True, text=True, timeout=120, check=False)
+                          capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if "customer" in line]
     assert len(lines) == 2 and all("customer's key" in line for line in lines), done.stderr

@@ -16,7 +16,7 @@ class Connection:
 
     def __init__(self, server):
         self.host = server.endpoint.removeprefix("http://")
-        self.socket = socket.create_connection(self.host.split(":"), timeout=30)
+        self.socket = socket.create_connection(self.host.split(":"), timeout=120)
         self.stream = self.socket.makefile("rb")
 
     def head(self, method, url, **headers):

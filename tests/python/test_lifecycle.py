@@ -6,8 +6,7 @@ import time
 
 import pytest
 import requests
-from conftest import DAY_SECONDS, Server
-from test_access import settled
+from conftest import DAY_SECONDS, PATIENCE, Server, wait_for
 from test_boto3 import error_code
 from test_versions import enable, listed
 
@@ -18,10 +17,7 @@ def keys(s3, bucket):
 
 def wait_until(holds, days):
     """A pass may be due, another one may be going on, and the machine may be busy."""
-    deadline = time.monotonic() + (days + 6) * DAY_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "nothing has expired"
-        time.sleep(0.2)
+    wait_for(holds, days * DAY_SECONDS + PATIENCE, 0.2)
 
 
 def put_rules(s3, bucket, *rules):
@@ -57,8 +53,8 @@ def test_objects_expire_by_their_rules_and_no_others(s3, bucket):
     assert time.monotonic() - began >= DAY_SECONDS, "nothing expires before its time"
     assert error_code(s3.get_object, Bucket=bucket, Key="a/k") == ("NoSuchKey", 404)
     # What is written again lives again.
-    s3.put_object(Bucket=bucket, Key="a/k", Body=b"2")
     written = time.monotonic()
+    s3.put_object(Bucket=bucket, Key="a/k", Body=b"2")
     wait_until(lambda: "a/k" not in keys(s3, bucket), days=1)
     assert time.monotonic() - written >= DAY_SECONDS
     s3.delete_bucket_lifecycle(Bucket=bucket)
@@ -68,28 +64,38 @@ def test_objects_expire_by_their_rules_and_no_others(s3, bucket):
 
 
 def test_uploads_are_given_up_and_small_objects_expire_by_their_size(s3, bucket):
-    put_rules(s3, bucket, {"ID": "up", "Prefix": "up/", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}},
-              {"ID": "small", "Filter": {"ObjectSizeLessThan": 10}, "Expiration": {"Days": 1}})
     for key, size in [("empty", 0), ("nine", 9), ("ten", 10)]:
         s3.put_object(Bucket=bucket, Key=key, Body=b"x" * size)
     ended = s3.create_multipart_upload(Bucket=bucket, Key="up/k")["UploadId"]
     s3.upload_part(Bucket=bucket, Key="up/k", UploadId=ended, PartNumber=1, Body=b"x")
     stays = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    # Now, as the upload must not end before it has its part.
+    put_rules(s3, bucket, {"ID": "up", "Prefix": "up/", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}},
+              {"ID": "small", "Filter": {"ObjectSizeLessThan": 10}, "Expiration": {"Days": 1}})
     wait_until(lambda: [u["UploadId"] for u in s3.list_multipart_uploads(Bucket=bucket)["Uploads"]] == [stays], days=1)
     part = dict(Bucket=bucket, Key="up/k", UploadId=ended, PartNumber=2, Body=b"x")
     assert error_code(s3.upload_part, **part) == ("NoSuchUpload", 404)
     wait_until(lambda: keys(s3, bucket) == ["ten"], days=1)
 
 
-def test_rules_read_back_as_they_were_written_and_answers_tell_them(s3, bucket):
+def now_and_not_at_midnight():
+    """The time, of a day (UTC) that goes on for a while: answers tell days."""
+    while True:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        if (now + datetime.timedelta(seconds=60)).date() == now.date():
+            return now
+        time.sleep(1)
+
+
+def test_rules_read_back_as_they_were_written_and_answers_tell_them(server, s3, bucket):
     assert error_code(s3.get_bucket_lifecycle_configuration, Bucket=bucket) == ("NoSuchLifecycleConfiguration", 404)
     rules = [{"ID": "r 1", "Status": "Enabled", "Filter": {"Prefix": "a&b/"}, "Expiration": {"Days": 30}},
              {"ID": "r2", "Status": "Disabled", "Filter": {"Tag": {"Key": "k", "Value": "v"}}, "Expiration": {"Days": 1}}]
     put_rules(s3, bucket, *rules)
-    assert settled(lambda: s3.get_bucket_lifecycle_configuration(Bucket=bucket))["Rules"] == rules
-    time.sleep(1)
+    server.settle(bucket)
+    assert s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"] == rules
+    expected = now_and_not_at_midnight() + datetime.timedelta(days=31)
     put = s3.put_object(Bucket=bucket, Key="a&b/k", Body=b"")
-    expected = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=31)
     told = f'expiry-date="{expected:%a, %d %b %Y} 00:00:00 GMT", rule-id="r 1"'
     assert put["Expiration"] == told
     assert s3.head_object(Bucket=bucket, Key="a&b/k")["Expiration"] == told
@@ -135,21 +141,27 @@ def test_rules_are_carried_on_by_another_gateway_when_the_one_that_did_so_dies(o
     s3.create_bucket(Bucket="bucket")
     put_rules(s3, "bucket", {"ID": "r", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}})
     expire_one(s3, "first")
-    expired = [re.search("^coffer_lifecycle_expired_objects_total (.*)", requests.get(f"{admin}/metrics").text, re.M) for admin in own.admins]
-    [one] = [gateway for gateway, found in enumerate(expired) if found and float(found[1])]
+
+    def who():
+        expired = [re.search("^coffer_lifecycle_expired_objects_total (.*)", requests.get(f"{admin}/metrics").text, re.M) for admin in own.admins]
+        return [gateway for gateway, found in enumerate(expired) if found and float(found[1])]
+
+    # It counts what it has done after that.
+    wait_for(who)
+    [one] = who()
     own.kill(one)
     expire_one(own.client(endpoint=own.gateways[one - 1]), "second")
 
 
-def test_answers_tell_when_an_upload_will_be_given_up(s3, bucket):
+def test_answers_tell_when_an_upload_will_be_given_up(server, s3, bucket):
     abort = lambda days: {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days}}
     put_rules(s3, bucket, {"ID": "long", "Filter": {"Prefix": ""}, **abort(10_000)}, {"ID": "up", "Filter": {"Prefix": "up/"}, **abort(1_000)},
               {"ID": "off", "Status": "Disabled", "Filter": {"Prefix": ""}, **abort(100)})
-    time.sleep(1)
+    server.settle(bucket)
     for key, days, rule in [("k", 10_000, "long"), ("up/k", 1_000, "up")]:
+        midnight = now_and_not_at_midnight().replace(hour=0, minute=0, second=0, microsecond=0)
         begun = s3.create_multipart_upload(Bucket=bucket, Key=key)
         listed = s3.list_parts(Bucket=bucket, Key=key, UploadId=begun["UploadId"])
-        midnight = datetime.datetime.now(datetime.timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
         for answer in [begun, listed]:
             assert (answer["AbortDate"], answer["AbortRuleId"]) == (midnight + datetime.timedelta(days=days + 1), rule)
 
@@ -183,8 +195,8 @@ def test_noncurrent_versions_expire_and_the_newest_stay(s3, bucket):
     assert error_code(s3.get_object, Bucket=bucket, Key="c/k", VersionId=tagged) == ("NoSuchVersion", 404)
     assert s3.get_object(Bucket=bucket, Key="b/k", VersionId=b[2])["Body"].read() == b"2"
     # A version is not due by its own age, but by that of what came after it.
-    last = s3.put_object(Bucket=bucket, Key="a/k", Body=b"new")["VersionId"]
     written = time.monotonic()
+    last = s3.put_object(Bucket=bucket, Key="a/k", Body=b"new")["VersionId"]
     wait_until(lambda: versions(s3, bucket, Prefix="a/") == [("a/k", last)], days=1)
     assert time.monotonic() - written >= DAY_SECONDS
 

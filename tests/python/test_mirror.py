@@ -2,19 +2,21 @@
 
 import gzip
 import http.client
-import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
 import pytest
 from botocore.exceptions import ClientError
-from conftest import ACCESS_KEY, BINARY, SECRET_KEY, Server, free_port
+from conftest import ACCESS_KEY, BINARY, PATIENCE, SECRET_KEY, Server, free_port, wait_for
+from test_access import set_policy
 
 MIB = 1 << 20
 
@@ -87,8 +89,8 @@ def test_objects_come_over_with_what_belongs_to_them(origin, old, server, s3, pa
                        ContentDisposition="attachment; filename=\"x\"", ContentLanguage="de", Metadata={"colour": "blue  green", "n": "1"},
                        Tagging="team=a%20b&empty=")
     old.put_object(Bucket=pair, Key="zipped", Body=gzip.compress(b"text"), ContentEncoding="gzip")
-    for number in range(1100):
-        old.put_object(Bucket=pair, Key=f"many/{number:04}", Body=b"m")
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(lambda number: old.put_object(Bucket=pair, Key=f"many/{number:04}", Body=b"m"), range(1100)))
     told = copy_bucket(origin, server, pair, "--dry-run").stdout
     assert "1110 would be copied" in told and f"{pair}/dir/file (missing, 2.9 MiB)" in told
     assert s3.list_objects_v2(Bucket=pair)["KeyCount"] == 0
@@ -170,13 +172,11 @@ def test_what_fails_is_told_by_its_key(origin, old, server, s3, pair):
     assert "SignatureDoesNotMatch" in refused.stderr and "0 copied (0 B), 0 already there, 0 newer at the destination, 1 failed" in refused.stdout
     missing = mirror(f"{origin.endpoint}/{pair}", f"{server.endpoint}/no-such-bucket-here", code=1)
     assert "NoSuchBucket" in missing.stderr and "not all objects were seen" in missing.stderr
-    made = server.coffer("user", "add", "mover-" + os.urandom(4).hex(), "--json")
-    user = json.loads(made.stdout)
-    allow = lambda actions, resource: {"Effect": "Allow", "Principal": {"AWS": user["id"]}, "Action": actions, "Resource": resource}
-    s3.put_bucket_policy(Bucket=pair, Policy=json.dumps({"Version": "2012-10-17", "Statement": [
-        allow("s3:ListBucket", f"arn:aws:s3:::{pair}"), allow(["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{pair}/open/*")]}))
-    time.sleep(1)
-    some = copy_bucket(origin, server, pair, code=1, writer=(user["access_keys"][0], user["secret_key"]))
+    user, writer = server.add_user("mover-" + os.urandom(4).hex())
+    allow = lambda actions, resource: {"Effect": "Allow", "Principal": {"AWS": user}, "Action": actions, "Resource": resource}
+    set_policy(server, s3, pair, allow("s3:ListBucket", f"arn:aws:s3:::{pair}"),
+               allow(["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{pair}/open/*"))
+    some = copy_bucket(origin, server, pair, code=1, writer=writer)
     assert f"`{pair}/closed/1`" in some.stderr and "AccessDenied" in some.stderr and f"{pair}/open" not in some.stderr
     assert "2 copied (2 B), 0 already there, 0 newer at the destination, 1 failed" in some.stdout
 
@@ -309,13 +309,18 @@ def test_a_run_that_is_stopped_leaves_nothing_half_done(origin, old, server, s3,
     while run.poll() is None and "Uploads" not in s3.list_multipart_uploads(Bucket=pair):
         time.sleep(0.01)
     run.send_signal(signal.SIGINT)
-    told, _ = run.communicate(timeout=60)
+    told, _ = run.communicate(timeout=PATIENCE)
     assert run.returncode == 1 and "stopped before the end: 0 copied" in told and "0 failed" in told
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=pair)
     with pytest.raises(ClientError):
         s3.head_object(Bucket=pair, Key="large")
     assert "1 copied" in copy_bucket(origin, server, pair).stdout
     assert body_of(s3, pair, "large") == body
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")
@@ -330,7 +335,7 @@ def test_https_with_an_authority_of_ones_own(origin, old, server, s3, pair, tmp_
                       f"listen s3\n  bind 127.0.0.1:{port} ssl crt {tmp_path}/both.pem\n  server s {server.endpoint.removeprefix('http://')}\n")
     balancer = subprocess.Popen(["haproxy", "-f", str(config)])
     try:
-        time.sleep(1)
+        wait_for(lambda: listens(port))
         locations = f"{origin.endpoint}/{pair}", f"https://localhost:{port}/{pair}"
         assert "certificate" in mirror(*locations, code=1).stderr
         assert "1 copied" in mirror(*locations, "--ca", str(tmp_path / "ca.pem")).stdout

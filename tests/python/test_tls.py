@@ -25,7 +25,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
-from conftest import ACCESS_KEY, BINARY, SECRET_KEY, Server
+from conftest import ACCESS_KEY, BINARY, PATIENCE, SECRET_KEY, Server, wait_for
 from test_boto3 import error_code
 
 MIB = 1024 * 1024
@@ -79,7 +79,7 @@ class Http:
         context = ssl.create_default_context(cafile=server.ca)
         # Connections are kept until the server ends them.
         limits = httpx.Limits(keepalive_expiry=None)
-        self.base, self.client = server.endpoint, httpx.Client(http2=http2, verify=context, timeout=60, limits=limits)
+        self.base, self.client = server.endpoint, httpx.Client(http2=http2, verify=context, timeout=PATIENCE, limits=limits)
 
     def send(self, method, path, body=b"", **headers):
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -142,7 +142,7 @@ def test_large_bodies_pass_in_both_directions(http):
 def test_many_requests_share_one_connection(shape):
     async def all_of_them():
         context = ssl.create_default_context(cafile=shape.ca)
-        async with httpx.AsyncClient(http2=True, verify=context, timeout=60, limits=httpx.Limits(max_connections=1)) as one:
+        async with httpx.AsyncClient(http2=True, verify=context, timeout=PATIENCE, limits=httpx.Limits(max_connections=1)) as one:
             async def both(i):
                 url, body = f"{shape.endpoint}/bucket/many/{i}", os.urandom(i * 1000)
                 put = await one.put(url, content=body, headers=sign("PUT", url, body))
@@ -161,7 +161,7 @@ class Raw:
         host, port = self.base.removeprefix("https://").split(":")
         context = ssl.create_default_context(cafile=server.ca)
         context.set_alpn_protocols(["h2"])
-        self.socket = context.wrap_socket(socket.create_connection((host, int(port)), timeout=30), server_hostname=host)
+        self.socket = context.wrap_socket(socket.create_connection((host, int(port)), timeout=PATIENCE), server_hostname=host)
         assert self.socket.selected_alpn_protocol() == "h2"
         loose = h2.config.H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
         self.h2 = h2.connection.H2Connection(loose)
@@ -196,6 +196,14 @@ class Raw:
             if isinstance(event, (h2.events.StreamReset, h2.events.ConnectionTerminated)):
                 return event
         return None
+
+
+def refuses(connect):
+    try:
+        connect().close()
+        return False
+    except OSError:
+        return True
 
 
 GOAWAY = 7
@@ -304,12 +312,14 @@ def test_policies_know_that_the_connection_is_encrypted(tls, server):
     policy = lambda bucket: json.dumps({"Version": "2012-10-17", "Statement": [
         {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*",
          "Condition": {"Bool": {"aws:SecureTransport": "false"}}}]})
-    for s3, expected in [(client(tls), None), (server.client(), ("AccessDenied", 403))]:
+    for of, s3, expected in [(tls, client(tls), None), (server, server.client(), ("AccessDenied", 403))]:
         bucket = "b-" + os.urandom(8).hex()
         s3.create_bucket(Bucket=bucket)
         s3.put_object(Bucket=bucket, Key="k", Body=b"x")
         s3.put_bucket_policy(Bucket=bucket, Policy=policy(bucket))
-        time.sleep(1)
+        # One gateway knows it at once.
+        if len(of.gateways) > 1:
+            of.settle(bucket)
         if expected:
             assert error_code(s3.get_object, Bucket=bucket, Key="k") == expected
         else:
@@ -322,11 +332,14 @@ def shown(tls):
     return ssl.get_server_certificate((host, int(port)), ca_certs=tls.ca)
 
 
-def wait_for(holds, seconds=40):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it does not come"
-        time.sleep(0.2)
+def error_of(connection):
+    """The whole of an answer that is an error."""
+    told = b""
+    while not told.endswith(b"</Error>"):
+        piece = connection.recv(4096)
+        assert piece, told
+        told += piece
+    return told
 
 
 def test_a_new_certificate_is_taken_and_half_of_one_is_not(tls, tmp_path):
@@ -371,23 +384,23 @@ def test_a_stop_finishes_what_runs_and_takes_no_more(tmp_path):
         http, body = Http(server), os.urandom(32 * MIB)
         assert http.send("PUT", "/bucket/k", body).status_code == 200
         idle, url = Raw(server), f"{server.endpoint}/bucket/k"
-        # Not httpx: its library knows no PING after a GOAWAY, by which hyper finds out what was on its way.
+        # Not httpx: its library knows no PING after a GOAWAY, by which hyper finds out what was on its way. It gets no further than
+        # what is taken of its output.
         headers = [part for name, value in sign("GET", url).items() for part in ("-H", f"{name}: {value}")]
-        running = subprocess.Popen(["curl", "--silent", "--http2", "--limit-rate", "8M", "--cacert", server.ca, "--output",
-                                    tmp_path / "got", "--write-out", "%{http_code} %{http_version}", *headers, url],
-                                   stdout=subprocess.PIPE, text=True)
-        wait_for(lambda: (tmp_path / "got").exists() and (tmp_path / "got").stat().st_size > MIB)
+        running = subprocess.Popen(["curl", "--silent", "--http2", "--cacert", server.ca, "--write-out", "%{stderr}%{http_code} %{http_version}",
+                                    *headers, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        got = running.stdout.read(MIB)
         server.processes[0].send_signal(signal.SIGTERM)
         # An idle connection is told at once.
         told = b""
         while GOAWAY not in frames(told):
             told += idle.socket.recv(65536)
-        with pytest.raises(OSError):
-            Raw(server)
+        wait_for(lambda: refuses(lambda: Raw(server).socket))
         assert running.poll() is None, "it is still running"
-        assert running.communicate()[0] == "200 2"
-        assert (tmp_path / "got").read_bytes() == body
-        assert server.processes[0].wait(30) == 0
+        got += running.stdout.read()
+        assert running.stderr.read() == b"200 2" and running.wait() == 0
+        assert got == body
+        assert server.processes[0].wait(60) == 0
     finally:
         server.stop()
 
@@ -406,7 +419,7 @@ def test_idle_connections_live_longer_than_heads_may_take(tls, tmp_path):
             connection, began = connect(), time.monotonic()
             connection.sendall(first)
             if name == "second":
-                assert connection.recv(4096).endswith(b"</Error>")
+                assert error_of(connection).startswith(b"HTTP/1.1 404")
                 connection.sendall(b"GET / HTTP/1.1\r\n")
             while connection.recv(4096):
                 pass
@@ -414,7 +427,7 @@ def test_idle_connections_live_longer_than_heads_may_take(tls, tmp_path):
 
         kept, idle, http = connect(), Raw(tls), Http(tls, http2=False)
         kept.sendall(request)
-        assert kept.recv(4096).startswith(b"HTTP/1.1 404")
+        assert error_of(kept).startswith(b"HTTP/1.1 404")
         assert http.send("HEAD", "/bucket").status_code == 200
         connections = list(http.client._transport._pool.connections)
         began = time.monotonic()
@@ -424,10 +437,11 @@ def test_idle_connections_live_longer_than_heads_may_take(tls, tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-        assert all(29 < seconds < 42 for seconds in times.values()) and len(times) == 3, times
-        time.sleep(45 - (time.monotonic() - began))
+        # After half a minute, and before the minute that a connection may take for its first byte.
+        assert all(29 < seconds < 55 for seconds in times.values()) and len(times) == 3, times
+        time.sleep(max(0, 45 - (time.monotonic() - began)))
         kept.sendall(request)
-        assert kept.recv(4096).startswith(b"HTTP/1.1 404")
+        assert error_of(kept).startswith(b"HTTP/1.1 404")
         assert idle.status(idle.begin("GET", "/bucket/none")) == 404
         assert http.send("HEAD", "/bucket").status_code == 200
         assert http.client._transport._pool.connections == connections
@@ -435,28 +449,41 @@ def test_idle_connections_live_longer_than_heads_may_take(tls, tmp_path):
         clear.stop()
 
 
-def test_a_stop_serves_what_a_balancer_still_sends(tmp_path):
-    """It reuses idle connections until its checks have failed, which takes a second or two."""
-    server = Server(tmp_path)
+def serves_on(server):
+    """Whether a server that is told to stop could be sent two more requests in time, which it serves then."""
+    server.start_standalone()
+    address, process = ("127.0.0.1", int(server.endpoint.rsplit(":", 1)[1])), server.daemons[0]
+    request = b"GET /bucket/none HTTP/1.1\r\nhost: x\r\n\r\n"
+    new, used, idle = [socket.create_connection(address, timeout=PATIENCE) for _ in range(3)]
+    for connection in used, idle:
+        connection.sendall(request)
+        answer = error_of(connection).lower()
+        assert answer.startswith(b"http/1.1 404") and b"connection: close" not in answer
+    process.send_signal(signal.SIGTERM)
+    stopped = time.monotonic()
     try:
-        server.start_standalone()
-        address = ("127.0.0.1", int(server.endpoint.rsplit(":", 1)[1]))
-        request = b"GET /bucket/none HTTP/1.1\r\nhost: x\r\n\r\n"
-        new, used, idle = [socket.create_connection(address, timeout=30) for _ in range(3)]
-        for connection in used, idle:
-            connection.sendall(request)
-            answer = connection.recv(4096).lower()
-            assert answer.startswith(b"http/1.1 404") and b"connection: close" not in answer
-        server.processes[0].send_signal(signal.SIGTERM)
-        stopped = time.monotonic()
         for connection in used, new:
             time.sleep(0.7)
             connection.sendall(request)
             answer = b"".join(iter(lambda: connection.recv(4096), b"")).lower()
             assert answer.startswith(b"http/1.1 404") and b"connection: close" in answer
-        with pytest.raises(OSError):
-            socket.create_connection(address)
-        assert idle.recv(1) == b"" and 2.5 < time.monotonic() - stopped < 6
-        assert server.processes[0].wait(10) == 0
+    except (AssertionError, OSError):
+        # It has three seconds for what comes late.
+        if time.monotonic() - stopped < 2.5:
+            raise
+        process.wait(60)
+        return False
+    wait_for(lambda: refuses(lambda: socket.create_connection(address)))
+    # An idle one is closed by then, and not only where the stop does not wait any longer, after half a minute.
+    assert idle.recv(1) == b"" and 2.5 < time.monotonic() - stopped < 25
+    assert process.wait(60) == 0
+    return True
+
+
+def test_a_stop_serves_what_a_balancer_still_sends(tmp_path):
+    """It reuses idle connections until its checks have failed, which takes a second or two."""
+    server = Server(tmp_path)
+    try:
+        assert any(serves_on(server) for _ in range(5))
     finally:
         server.stop()

@@ -389,7 +389,7 @@ def own(tmp_path):
         server.start_standalone()
         yield server
     finally:
-        server.stop()
+        server.end()
 
 
 def start_with(server, keys):

@@ -116,7 +116,7 @@ def own(tmp_path):
     """A server that a test may kill."""
     server = Server(tmp_path)
     yield server
-    server.stop()
+    server.end()
 
 
 def expire_one(s3, key):

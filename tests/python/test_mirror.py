@@ -29,7 +29,7 @@ def origin(tmp_path_factory):
         server.start_standalone()
         yield server
     finally:
-        server.stop()
+        server.end()
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_all_buckets_are_copied_and_made(server, s3, tmp_path):
         assert [body_of(s3, name, "k") for name in names] == [name.encode() for name in names]
         assert "name a bucket on both sides" in mirror(origin.endpoint, f"{server.endpoint}/{names[0]}", code=1).stderr
     finally:
-        origin.stop()
+        origin.end()
 
 
 def test_what_fails_is_told_by_its_key(origin, old, server, s3, pair):

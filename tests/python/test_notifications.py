@@ -353,7 +353,7 @@ def own(tmp_path, request):
     receiver = Receiver(server.hook)
     yield server, receiver
     receiver.stop()
-    server.stop()
+    server.end()
 
 
 def write_until_killed(server, bucket, kill):

@@ -274,7 +274,7 @@ def pair(tmp_path_factory):
         server.start_distributed()
         yield server
     finally:
-        server.stop()
+        server.end()
 
 
 def of(endpoint):

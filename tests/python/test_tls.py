@@ -45,7 +45,7 @@ def with_tls(folder, start):
         client(server).create_bucket(Bucket="bucket")
         yield server
     finally:
-        server.stop()
+        server.end()
 
 
 @pytest.fixture(scope="module")
@@ -402,7 +402,7 @@ def test_a_stop_finishes_what_runs_and_takes_no_more(tmp_path):
         assert got == body
         assert server.processes[0].wait(60) == 0
     finally:
-        server.stop()
+        server.end()
 
 
 def test_idle_connections_live_longer_than_heads_may_take(tls, tmp_path):
@@ -446,7 +446,7 @@ def test_idle_connections_live_longer_than_heads_may_take(tls, tmp_path):
         assert http.send("HEAD", "/bucket").status_code == 200
         assert http.client._transport._pool.connections == connections
     finally:
-        clear.stop()
+        clear.end()
 
 
 def serves_on(server):
@@ -486,4 +486,4 @@ def test_a_stop_serves_what_a_balancer_still_sends(tmp_path):
     try:
         assert any(serves_on(server) for _ in range(5))
     finally:
-        server.stop()
+        server.end()

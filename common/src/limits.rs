@@ -20,7 +20,7 @@ pub const MAX_METADATA_BYTES: usize = 1024 * 1024;
 /// A session lease in the coordinator lives this long without a keep-alive.
 pub const SESSION_TTL: Duration = Duration::from_secs(10);
 
-/// After W answers to a COMMIT, how long to wait for the rest before answering the client.
+/// After W answers to a COMMIT, how long to wait at most for the rest before answering the client.
 pub const COMMIT_LINGER: Duration = Duration::from_millis(25);
 
 /// STABLE notices are batched for at most this long.

@@ -13,6 +13,8 @@
 //!
 //! **Trace.** At level `trace` every round, reply and end is told with the microseconds since the machine began.
 
+mod latency;
+mod patience;
 mod peers;
 mod stable;
 
@@ -29,15 +31,19 @@ use tokio::time::Instant;
 use crate::cluster::Cluster;
 use crate::coordination::LockGuard;
 use crate::node::{NodeError, PrepareShard, ShardPieces, SlotAddress, SlotCall};
-use crate::protocol::action::{Action, Actions, Lost, Machine, MapEpochs, NoLock, RoundNumber, Timer};
+use crate::protocol::action::{
+    Action, Actions, Lost, Machine, MapEpochs, NoLock, RoundNumber, Timer, TimerKind,
+};
 use crate::protocol::message::{SlotReply, SlotRequest};
 use crate::shutdown::Shutdown;
 use crate::types::{Epoch, OpId, PartitionId, RegisterKey, SlotIndex, SlotSet};
 
+pub use latency::Latency;
+use patience::{Patience, RoundKind, RoundWatch};
 pub use peers::{Former, Peer, Peers, nodes};
 
 pub use stable::StableNotice;
-use stable::StableQueue;
+use stable::{StableQueue, Told};
 
 /// How long a small request to a slot may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -104,6 +110,9 @@ struct Run<'a, O> {
     inline: Vec<(SlotIndex, OpId, Bytes)>,
     lock: Option<LockGuard>,
     mutates: bool,
+    round: RoundWatch,
+    /// The notice of STABLE that was left, and the round of its COMMITs.
+    told: Option<(Told, RoundNumber)>,
     begun: Instant,
     outcome: Option<O>,
 }
@@ -115,6 +124,7 @@ pub struct Driver {
     /// Tasks that a stop waits for.
     background: Shutdown,
     stable: Arc<StableQueue>,
+    patience: Arc<Patience>,
 }
 
 impl Driver {
@@ -122,7 +132,7 @@ impl Driver {
     pub fn start(cluster: Cluster, shutdown: Shutdown) -> Self {
         let stable = Arc::<StableQueue>::default();
         shutdown.spawn(StableQueue::run(Arc::clone(&stable), cluster.clone(), shutdown.clone()));
-        Self { cluster, background: shutdown, stable }
+        Self { cluster, background: shutdown, stable, patience: Arc::default() }
     }
 
     /// Tells all slots of these registers that a version is STABLE, and who is known to have it: now, `at_a_time` notices
@@ -150,6 +160,8 @@ impl Driver {
             inline: Vec::new(),
             lock: None,
             mutates: false,
+            round: RoundWatch::begin(0, RoundKind::Receive),
+            told: None,
             begun: Instant::now(),
             outcome: None,
         };
@@ -160,8 +172,9 @@ impl Driver {
             run.carry_out(actions);
             if let Some(outcome) = run.outcome.take() {
                 tracing::trace!(key = %target.register.key, us = run.age_us(), "done");
+                let inline = std::mem::take(&mut run.inline);
                 run.leave();
-                return Driven { outcome, inline: run.inline };
+                return Driven { outcome, inline };
             }
             let event = tokio::select! {
                 biased;
@@ -173,6 +186,9 @@ impl Driver {
                 Event::Reply(round, slot, reply) => {
                     let (key, lost) = (&target.register.key, reply.is_err());
                     tracing::trace!(%key, round, slot = slot.0, lost, us = run.age_us(), "reply");
+                    if round == run.round.number {
+                        run.round.answer(&self.patience);
+                    }
                     machine.on_reply(round, slot, run.take_inline(slot, reply))
                 }
                 Event::Timer(timer) => machine.on_timer(timer),
@@ -202,6 +218,7 @@ impl<O> Run<'_, O> {
                 Action::Send { round, epoch, slots, request } => self.send(round, epoch, slots, &request),
                 Action::Notify { epoch, slots, request } => self.notify(epoch, slots, &request),
                 Action::Stable { epoch, version, tag, acknowledged } => {
+                    self.told = Some((Told { op: version.op, tag, epoch }, self.round.number));
                     self.driver.stable.push(StableNotice {
                         target: self.target.clone(),
                         epoch,
@@ -210,10 +227,13 @@ impl<O> Run<'_, O> {
                         acknowledged,
                     });
                 }
-                Action::SetTimer(timer) => self.control.push(Box::pin(async move {
-                    tokio::time::sleep(timer.delay()).await;
-                    Event::Timer(timer)
-                })),
+                Action::SetTimer(timer) => {
+                    let delay = self.delay(timer);
+                    self.control.push(Box::pin(async move {
+                        tokio::time::sleep(delay).await;
+                        Event::Timer(timer)
+                    }));
+                }
                 Action::TakeLock => self.take_lock(),
                 Action::RefreshMap(epoch) => self.refresh_map(epoch),
                 Action::Done(outcome) => self.outcome = Some(outcome),
@@ -221,8 +241,30 @@ impl<O> Run<'_, O> {
         }
     }
 
+    /// How long a timer waits: for the rest of a round, as long as is usual.
+    fn delay(&self, timer: Timer) -> Duration {
+        match timer.kind {
+            TimerKind::Hurry if timer.round == self.round.number => self.driver.patience.left(&self.round),
+            _ => timer.delay(),
+        }
+    }
+
+    /// Notes that slots are asked, in this round or a new one.
+    fn watch(&mut self, round: RoundNumber, kind: RoundKind, slots: SlotSet) {
+        if round != self.round.number {
+            let before = std::mem::replace(&mut self.round, RoundWatch::begin(round, kind));
+            before.end(&self.driver.patience);
+        }
+        self.round.ask(slots.len());
+    }
+
     fn prepare(&mut self, round: RoundNumber, epoch: Epoch, slots: SlotSet) {
         self.mutates = true;
+        let kind = match self.payload {
+            Payload::Inline { .. } => RoundKind::Prepare,
+            Payload::Nothing | Payload::Streams { .. } => RoundKind::Receive,
+        };
+        self.watch(round, kind, slots);
         self.trace_round("PREPARE", round, slots);
         for slot in slots.iter() {
             let index = usize::from(slot.0);
@@ -278,7 +320,13 @@ impl<O> Run<'_, O> {
     }
 
     fn send(&mut self, round: RoundNumber, epoch: Epoch, slots: SlotSet, request: &SlotRequest) {
-        self.mutates |= !matches!(request, SlotRequest::Query { .. });
+        let kind = match request {
+            SlotRequest::Query { inline_data: false } => RoundKind::Query,
+            SlotRequest::Query { inline_data: true } => RoundKind::Fetch,
+            _ => RoundKind::Change,
+        };
+        self.mutates |= kind == RoundKind::Change;
+        self.watch(round, kind, slots);
         self.trace_round(request.name(), round, slots);
         for slot in slots.iter() {
             let reply = self.call(slot, epoch, request.clone());
@@ -371,13 +419,26 @@ impl<O> Run<'_, O> {
         }
     }
 
-    /// Lets the mutations that still run go on.
-    fn leave(&mut self) {
+    /// Lets the mutations that still run go on; a COMMIT that is answered before STABLE is told goes into it.
+    fn leave(mut self) {
         self.lock = None;
+        self.round.end(&self.driver.patience);
         if self.mutates && !self.replies.is_empty() {
-            let mut rest = std::mem::take(&mut self.replies);
+            let (mut rest, told) = (self.replies, self.told);
+            let stable = Arc::clone(&self.driver.stable);
             self.driver.background.spawn(async move {
-                let all = async { while rest.next().await.is_some() {} };
+                let all = async {
+                    while let Some(event) = rest.next().await {
+                        if let (
+                            Event::Reply(round, slot, Ok(SlotReply::Committed { .. })),
+                            Some((notice, told)),
+                        ) = (event, told)
+                            && round == told
+                        {
+                            stable.acknowledge(notice, slot);
+                        }
+                    }
+                };
                 let _ = tokio::time::timeout(LEFTOVER_LIMIT, all).await;
             });
         }

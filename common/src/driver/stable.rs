@@ -16,7 +16,7 @@ use crate::cluster::Cluster;
 use crate::limits::STABLE_DELAY;
 use crate::protocol::message::{SlotRequest, Version};
 use crate::shutdown::Shutdown;
-use crate::types::{Epoch, SlotSet, Tag};
+use crate::types::{Epoch, OpId, SlotIndex, SlotSet, Tag};
 
 /// Most notices that wait.
 const QUEUE_LIMIT: usize = 16_384;
@@ -43,6 +43,14 @@ pub struct StableNotice {
     pub acknowledged: SlotSet,
 }
 
+/// Which notice: who acknowledged another tag, or in another epoch, has not acknowledged this.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) op: OpId,
+    pub(super) tag: Tag,
+    pub(super) epoch: Epoch,
+}
+
 /// The notices that wait.
 #[derive(Default)]
 pub(super) struct StableQueue {
@@ -59,6 +67,17 @@ impl StableQueue {
         }
         if waiting.len() >= EARLY {
             self.early.notify_one();
+        }
+    }
+
+    /// Adds a slot that has answered the COMMIT since, if the notice waits still, among the newest.
+    pub(super) fn acknowledge(&self, told: Told, slot: SlotIndex) {
+        let mut waiting = self.waiting.lock();
+        let is_it = |notice: &&mut StableNotice| {
+            Told { op: notice.version.op, tag: notice.tag, epoch: notice.epoch } == told
+        };
+        if let Some(notice) = waiting.iter_mut().rev().take(2 * EARLY).find(is_it) {
+            notice.acknowledged.insert(slot);
         }
     }
 

@@ -113,7 +113,7 @@ pub enum TimerKind {
 }
 
 impl Timer {
-    /// How long to wait.
+    /// How long to wait, at most: whoever runs the machine may know that less is usual for [`TimerKind::Hurry`].
     pub fn delay(self) -> Duration {
         match self.kind {
             TimerKind::Hurry => COMMIT_LINGER,

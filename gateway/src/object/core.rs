@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coffer_common::cluster::Cluster;
-use coffer_common::driver::{Driven, Driver, Payload, Peers, Target};
+use coffer_common::driver::{Driven, Driver, Latency, Payload, Peers, Target};
 use coffer_common::erasure::Codecs;
 use coffer_common::layout::ParitySettings;
 use coffer_common::meta::{Coding, StorageClass};
@@ -23,7 +23,6 @@ use super::bucket::{Bucket, Buckets};
 use super::coding;
 use super::encryption::Keyring;
 use super::error::{HeadBucketError, Unavailable};
-use super::latency::Latency;
 use super::list;
 use super::quota::Quotas;
 use super::reclaim::Reclaim;

@@ -25,7 +25,6 @@ mod encryption;
 mod error;
 mod get;
 mod info;
-mod latency;
 mod list;
 mod look;
 mod multipart;

@@ -8,7 +8,7 @@
 //!
 //! Read-ahead is what nodes put into their bounded channels; dropping the reader closes them.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ use super::coding;
 use super::core::{Core, InlineShards};
 use super::error::ReadBroken;
 
+/// A slow source is hedged no sooner, and no later.
+const HEDGE: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(1);
 /// How long the last sources may take for a block.
 const BLOCK_LIMIT: Duration = Duration::from_secs(30);
 
@@ -166,11 +168,14 @@ impl SegmentReader {
     /// Waits until the stripe's blocks are there.
     async fn fill_stripe(&mut self) -> Result<(), ReadBroken> {
         let started = Instant::now();
-        let mut hedge_at = started + self.core.block_latency.hedge_after();
+        let (mut hedge_at, mut waited) = (started + self.hedge_after(), false);
         loop {
             self.open_enough();
             if self.is_ready() {
-                self.core.block_latency.record(started.elapsed());
+                // What is here already tells nothing of the drives.
+                if waited {
+                    self.core.block_latency.record(started.elapsed());
+                }
                 return Ok(());
             }
             let stripe = self.stripe;
@@ -185,6 +190,7 @@ impl SegmentReader {
                 drop(waits);
                 return Err(self.broken());
             }
+            waited = true;
             let can_hedge = self.tried.len() < self.peers.slots.len();
             let done = tokio::select! {
                 biased;
@@ -201,11 +207,16 @@ impl SegmentReader {
                 Some((_, Ok(()))) => {}
                 Some((index, Err(error))) => self.give_up(index, &error),
                 None => {
-                    hedge_at = Instant::now() + self.core.block_latency.hedge_after();
+                    hedge_at = Instant::now() + self.hedge_after();
                     self.open_another();
                 }
             }
         }
+    }
+
+    /// How long a block is waited for before another slot is asked: half as long again as is usual.
+    fn hedge_after(&self) -> Duration {
+        (self.core.block_latency.percentile() * 3 / 2).clamp(*HEDGE.start(), *HEDGE.end())
     }
 
     /// Whether all wanted blocks are there, or k of any.

@@ -17,7 +17,7 @@ use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::protocol::purge::Evidence;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId, OpId, RegisterKey, RegisterKind};
+use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId, OpId, RegisterKey, RegisterKind, SlotSet};
 use coffer_gateway::object::{ObjectStore, StoreSettings};
 use coffer_storage_node::{NodeConfig, StorageNode, format, settle};
 
@@ -44,6 +44,8 @@ pub(crate) struct Gate {
     pub(crate) calls: AtomicUsize,
     /// Requests that the node has not answered yet.
     running: AtomicUsize,
+    /// The slots that the last STABLE has named.
+    pub(crate) acknowledged: Mutex<Option<SlotSet>>,
     /// Takes half a second for each piece of a shard that is written.
     pub(crate) slow_writes: AtomicBool,
     /// Takes [`SLOW_BLOCK`] for each block.
@@ -93,6 +95,9 @@ impl NodeClient for Gate {
             while self.holds(&call.register, version.op) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
+        }
+        if let SlotRequest::Stable { acknowledged, .. } = &call.request {
+            *self.acknowledged.lock().unwrap() = Some(*acknowledged);
         }
         self.calls.fetch_add(1, Ordering::SeqCst);
         let reads_object =
@@ -299,6 +304,7 @@ impl Bench {
                 held: Mutex::default(),
                 calls: AtomicUsize::default(),
                 running: AtomicUsize::default(),
+                acknowledged: Mutex::default(),
                 slow_writes: AtomicBool::default(),
                 slow_reads: AtomicBool::default(),
                 damages_reads: AtomicBool::default(),

@@ -1,9 +1,10 @@
 //! What holds while nodes are away, slow or lying.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coffer_gateway::object::{DeleteBucketError, GetError, ListError, PutError};
+use coffer_tests::harness::wait_for;
 
 use crate::body::*;
 use crate::cluster::{Bench, SLOW_BLOCK};
@@ -54,6 +55,29 @@ async fn a_slot_that_is_late_still_gets_its_shard() {
         bench.down(&down);
         assert_eq!(get(&bench.store, "bucket", "k").await.unwrap(), data, "down {down:?}, PUT took {took:?}");
     }
+}
+
+/// STABLE is told up to 200 ms after a write has ended: most of them wait long enough.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_answers_a_commit_before_stable_is_told_is_named_in_it() {
+    let bench = Bench::start(4, 1).await;
+    make_bucket(&bench.store, "bucket").await;
+    let named = || *bench.gates[0].acknowledged.lock().unwrap();
+    let mut all = 0;
+    for number in 0..50 {
+        let key = format!("k{number}");
+        bench.gates[0].acknowledged.lock().unwrap().take();
+        bench.gates[1].held.lock().unwrap().take();
+        *bench.gates[1].holds_first_of.lock().unwrap() = Some(key.clone());
+        put(&bench.store, "bucket", &key, &bytes(1_000, 1)).await.unwrap();
+        bench.gates[1].holds_first_of.lock().unwrap().take();
+        wait_for("STABLE", Duration::from_secs(60), || async { named().is_some() }).await.unwrap();
+        all += usize::from(named().is_some_and(|slots| slots.len() == 4));
+        if all == 10 {
+            return;
+        }
+    }
+    panic!("{all} of 50 writes have named the slot that was late");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,17 +1,15 @@
-//! An estimate of the 95th percentile of a latency, from which hedges take their delay.
+//! An estimate of the 95th percentile of a latency.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Never hedge sooner.
-const FLOOR: Duration = Duration::from_millis(20);
-/// Never wait longer before hedging.
+/// The estimate never goes beyond.
 const CEILING: Duration = Duration::from_secs(1);
 /// The first estimate.
 const FIRST: Duration = Duration::from_millis(50);
 
 /// Moves up by 19 steps for a sample above it and down by one for a sample below: at rest where 5 % lie above.
-pub(super) struct Latency {
+pub struct Latency {
     estimate_us: AtomicU64,
 }
 
@@ -23,7 +21,7 @@ impl Default for Latency {
 
 impl Latency {
     /// Takes a sample.
-    pub(super) fn record(&self, sample: Duration) {
+    pub fn record(&self, sample: Duration) {
         let sample = sample.as_micros() as u64;
         let estimate = self.estimate_us.load(Ordering::Relaxed);
         let step = (estimate / 500).max(1);
@@ -33,9 +31,9 @@ impl Latency {
         self.estimate_us.store(moved, Ordering::Relaxed);
     }
 
-    /// How long to wait before hedging.
-    pub(super) fn hedge_after(&self) -> Duration {
-        Duration::from_micros(self.estimate_us.load(Ordering::Relaxed) * 3 / 2).clamp(FLOOR, CEILING)
+    /// The estimate.
+    pub fn percentile(&self) -> Duration {
+        Duration::from_micros(self.estimate_us.load(Ordering::Relaxed))
     }
 }
 
@@ -49,7 +47,7 @@ mod tests {
         for i in 0..200_000_u64 {
             latency.record(Duration::from_micros(1_000 * (i * 7919 % 100)));
         }
-        let estimate = latency.estimate_us.load(Ordering::Relaxed);
-        assert!((85_000..=99_000).contains(&estimate), "{estimate}");
+        let estimate = latency.percentile().as_millis();
+        assert!((85..=99).contains(&estimate), "{estimate}");
     }
 }

@@ -93,25 +93,30 @@ impl Peers {
         Self { geometry: Geometry::new(slots.len() as u8), epochs: map.epochs(partition), slots }
     }
 
-    /// Slots that are expected to answer.
-    pub fn alive(&self) -> SlotSet {
-        let mut alive = SlotSet::default();
+    /// The slots of which this is so.
+    pub fn all_where(&self, test: impl Fn(&Peer) -> bool) -> SlotSet {
+        let mut slots = SlotSet::default();
         for (slot, peer) in self.slots.iter().enumerate() {
-            if peer.alive {
-                alive.insert(SlotIndex(slot as u8));
+            if test(peer) {
+                slots.insert(SlotIndex(slot as u8));
             }
         }
-        alive
+        slots
     }
 
-    /// The first `count` slots to ask: those that are alive first, and in slot order, so that data shards come before
-    /// parity.
-    pub fn first(&self, count: usize) -> SlotSet {
+    /// Slots that are expected to answer.
+    pub fn alive(&self) -> SlotSet {
+        self.all_where(|peer| peer.alive)
+    }
+
+    /// The first `count` slots to ask: those that are alive first, of these the ones in `later` last, and in slot order, so
+    /// that data shards come before parity.
+    pub fn first(&self, count: usize, later: SlotSet) -> SlotSet {
+        let mut order: Vec<SlotIndex> = (0..self.slots.len() as u8).map(SlotIndex).collect();
+        let alive = self.alive();
+        order.sort_by_key(|slot| (!alive.contains(*slot), later.contains(*slot)));
         let mut first = SlotSet::default();
-        let (alive, dead): (Vec<_>, Vec<_>) = (0..self.slots.len()).partition(|slot| self.slots[*slot].alive);
-        for slot in alive.into_iter().chain(dead).take(count) {
-            first.insert(SlotIndex(slot as u8));
-        }
+        order.into_iter().take(count).for_each(|slot| first.insert(slot));
         first
     }
 

@@ -15,6 +15,8 @@ pub struct Current {
     pub tag: Tag,
     /// The answering slots that hold it as current, with its verified shard.
     pub holders: SlotSet,
+    /// The answering slots that hold it as current, and not its shard.
+    pub lacking: SlotSet,
 }
 
 /// The views of one round, added up.
@@ -28,6 +30,8 @@ pub(super) struct Tally<'a> {
     pub(super) agreeing: SlotSet,
     /// Who holds it with its shard.
     pub(super) holders: SlotSet,
+    /// Who holds it without.
+    pub(super) lacking: SlotSet,
     /// Whether somebody knows it as STABLE.
     pub(super) stable: bool,
     /// The highest fence promised.
@@ -64,16 +68,15 @@ impl<'a> Tally<'a> {
         if self.top.is_none_or(|top| current.tag > top.tag) {
             self.top = Some(current);
             self.agreeing = SlotSet::default();
-            self.holders = SlotSet::default();
+            (self.holders, self.lacking) = (SlotSet::default(), SlotSet::default());
             self.stable = false;
         }
         if self.top.is_some_and(|top| current.tag == top.tag) {
             if current.state >= VersionState::Committed {
                 self.agreeing.insert(slot);
             }
-            if current.shard_present {
-                self.holders.insert(slot);
-            }
+            let place = if current.shard_present { &mut self.holders } else { &mut self.lacking };
+            place.insert(slot);
             self.stable |= current.state == VersionState::Stable;
         }
     }
@@ -85,6 +88,11 @@ impl<'a> Tally<'a> {
 
     /// The highest version, owned.
     pub(super) fn current(&self) -> Option<Current> {
-        self.top.map(|top| Current { version: top.version.clone(), tag: top.tag, holders: self.holders })
+        self.top.map(|top| Current {
+            version: top.version.clone(),
+            tag: top.tag,
+            holders: self.holders,
+            lacking: self.lacking,
+        })
     }
 }

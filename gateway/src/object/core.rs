@@ -23,6 +23,7 @@ use super::bucket::{Bucket, Buckets};
 use super::coding;
 use super::encryption::Keyring;
 use super::error::{HeadBucketError, Unavailable};
+use super::lacking::Lacking;
 use super::list;
 use super::quota::Quotas;
 use super::reclaim::Reclaim;
@@ -57,6 +58,8 @@ pub(super) struct Core {
     pub(super) computing: Semaphore,
     /// How long a block takes to come.
     pub(super) block_latency: Latency,
+    /// Drives that have not had the shards that were asked for.
+    lacking: Lacking,
     /// Tasks that a stop waits for.
     pub(super) background: Shutdown,
     /// Parts that may be left over.
@@ -86,6 +89,7 @@ impl Core {
             stripes: Arc::new(Semaphore::new(STRIPE_BUDGET_KIB as usize)),
             computing: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             block_latency: Latency::default(),
+            lacking: Lacking::default(),
             background,
             reclaim: Reclaim::new(),
             turns: Turns::default(),
@@ -143,11 +147,18 @@ impl Core {
     ) -> Result<(Option<Current>, InlineShards), Unavailable> {
         let peers = self.peers(target);
         let geometry = peers.geometry;
-        let (epochs, first) = (peers.epochs, peers.first(geometry.r0().max(geometry.n() / 2)));
-        let reader = Reader::new(geometry, epochs, self.op(), first, inline);
+        let first = peers.first(geometry.r0().max(geometry.n() / 2), self.lacking.of(&peers));
+        let reader = Reader::new(geometry, peers.epochs, self.op(), first, inline);
+        let asked: Vec<_> =
+            first.iter().filter_map(|slot| Some((slot, peers.get(slot)?.address.drive))).collect();
         let driven = self.run(target, peers, reader).await;
         match driven.outcome {
-            ReadOutcome::Decided(current) => Ok((current, driven.inline)),
+            ReadOutcome::Decided(current) => {
+                if let Some(current) = current.as_ref().filter(|current| current.version.k > 0) {
+                    self.lacking.note(&asked, current.holders, current.lacking);
+                }
+                Ok((current, driven.inline))
+            }
             ReadOutcome::Unavailable(trouble) => Err(self.undecided(trouble)),
         }
     }

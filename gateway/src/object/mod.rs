@@ -25,6 +25,7 @@ mod encryption;
 mod error;
 mod get;
 mod info;
+mod lacking;
 mod list;
 mod look;
 mod multipart;

@@ -50,7 +50,12 @@ impl Head {
 
     /// Of a version that a listing has decided.
     pub(in crate::object) fn of_decided(version: Version) -> Result<Self, Unavailable> {
-        Self::of(Some(Current { version, tag: Tag::default(), holders: SlotSet::default() }))
+        Self::of(Some(Current {
+            version,
+            tag: Tag::default(),
+            holders: SlotSet::default(),
+            lacking: SlotSet::default(),
+        }))
     }
 
     /// What was read.

@@ -68,6 +68,7 @@ impl Registers {
             version: version.clone(),
             tag: *tag,
             holders: SlotSet::default(),
+            lacking: SlotSet::default(),
         });
         Head::of(current).unwrap()
     }
@@ -284,7 +285,12 @@ fn a_delete_marker_is_a_version_and_a_tombstone_is_not() {
     let marker = ObjectMeta { delete_marker: true, ..ObjectMeta::default() };
     let plan = Head::default().written(Versioning::Enabled, op, marker);
     assert_eq!(plan.version.kind, VersionKind::Data, "it must not be purged");
-    let current = |version| Current { version, tag: Tag::default(), holders: SlotSet::default() };
+    let current = |version| Current {
+        version,
+        tag: Tag::default(),
+        holders: SlotSet::default(),
+        lacking: SlotSet::default(),
+    };
     let head = Head::of(Some(current(plan.version))).unwrap();
     assert!(head.version().is_some() && head.live().is_none());
     let last = head.without_any(tombstone_version(op, head.current())).unwrap();

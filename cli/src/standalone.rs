@@ -26,8 +26,8 @@ use coffer_gateway::app::Gateway;
 use coffer_storage_node::member::replace::successor;
 use coffer_storage_node::member::{keep_absent, progress};
 use coffer_storage_node::{
-    DriveProbe, KnownPath, NodeConfig, StorageNode, format_again, heal, join, pace, purge, scrub, settle,
-    survey,
+    DriveProbe, KnownPath, NodeConfig, StorageNode, admin, format_again, heal, join, pace, purge, scrub,
+    settle, survey,
 };
 
 use crate::listen;
@@ -52,6 +52,7 @@ pub(crate) async fn run(args: &ServerArgs, drives: Vec<PathBuf>) -> anyhow::Resu
     let start = async |shutdown: Shutdown| {
         let metrics = Metrics::install(&shutdown)?;
         let node = open_node(&drives, &args.node.replace).await?;
+        admin::publish(&node, &metrics);
         let coordinator = start_coordinator(&node, drives.len()).await?;
         node.record_start().await;
         register(&node, &*coordinator, &args.node.zone).await?;

@@ -4,9 +4,11 @@
 //! recorded through the `metrics` facade everywhere and rendered for Prometheus by [`Metrics::render`].
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -76,10 +78,13 @@ pub fn init_logs(filter: Option<&str>, format: LogFormat) -> Result<(), Telemetr
     set.map_err(|_| TelemetryError::AlreadySet("logging"))
 }
 
+type Collector = Box<dyn Fn() + Send + Sync>;
+
 /// The process's metrics, ready to be rendered.
 #[derive(Clone)]
 pub struct Metrics {
     handle: PrometheusHandle,
+    collectors: Arc<Mutex<Vec<Collector>>>,
 }
 
 impl Metrics {
@@ -102,7 +107,11 @@ impl Metrics {
                 }
             }
         });
-        Ok(Self { handle })
+        Ok(Self::of(handle))
+    }
+
+    fn of(handle: PrometheusHandle) -> Self {
+        Self { handle, collectors: Arc::default() }
     }
 
     /// A recorder of its own that nothing records into by itself: for processes that run without metrics, and tests.
@@ -110,11 +119,17 @@ impl Metrics {
     /// # Errors
     /// [`TelemetryError`] if the buckets are refused.
     pub fn detached() -> Result<Self, TelemetryError> {
-        Ok(Self { handle: builder()?.build_recorder().handle() })
+        Ok(Self::of(builder()?.build_recorder().handle()))
+    }
+
+    /// Has what is only known when somebody asks recorded before each rendering.
+    pub fn collect(&self, record: impl Fn() + Send + Sync + 'static) {
+        self.collectors.lock().push(Box::new(record));
     }
 
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
+        self.collectors.lock().iter().for_each(|record| record());
         self.handle.render()
     }
 }
@@ -138,12 +153,14 @@ mod tests {
     #[test]
     fn seconds_are_rendered_as_buckets() {
         let recorder = builder().unwrap().build_recorder();
-        let metrics = Metrics { handle: recorder.handle() };
-        metrics::with_local_recorder(&recorder, || {
+        let metrics = Metrics::of(recorder.handle());
+        metrics.collect(|| metrics::gauge!("coffer_test_now").set(7.0));
+        let text = metrics::with_local_recorder(&recorder, || {
             metrics::histogram!("coffer_test_seconds").record(0.003);
             metrics::counter!("coffer_test_total").increment(2);
+            metrics.render()
         });
-        let text = metrics.render();
+        assert!(text.contains("coffer_test_now 7"), "{text}");
         assert!(text.contains("coffer_test_seconds_bucket{le=\"0.005\"} 1"), "{text}");
         assert!(text.contains("coffer_test_total 2"), "{text}");
     }

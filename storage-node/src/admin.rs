@@ -43,6 +43,7 @@ pub async fn serve(
     metrics: Metrics,
     shutdown: Shutdown,
 ) -> std::io::Result<()> {
+    publish(&node, &metrics);
     let router = Router::new()
         .route("/health/live", get(|| async { "ok\n" }))
         .route("/health/ready", get(ready))
@@ -62,12 +63,16 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn render(State(admin): State<Admin>) -> impl IntoResponse {
-    record(&admin.node);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render())
 }
 
-/// Records what is only known when somebody asks.
-pub fn record(node: &StorageNode) {
+/// Has what is only known when somebody asks, drive by drive, among this process's metrics.
+pub fn publish(node: &Arc<StorageNode>, metrics: &Metrics) {
+    let node = Arc::clone(node);
+    metrics.collect(move || record(&node));
+}
+
+fn record(node: &StorageNode) {
     for drive in node.drive_infos() {
         let labels = [("node", node.id().0.clone()), ("drive", drive.id.to_string()), ("path", drive.path)];
         let up = matches!(drive.state, DriveState::Online | DriveState::ReadOnly);

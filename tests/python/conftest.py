@@ -133,6 +133,7 @@ class Server:
         self.endpoint = f"{scheme}://127.0.0.1:{port}"
         self.gateways = [self.endpoint]
         self.admin = f"http://127.0.0.1:{admin}"
+        self.admins = [self.admin]
         self.daemons = [process]
 
     def start_distributed(self, nodes=4):

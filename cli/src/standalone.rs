@@ -17,7 +17,9 @@ use coffer_common::cluster::{
     first_layout, live_key, node_key,
 };
 use coffer_common::coordination::{CLUSTER_KEY, Coordinator, Expected, LocalCoordinator, SnapshotStore};
-use coffer_common::node::{DriveState, NodeClient, Snapshot, SnapshotKind};
+use coffer_common::node::{
+    DriveState, NodeClient, NodeError, Snapshot, SnapshotChange, SnapshotKind, SnapshotLog,
+};
 use coffer_common::shutdown::Shutdown;
 use coffer_common::telemetry::Metrics;
 use coffer_common::time::UnixMillis;
@@ -26,8 +28,8 @@ use coffer_gateway::app::Gateway;
 use coffer_storage_node::member::replace::successor;
 use coffer_storage_node::member::{keep_absent, progress};
 use coffer_storage_node::{
-    DriveProbe, KnownPath, NodeConfig, StorageNode, admin, format_again, heal, join, pace, purge, scrub,
-    settle, survey,
+    DriveProbe, DriveStore, KnownPath, NodeConfig, StorageNode, admin, format_again, heal, join, pace, purge,
+    scrub, settle, survey,
 };
 
 use crate::listen;
@@ -57,7 +59,7 @@ pub(crate) async fn run(args: &ServerArgs, drives: Vec<PathBuf>) -> anyhow::Resu
         node.record_start().await;
         register(&node, &*coordinator, &args.node.zone).await?;
         let (stored, state, stop) = (node.clone(), coordinator.clone(), shutdown.clone());
-        // Each publication is an image of the state on every drive.
+        // Each publication is a record on every drive: a change of the state.
         shutdown.spawn(progress::keep_published(stored, state, 1, stop));
         let cluster = start_cluster(node.clone(), coordinator.clone()).await?;
         pace::start(&node, args.node.background_slowdown, &shutdown);
@@ -221,19 +223,51 @@ struct DriveCopies {
     drives: usize,
 }
 
+impl DriveCopies {
+    /// Has these drives do something at once; what each of them that did it said.
+    async fn on_each<T, F>(drives: Vec<Arc<DriveStore>>, task: impl Fn(Arc<DriveStore>) -> F) -> Vec<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, NodeError>> + Send + 'static,
+    {
+        let tasks: Vec<_> = drives.into_iter().map(|drive| tokio::spawn(task(drive))).collect();
+        let mut done = Vec::new();
+        for task in tasks {
+            match task.await {
+                Ok(Ok(said)) => done.push(said),
+                Ok(Err(error)) => tracing::warn!(%error, "a drive did not store the state"),
+                Err(error) => tracing::error!(%error, "storing the state failed"),
+            }
+        }
+        done
+    }
+
+    async fn store_on(drives: Vec<Arc<DriveStore>>, whole: Snapshot) -> usize {
+        let store = |drive: Arc<DriveStore>| {
+            let whole = whole.clone();
+            async move { drive.store_snapshot(&whole).await }
+        };
+        Self::on_each(drives, store).await.len()
+    }
+
+    fn all(&self) -> Vec<Arc<DriveStore>> {
+        self.node.drives().cloned().collect()
+    }
+}
+
 #[async_trait::async_trait]
 impl SnapshotStore for DriveCopies {
     fn copies(&self) -> usize {
         self.drives
     }
 
-    async fn load(&self) -> Vec<Option<Snapshot>> {
+    async fn load(&self) -> Vec<Option<SnapshotLog>> {
         let mut answers = Vec::new();
         for drive in self.node.drives() {
-            match drive.snapshot(SnapshotKind::Coordinator).await {
+            match drive.snapshot_log(SnapshotKind::Coordinator).await {
                 // One that has lost its state knows of no image either; its silence is no answer.
                 Ok(None) if drive.incarnation() > Incarnation(0) => {}
-                Ok(image) => answers.push(image),
+                Ok(log) => answers.push(log),
                 Err(error) => {
                     tracing::warn!(%error, drive = %drive.id(), "its copy of the state is not readable")
                 }
@@ -242,23 +276,21 @@ impl SnapshotStore for DriveCopies {
         answers
     }
 
-    async fn store(&self, snapshot: Snapshot) -> usize {
-        let stores: Vec<_> = self
-            .node
-            .drives()
-            .map(|drive| {
-                let (drive, snapshot) = (drive.clone(), snapshot.clone());
-                tokio::spawn(async move { drive.store_snapshot(&snapshot).await })
-            })
-            .collect();
-        let mut durable = 0;
-        for store in stores {
-            match store.await {
-                Ok(Ok(())) => durable += 1,
-                Ok(Err(error)) => tracing::warn!(%error, "a drive did not store the state"),
-                Err(error) => tracing::error!(%error, "storing the state failed"),
-            }
+    async fn store(&self, whole: Snapshot) -> usize {
+        Self::store_on(self.all(), whole).await
+    }
+
+    async fn append(&self, change: SnapshotChange, whole: &(dyn Fn() -> Snapshot + Send + Sync)) -> usize {
+        let append = |drive: Arc<DriveStore>| {
+            let change = change.clone();
+            async move { drive.change_snapshot(&change).await.map(|taken| (taken, drive)) }
+        };
+        let (taken, others): (Vec<_>, Vec<_>) =
+            Self::on_each(self.all(), append).await.into_iter().partition(|(taken, _)| *taken);
+        let others: Vec<_> = others.into_iter().map(|(_, drive)| drive).collect();
+        if others.is_empty() {
+            return taken.len();
         }
-        durable
+        taken.len() + Self::store_on(others, whole()).await
     }
 }

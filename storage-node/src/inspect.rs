@@ -30,8 +30,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::drive::{DriveIdentity, DriveProbe, DriveRefusal, FileIo, is_in_use, probe};
 use crate::image::{
-    DecodeImageError, Entry, ShardLocation, decode_boot, decode_bucket, decode_entry, decode_forget,
-    decode_partition, decode_snapshot,
+    CopyRecord, DecodeImageError, Entry, ShardLocation, decode_boot, decode_bucket, decode_copy,
+    decode_entry, decode_forget, decode_partition,
 };
 use crate::journal::{self, Inspection, JournalError, Owner, RecordKind, Replayed};
 
@@ -206,8 +206,10 @@ impl Told {
                 self.buckets.insert(bucket, revision);
             }
             RecordKind::Snapshot => {
-                let copy = decode_snapshot(payload())?;
-                self.copies.insert(copy.kind as u8, copy);
+                // Only the embedded coordinator's copy has changes.
+                if let CopyRecord::Whole(copy) = decode_copy(payload())? {
+                    self.copies.insert(copy.kind as u8, copy);
+                }
             }
             RecordKind::Boot => self.boot_count = decode_boot(payload())?,
             RecordKind::InlineShard | RecordKind::Owed | RecordKind::Footer => {}

@@ -9,6 +9,7 @@ use crate::layout::{PartitionRecord, SlotRole};
 use crate::node::{
     DriveInfo, DriveState, HandOverPage, HandOverRequest, ListPage, ListRequest, OwedPage, OwedRequest,
     PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot, SnapshotKind,
+    SnapshotLog,
 };
 use crate::protocol::message::SlotReply;
 use crate::protocol::purge::Evidence;
@@ -93,8 +94,8 @@ impl SnapshotStore for OneCopy {
     fn copies(&self) -> usize {
         1
     }
-    async fn load(&self) -> Vec<Option<Snapshot>> {
-        vec![self.0.lock().clone()]
+    async fn load(&self) -> Vec<Option<SnapshotLog>> {
+        vec![self.0.lock().clone().map(SnapshotLog::from)]
     }
     async fn store(&self, snapshot: Snapshot) -> usize {
         *self.0.lock() = Some(snapshot);

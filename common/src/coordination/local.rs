@@ -1,19 +1,30 @@
 //! The embedded coordinator: one process, state in memory, every change on the drives before it is told.
 //!
 //! ## Flow
-//! 1. Start: read the images of at least R0 = n − ⌊n/2⌋ drives, take the highest (generation, revision), continue above
-//!    its reserved bound, and write it back, so that a change which reached few drives does not vanish later. What was
+//! 1. Start: read the copies of at least R0 = n − ⌊n/2⌋ drives, take the highest (generation, revision), continue above
+//!    its reserved bound, and write that bound, so that a change which reached few drives does not vanish later. What was
 //!    read can be looked at before anything is written.
-//! 2. Change: check, write the new image to M = ⌊n/2⌋ + 1 drives, then apply, tell the watchers, answer.
+//! 2. Change: check, write what changes to M = ⌊n/2⌋ + 1 drives, then apply, tell the watchers, answer.
 //! 3. Locks and leased keys live in memory: they end with the process anyway. Their revisions come from the range
-//!    that the last image reserved.
+//!    that was reserved last.
+//!
+//! ## What is written
+//! A drive's copy is a whole image and the changes since, each of which names the revision that it follows. A drive adds a
+//! change only to a copy at that revision, so that each copy is complete at its newest revision; one whose copy is another
+//! (it was away, or it has a change that reached few drives) is given the image as it is then. A change costs what it
+//! changes. Once the changes are longer than the image, a whole one is written in place of the next change, and costs each
+//! of them no more than its own length again. One that the drives do not take, because it is too long for them or they have no
+//! room, is tried again once as much has changed again.
 //!
 //! ## Crash consistency
-//! An image that reached fewer than M drives is answered `Unavailable` (outcome unknown). Its revision is spent: the
-//! next image has a higher one and decides. R0 + M > n, so a start meets every answered change.
+//! A change that reached fewer than M drives is answered `Unavailable` (outcome unknown). Its revision is spent: the
+//! next one is higher, follows the one before it, and decides. R0 + M > n, so a start meets every answered change.
+//!
+//! ## Retries
+//! None: what the drives did not take is answered, and the caller decides.
 //!
 //! ## Cancellation
-//! A dropped future may leave an image written and not applied: the same as an unknown outcome.
+//! A dropped future may leave a change written and not applied: the same as an unknown outcome.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -24,12 +35,12 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 use super::guard::NameLocks;
-use super::state::State;
+use super::state::{Plan, State};
 use super::{
     CLUSTER_KEY, Change, Coordinator, CoordinatorError, Entry, Expected, Listing, LockGuard, RELIST,
     Revision, WatchEvent, Write,
 };
-use crate::node::{Snapshot, SnapshotKind};
+use crate::node::{Snapshot, SnapshotChange, SnapshotKind, SnapshotLog};
 use crate::types::Fence;
 
 /// Events that may wait for a slow watcher; one that falls behind further gets a reset.
@@ -41,11 +52,28 @@ pub trait SnapshotStore: Send + Sync + 'static {
     /// Number of drives that belong to the set, there or not.
     fn copies(&self) -> usize;
 
-    /// The coordinator image of each drive that answered (`None`: that drive has none).
-    async fn load(&self) -> Vec<Option<Snapshot>>;
+    /// The coordinator image of each drive that answered, with the changes since (`None`: that drive has none).
+    async fn load(&self) -> Vec<Option<SnapshotLog>>;
 
     /// Writes the image to all drives; returns on how many it is durable.
-    async fn store(&self, snapshot: Snapshot) -> usize;
+    async fn store(&self, whole: Snapshot) -> usize;
+
+    /// Adds the change to the copy of each drive, or has the drive store `whole`, the image after the change, where the copy is
+    /// not the one that it changes; returns on how many it is durable. A store that keeps whole images only stores that.
+    async fn append(&self, _change: SnapshotChange, whole: &(dyn Fn() -> Snapshot + Send + Sync)) -> usize {
+        self.store(whole()).await
+    }
+}
+
+/// What drives hold of this state if they have missed nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    /// The revision of the last durable change.
+    revision: Revision,
+    /// Bytes of the last image that was offered to the drives.
+    whole_bytes: usize,
+    /// Bytes of the changes since.
+    change_bytes: usize,
 }
 
 struct Watcher {
@@ -62,8 +90,8 @@ struct Shared {
 /// The embedded coordinator.
 pub struct LocalCoordinator {
     store: Arc<dyn SnapshotStore>,
-    /// Held over a change, so that images are written one after the other.
-    writer: AsyncMutex<()>,
+    /// Held over a change, so that one follows the other.
+    written: AsyncMutex<Written>,
     shared: Arc<Mutex<Shared>>,
     locks: NameLocks,
     open: Arc<AtomicBool>,
@@ -86,29 +114,33 @@ impl LocalCoordinator {
     /// `Unavailable` if fewer than R0 drives answered, `Refused` if an image cannot be understood.
     pub async fn open(store: Arc<dyn SnapshotStore>) -> Result<Arc<Self>, CoordinatorError> {
         let copies = store.copies();
-        let images = store.load().await;
+        let logs = store.load().await;
         let needed = copies - copies / 2;
-        if images.len() < needed {
-            let reason = format!("{} of {copies} drives answered, {needed} are needed", images.len());
+        if logs.len() < needed {
+            let reason = format!("{} of {copies} drives answered, {needed} are needed", logs.len());
             return Err(CoordinatorError::Unavailable(reason));
         }
-        let highest = images.into_iter().flatten().max_by_key(|image| (image.generation, image.revision));
-        let state = match highest {
-            None => State::new(1),
-            Some(image) => State::restore(&image.data, crate::random::random())
-                .map_err(|error| CoordinatorError::Refused(error.to_string()))?,
+        let (state, written) = match logs.into_iter().flatten().max_by_key(SnapshotLog::newest) {
+            None => (State::new(1), Written::default()),
+            Some(log) => {
+                let changes = log.changes().iter().map(|change| change.data.as_ref());
+                let state = State::restore(&log.whole().data, changes, crate::random::random())
+                    .map_err(|error| CoordinatorError::Refused(error.to_string()))?;
+                (state, Written::of(&log))
+            }
         };
         let shared = Arc::new(Mutex::new(Shared { state, watchers: Vec::new() }));
         Ok(Arc::new(Self {
             store,
-            writer: AsyncMutex::new(()),
+            written: AsyncMutex::new(written),
             shared,
             locks: NameLocks::default(),
             open: Arc::new(AtomicBool::new(true)),
         }))
     }
 
-    /// Writes what was read back, and looks after the watchers from now on. To be called once, before any change.
+    /// Writes a bound above what was read, and with it what was read to drives that do not have it; looks after the watchers
+    /// from now on. To be called once, before any change.
     pub async fn begin(&self) {
         if let Err(error) = self.change(Vec::new(), true).await {
             tracing::warn!(%error, "the embedded coordinator is read-only until more drives are online");
@@ -118,40 +150,67 @@ impl LocalCoordinator {
 
     /// Writes (if anything durable changes or `force`), then applies, then tells the watchers.
     async fn change(&self, writes: Vec<Write>, force: bool) -> Result<Revision, CoordinatorError> {
-        let _writer = self.writer.lock().await;
-        let planned = {
+        let mut written = self.written.lock().await;
+        let plan = {
             let mut shared = self.shared.lock();
             shared.state.check(&writes)?;
-            if force || shared.state.exhausted() || shared.state.durable(&writes) {
-                Some(shared.state.plan(writes.clone(), generation_of(&writes)))
-            } else {
-                None
+            if !force && !shared.state.exhausted() && !shared.state.durable(&writes) {
+                let revision = shared.state.take_revision();
+                let events = shared.state.apply(writes, revision);
+                shared.tell(events);
+                return Ok(revision);
             }
+            shared.state.plan(generation_of(&writes))
         };
-        let Some((next, revision)) = planned else {
-            let mut shared = self.shared.lock();
-            let revision = shared.state.take_revision();
-            let events = shared.state.apply(writes, revision);
-            shared.tell(events);
-            return Ok(revision);
-        };
-        let snapshot = Snapshot {
-            kind: SnapshotKind::Coordinator,
-            generation: next.generation(),
-            revision,
-            data: next.encode(),
-        };
-        let (copies, durable) = (self.store.copies(), self.store.store(snapshot).await);
+        self.write(&mut written, &writes, plan).await?;
+        let mut shared = self.shared.lock();
+        shared.state.confirm(plan);
+        let events = shared.state.apply(writes, plan.revision);
+        shared.tell(events);
+        Ok(plan.revision)
+    }
+
+    /// Makes a planned change durable on M drives.
+    async fn write(
+        &self,
+        written: &mut Written,
+        writes: &[Write],
+        plan: Plan,
+    ) -> Result<(), CoordinatorError> {
+        let (copies, kind) = (self.store.copies(), SnapshotKind::Coordinator);
         let needed = copies / 2 + 1;
+        let Plan { generation, revision, .. } = plan;
+        let whole = || {
+            let state = self.shared.lock().state.clone();
+            Snapshot { kind, generation, revision, data: state.image(writes.to_vec(), plan) }
+        };
+        let mut durable = 0;
+        if written.change_bytes > written.whole_bytes {
+            let whole = whole();
+            (written.whole_bytes, written.change_bytes) = (whole.data.len(), 0);
+            durable = self.store.store(whole).await;
+            if durable < needed {
+                let bytes = written.whole_bytes;
+                tracing::warn!(
+                    bytes,
+                    durable,
+                    "drives take changes of the state only, and not the whole of it: one \
+                    that misses a change cannot catch up; remove buckets that are not needed"
+                );
+            }
+        }
+        if durable < needed {
+            let data = self.shared.lock().state.change(writes, plan);
+            written.change_bytes += data.len();
+            let change = SnapshotChange { kind, previous: written.revision, generation, revision, data };
+            durable = self.store.append(change, &whole).await;
+        }
         if durable < needed {
             let reason = format!("{durable} of {copies} drives took the change, {needed} are needed");
             return Err(CoordinatorError::Unavailable(reason));
         }
-        let mut shared = self.shared.lock();
-        shared.state.confirm(&next);
-        let events = shared.state.apply(writes, revision);
-        shared.tell(events);
-        Ok(revision)
+        written.revision = revision;
+        Ok(())
     }
 
     async fn lock_revision(&self) -> Result<Fence, CoordinatorError> {
@@ -165,6 +224,13 @@ impl LocalCoordinator {
             }
             self.change(Vec::new(), true).await?;
         }
+    }
+}
+
+impl Written {
+    fn of(log: &SnapshotLog) -> Self {
+        let change_bytes = log.changes().iter().map(|change| change.data.len()).sum();
+        Self { revision: log.newest().1, whole_bytes: log.whole().data.len(), change_bytes }
     }
 }
 

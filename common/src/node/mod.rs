@@ -6,6 +6,7 @@
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+mod copies;
 mod door;
 mod faulty;
 
@@ -21,6 +22,7 @@ use crate::types::{
     RegisterKind, SlotIndex, Tag,
 };
 
+pub use copies::{BrokenLog, Fit, Snapshot, SnapshotChange, SnapshotKind, SnapshotLog};
 pub use door::{Door, Stand};
 pub use faulty::{Doors, FaultPlan, FaultyNode};
 
@@ -279,34 +281,6 @@ pub struct PurgeRequest {
     pub candidates: Vec<(RegisterKey, Candidate)>,
     /// How long an op must have been prepared to be told as [`crate::protocol::purge::Held::Waited`], in milliseconds.
     pub grace_ms: u64,
-}
-
-/// The kinds of cluster state that drives keep a copy of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[repr(u8)]
-pub enum SnapshotKind {
-    /// The layout and the partition records.
-    Layout = 1,
-    /// The bucket records.
-    Buckets = 2,
-    /// The state of the embedded coordinator (standalone only).
-    Coordinator = 3,
-    /// Users and policies.
-    Identity = 4,
-}
-
-/// A copy of cluster state: drives keep the one with the highest (generation, revision).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// What it is.
-    pub kind: SnapshotKind,
-    /// The cluster generation.
-    pub generation: u32,
-    /// The coordinator's revision.
-    pub revision: u64,
-    /// The encoded state.
-    pub data: Bytes,
 }
 
 /// A drive as its node reports it.

@@ -20,8 +20,8 @@ use coffer_common::types::{OpId, PartitionId, RegisterKey, RegisterKind, SlotInd
 
 pub(crate) use disk::{DecodeImageError, Listed, decode_entry, decode_listed, encode_entry};
 pub(crate) use state::{
-    StateKey, decode_boot, decode_bucket, decode_forget, decode_partition, decode_snapshot, encode_boot,
-    encode_bucket, encode_forget, encode_partition, encode_snapshot,
+    CopyRecord, StateKey, decode_boot, decode_bucket, decode_copy, decode_forget, decode_partition,
+    encode_boot, encode_bucket, encode_change, encode_forget, encode_partition, encode_snapshot,
 };
 
 use crate::journal::Place;

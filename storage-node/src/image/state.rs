@@ -3,13 +3,18 @@
 //! ```text
 //! Partition  1 partition  2 epoch  3 purge epoch  4 floor tag  5 role
 //! Bucket     1 bucket id (16 bytes, big-endian)  2 revision
-//! Snapshot   1 kind  2 generation  3 revision  4 data
+//! Snapshot   1 kind, or 16 + kind for a change  2 generation  3 revision  4 data  5 the revision that a change follows
 //! Boot       1 count of starts
 //! Forget     1 register key
 //! ```
+//!
+//! A SNAPSHOT record is a whole copy of a kind of cluster state, or a change of one. The copy that is here is the newest whole
+//! one and, in order of their revisions, the changes that are newer: each follows the one before it, so that a hole is
+//! seen. A version that does not know changes meets a kind that it does not know, and refuses the drive, instead of taking
+//! an older copy, or a change, for the newest copy.
 
 use bytes::Bytes;
-use coffer_common::node::{Snapshot, SnapshotKind};
+use coffer_common::node::{Snapshot, SnapshotChange, SnapshotKind};
 use coffer_common::protocol::register::{PartitionState, Role};
 use coffer_common::types::{BucketId, Epoch, PartitionId};
 use prost::Message;
@@ -25,8 +30,10 @@ pub(crate) enum StateKey {
     Partition(PartitionId),
     /// A bucket's adopted revision.
     Bucket(BucketId),
-    /// A copy of cluster state.
+    /// A whole copy of cluster state.
     Snapshot(u8),
+    /// The change of a copy to a revision.
+    Change(u8, u64),
 }
 
 impl StateKey {
@@ -37,6 +44,7 @@ impl StateKey {
             Self::Partition(partition) => [&b"p"[..], &partition.0.to_be_bytes()].concat(),
             Self::Bucket(bucket) => [&b"b"[..], &bucket.to_bytes()].concat(),
             Self::Snapshot(kind) => vec![b's', kind],
+            Self::Change(kind, revision) => [&[b'c', kind][..], &revision.to_be_bytes()].concat(),
         }
     }
 
@@ -47,6 +55,7 @@ impl StateKey {
             [b'p', high, low] => Self::Partition(PartitionId(u16::from_be_bytes([*high, *low]))),
             [b'b', id @ ..] => Self::Bucket(BucketId::from_bytes(id.try_into().ok()?)),
             [b's', kind] => Self::Snapshot(*kind),
+            [b'c', kind, revision @ ..] => Self::Change(*kind, u64::from_be_bytes(revision.try_into().ok()?)),
             _ => return None,
         })
     }
@@ -84,6 +93,8 @@ struct SnapshotImage {
     revision: u64,
     #[prost(bytes = "bytes", tag = "4")]
     data: Bytes,
+    #[prost(uint64, tag = "5")]
+    previous: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -144,28 +155,82 @@ pub(crate) fn decode_bucket(payload: Bytes) -> Result<(BucketId, u64), DecodeIma
     Ok((BucketId::from_bytes(id), image.revision))
 }
 
-/// A SNAPSHOT record.
-pub(crate) fn encode_snapshot(snapshot: &Snapshot) -> Vec<u8> {
+/// Added to the kind in the record of a change.
+const CHANGE: u32 = 16;
+
+/// What a SNAPSHOT record tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CopyRecord {
+    /// A whole copy.
+    Whole(Snapshot),
+    /// A change of one.
+    Change(SnapshotChange),
+}
+
+impl CopyRecord {
+    pub(crate) fn kind(&self) -> SnapshotKind {
+        match self {
+            Self::Whole(whole) => whole.kind,
+            Self::Change(change) => change.kind,
+        }
+    }
+
+    /// The (generation, revision) that it leads to.
+    pub(crate) fn newest(&self) -> (u32, u64) {
+        match self {
+            Self::Whole(whole) => (whole.generation, whole.revision),
+            Self::Change(change) => (change.generation, change.revision),
+        }
+    }
+
+    /// The name it is kept under.
+    pub(crate) fn key(&self) -> StateKey {
+        match self {
+            Self::Whole(whole) => StateKey::Snapshot(whole.kind as u8),
+            Self::Change(change) => StateKey::Change(change.kind as u8, change.revision),
+        }
+    }
+}
+
+/// A SNAPSHOT record of a whole copy.
+pub(crate) fn encode_snapshot(whole: &Snapshot) -> Vec<u8> {
     SnapshotImage {
-        kind: snapshot.kind as u32,
-        generation: snapshot.generation,
-        revision: snapshot.revision,
-        data: snapshot.data.clone(),
+        kind: whole.kind as u32,
+        generation: whole.generation,
+        revision: whole.revision,
+        data: whole.data.clone(),
+        previous: 0,
     }
     .encode_to_vec()
 }
 
-/// The inverse of [`encode_snapshot`].
-pub(crate) fn decode_snapshot(payload: Bytes) -> Result<Snapshot, DecodeImageError> {
-    let image: SnapshotImage = decode(payload)?;
-    let kind = match image.kind {
+/// A SNAPSHOT record of a change.
+pub(crate) fn encode_change(change: &SnapshotChange) -> Vec<u8> {
+    SnapshotImage {
+        kind: CHANGE + change.kind as u32,
+        generation: change.generation,
+        revision: change.revision,
+        data: change.data.clone(),
+        previous: change.previous,
+    }
+    .encode_to_vec()
+}
+
+/// The inverse of [`encode_snapshot`] and [`encode_change`].
+pub(crate) fn decode_copy(payload: Bytes) -> Result<CopyRecord, DecodeImageError> {
+    let SnapshotImage { kind, generation, revision, data, previous } = decode(payload)?;
+    let of = match kind % CHANGE {
         1 => SnapshotKind::Layout,
         2 => SnapshotKind::Buckets,
         3 => SnapshotKind::Coordinator,
         4 => SnapshotKind::Identity,
-        other => return Err(DecodeImageError(format!("snapshot kind {other}"))),
+        _ => return Err(DecodeImageError(format!("snapshot kind {kind}"))),
     };
-    Ok(Snapshot { kind, generation: image.generation, revision: image.revision, data: image.data })
+    match kind / CHANGE {
+        0 => Ok(CopyRecord::Whole(Snapshot { kind: of, generation, revision, data })),
+        1 => Ok(CopyRecord::Change(SnapshotChange { kind: of, previous, generation, revision, data })),
+        _ => Err(DecodeImageError(format!("snapshot kind {kind}"))),
+    }
 }
 
 /// A BOOT record.

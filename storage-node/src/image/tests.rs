@@ -1,4 +1,4 @@
-use coffer_common::node::{Snapshot, SnapshotKind};
+use coffer_common::node::{Snapshot, SnapshotChange, SnapshotKind};
 use coffer_common::protocol::message::{SlotVersion, Version, VersionKind};
 use coffer_common::protocol::register::{PartitionState, Role};
 use coffer_common::types::{BucketId, Epoch, Fence, SlotSet, Tag};
@@ -144,11 +144,19 @@ fn golden_bytes_of_records() {
     let state = PartitionState { epoch: Epoch(4), purge_epoch: Epoch(3), floor: tag, role: Role::Joining };
     let snapshot =
         Snapshot { kind: SnapshotKind::Buckets, generation: 1, revision: 9, data: Bytes::from_static(b"d") };
+    let change = SnapshotChange {
+        kind: SnapshotKind::Coordinator,
+        previous: 9,
+        generation: 1,
+        revision: 10,
+        data: Bytes::from_static(b"d"),
+    };
     let golden = [
         encode_entry(&entry),
         encode_partition(PartitionId(9), &state),
         encode_bucket(BucketId(5), 6),
         encode_snapshot(&snapshot),
+        encode_change(&change),
         encode_boot(3),
         encode_forget(&Bytes::from_static(b"key")),
     ]
@@ -159,5 +167,30 @@ fn golden_bytes_of_records() {
         decode_partition(encode_partition(PartitionId(9), &state).into()),
         Ok((PartitionId(9), state))
     );
-    assert_eq!(decode_snapshot(encode_snapshot(&snapshot).into()), Ok(snapshot));
+    assert_eq!(decode_copy(encode_snapshot(&snapshot).into()), Ok(CopyRecord::Whole(snapshot)));
+    assert_eq!(decode_copy(encode_change(&change).into()), Ok(CopyRecord::Change(change)));
+}
+
+#[test]
+fn snapshot_records_of_unknown_kinds_are_refused() {
+    let of_kind = |kind: u8| decode_copy(Bytes::from(vec![8, kind]));
+    for kind in [0, 5, 15, 16, 21, 32, 33, 35, 127] {
+        assert!(of_kind(kind).is_err(), "{kind}");
+    }
+    assert!((1..5).chain(17..21).all(|kind| of_kind(kind).is_ok()));
+}
+
+#[test]
+fn names_of_drive_state_survive_the_index() {
+    let keys = [
+        StateKey::Boot,
+        StateKey::Partition(PartitionId(0x0102)),
+        StateKey::Bucket(BucketId(7)),
+        StateKey::Snapshot(3),
+        StateKey::Change(3, u64::MAX - 1),
+    ];
+    for key in keys {
+        assert_eq!(StateKey::from_bytes(&key.to_bytes()), Some(key));
+    }
+    assert_eq!(StateKey::from_bytes(b"c\x03short"), None);
 }

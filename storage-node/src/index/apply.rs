@@ -101,12 +101,18 @@ fn write_layer(txn: &WriteTransaction, layer: &Layer, next: &mut Applied) -> Res
     let mut live = tables.live;
     let mut state = txn.open_table(STATE).map_err(IndexError::engine)?;
     for (key, row) in &layer.state {
-        let value = join_value(row.sequence, row.place, &row.payload);
-        let old = state.insert(key.to_bytes().as_slice(), value.as_slice()).map_err(IndexError::engine)?;
+        let key = key.to_bytes();
+        let old = match row {
+            Some(row) => {
+                account(&mut live, row.place, 1);
+                let value = join_value(row.sequence, row.place, &row.payload);
+                state.insert(key.as_slice(), value.as_slice()).map_err(IndexError::engine)?
+            }
+            None => state.remove(key.as_slice()).map_err(IndexError::engine)?,
+        };
         if let Some(old) = old {
             account(&mut live, split_value(old.value())?.1, -1);
         }
-        account(&mut live, row.place, 1);
     }
     let mut segments = txn.open_table(SEGMENTS).map_err(IndexError::engine)?;
     for (segment, change) in live {

@@ -25,7 +25,7 @@ pub(crate) struct StateRow {
     pub(crate) sequence: u64,
     /// Where it lies.
     pub(crate) place: Place,
-    /// Its payload; empty for snapshots, which stay in the journal only.
+    /// Its payload; empty for copies of cluster state, which stay in the journal only.
     pub(crate) payload: Bytes,
 }
 
@@ -36,7 +36,8 @@ pub(super) type Held = Option<Arc<Entry>>;
 #[derive(Debug, Default)]
 pub(super) struct Layer {
     pub(super) registers: BTreeMap<Bytes, Held>,
-    pub(super) state: BTreeMap<StateKey, StateRow>,
+    /// `None`: it is no longer needed.
+    pub(super) state: BTreeMap<StateKey, Option<StateRow>>,
     /// All records up to this sequence are in this layer or below it.
     pub(super) sequence: u64,
     bytes: usize,
@@ -73,11 +74,12 @@ impl Layers {
         }
     }
 
-    pub(super) fn insert_state(&self, key: StateKey, row: StateRow) {
+    pub(super) fn insert_state(&self, key: StateKey, row: StateRow, superseded: &[StateKey]) {
         let mut inner = self.inner.write();
         inner.active.sequence = row.sequence;
-        inner.active.bytes += row.payload.len() + 96;
-        inner.active.state.insert(key, row);
+        inner.active.bytes += row.payload.len() + 96 * (1 + superseded.len());
+        inner.active.state.insert(key, Some(row));
+        inner.active.state.extend(superseded.iter().map(|key| (*key, None)));
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<Held> {

@@ -247,9 +247,10 @@ impl Index {
         self.layers.insert(key, sequence, None);
     }
 
-    /// Records a piece of drive state. Call in order of sequence, under the journal's appender.
-    pub(crate) fn insert_state(&self, key: StateKey, row: StateRow) {
-        self.layers.insert_state(key, row);
+    /// Records a piece of drive state, and that others are no longer needed, in one batch. Call in order of sequence, under
+    /// the journal's appender.
+    pub(crate) fn insert_state(&self, key: StateKey, row: StateRow, superseded: &[StateKey]) {
+        self.layers.insert_state(key, row, superseded);
     }
 
     /// The register, if it is in a layer: `Some(None)` if it is known to have no record.

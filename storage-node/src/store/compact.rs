@@ -16,8 +16,8 @@ use coffer_common::types::OpId;
 use super::DriveStore;
 use super::mutate::{Change, Changed, NewShard};
 use crate::image::{
-    Entry, ShardLocation, StateKey, StoredShard, decode_bucket, decode_entry, decode_forget,
-    decode_partition, decode_snapshot, encode_forget,
+    Entry, ShardLocation, StateKey, StoredShard, decode_bucket, decode_copy, decode_entry, decode_forget,
+    decode_partition, encode_forget,
 };
 use crate::index::IndexError;
 use crate::journal::{AppendError, JournalError, Place, RecordKind};
@@ -137,9 +137,7 @@ impl DriveStore {
             RecordKind::Boot => StateKey::Boot,
             RecordKind::Partition => StateKey::Partition(decode_partition(payload.clone()).map_err(bad)?.0),
             RecordKind::Bucket => StateKey::Bucket(decode_bucket(payload.clone()).map_err(bad)?.0),
-            RecordKind::Snapshot => {
-                StateKey::Snapshot(decode_snapshot(payload.clone()).map_err(bad)?.kind as u8)
-            }
+            RecordKind::Snapshot => decode_copy(payload.clone()).map_err(bad)?.key(),
             RecordKind::Owed | RecordKind::InlineShard | RecordKind::Footer => return Ok(()),
         };
         self.with_room(|| self.carry_state(state, &payload, place))

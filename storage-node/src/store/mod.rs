@@ -18,6 +18,7 @@
 mod background;
 mod call;
 mod compact;
+mod copies;
 mod hand_over;
 mod install;
 mod leave;
@@ -55,7 +56,7 @@ use self::owed::OwedSet;
 use self::slots::Slots;
 use self::unfinished::UnfinishedSet;
 use crate::drive::{DriveIo, Health, IoPool, OpenDrive, PoolError};
-use crate::image::{Census, StateKey, decode_entry, decode_forget};
+use crate::image::{Census, decode_entry, decode_forget};
 use crate::index::{Index, IndexError, StateRow};
 use crate::journal::{Journal, JournalError, OpenOptions, Owner, RecordKind, Replayed};
 use crate::shards::ShardFiles;
@@ -313,7 +314,7 @@ fn replay(
     let before = |key: &[u8]| -> Result<Census, JournalError> {
         Ok(index.get(key).map_err(view)?.map(|entry| entry.census()).unwrap_or_default())
     };
-    let state_key = match record.kind {
+    let state = match record.kind {
         RecordKind::Register => {
             let entry = decode_entry(payload, record.sequence, record.place).map_err(malformed)?;
             census.add(before(&entry.key)?, entry.census());
@@ -328,16 +329,17 @@ fn replay(
         }
         RecordKind::Boot | RecordKind::Partition | RecordKind::Bucket | RecordKind::Snapshot => {
             let row = StateRow { sequence: record.sequence, place: record.place, payload };
-            let key = slots.replay(record.kind, &row).map_err(malformed)?;
+            let (key, superseded) = slots.replay(record.kind, &row).map_err(malformed)?;
+            // Copies stay in the journal only.
             let payload =
-                if matches!(key, StateKey::Snapshot(_)) { Bytes::new() } else { row.payload.clone() };
-            Some((key, StateRow { payload, ..row }))
+                if record.kind == RecordKind::Snapshot { Bytes::new() } else { row.payload.clone() };
+            Some((key, StateRow { payload, ..row }, superseded))
         }
         // Reserved: a newer version may have written them and went back to this one.
         RecordKind::Owed | RecordKind::InlineShard | RecordKind::Footer => None,
     };
-    if let Some((key, row)) = state_key {
-        index.insert_state(key, row);
+    if let Some((key, row, superseded)) = state {
+        index.insert_state(key, row, &superseded);
     }
     if index.is_due() {
         // What is replayed has been durable all along.

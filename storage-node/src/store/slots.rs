@@ -1,31 +1,24 @@
 //! Drive state that is no register: partitions, adopted bucket revisions, copies of cluster state, the boot count.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU32;
 
 use bytes::Bytes;
 use coffer_common::limits::PARTITION_COUNT;
-use coffer_common::node::{NodeError, Snapshot, SnapshotKind};
+use coffer_common::node::NodeError;
 use coffer_common::protocol::register::{PartitionState, Role};
 use coffer_common::protocol::slot::BucketState;
 use coffer_common::types::{BucketId, Epoch, Incarnation, PartitionId};
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::DriveStore;
+use super::copies::UNREAD;
 use crate::image::{
-    DecodeImageError, StateKey, decode_boot, decode_bucket, decode_partition, decode_snapshot, encode_boot,
-    encode_bucket, encode_partition, encode_snapshot,
+    DecodeImageError, StateKey, decode_boot, decode_bucket, decode_copy, decode_partition, encode_boot,
+    encode_bucket, encode_partition,
 };
 use crate::index::StateRow;
 use crate::journal::{AppendError, JournalError, Place, RecordKind};
-
-/// A copy of cluster state, which lies in the journal.
-#[derive(Clone, Copy, Debug)]
-struct SnapshotAt {
-    generation: u32,
-    revision: u64,
-    place: Place,
-}
 
 /// A partition's slot and the sequence of its newest record.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,10 +34,11 @@ pub(super) struct SlotsInner {
     partitions: HashMap<PartitionId, PartitionAt>,
     /// What is known of each bucket, and the sequence of its newest record.
     buckets: HashMap<BucketId, (BucketState, u64)>,
-    snapshots: HashMap<u8, SnapshotAt>,
+    /// The newest (generation, revision) of each copy of cluster state, which lies in the journal.
+    pub(super) copies: HashMap<u8, (u32, u64)>,
     boot_count: u64,
     /// Where the newest record of each piece lies, so that compaction can carry it over.
-    places: HashMap<StateKey, Place>,
+    pub(super) places: BTreeMap<StateKey, Place>,
 }
 
 /// The state, under one lock. Buckets without a record have revision 0; partitions are at epoch 0, and vote unless the
@@ -59,6 +53,13 @@ impl SlotsInner {
     pub(super) fn partition(&self, partition: PartitionId) -> (PartitionState, u64) {
         let at = self.partitions.get(&partition);
         at.map_or((self.unrecorded, 0), |at| (at.state, at.sequence))
+    }
+
+    fn put_place(&mut self, key: StateKey, place: Place, superseded: &[StateKey]) {
+        self.places.insert(key, place);
+        for key in superseded {
+            self.places.remove(key);
+        }
     }
 
     /// What is known of a bucket, and the sequence of its record.
@@ -89,6 +90,11 @@ impl Slots {
         let votes = self.partitions().iter().filter(|(_, state)| state.role == Role::Voter).count();
         let all = u32::from(PARTITION_COUNT);
         (AtomicU32::new(all), AtomicU32::new(all - votes as u32))
+    }
+
+    /// The state, to be changed.
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, SlotsInner> {
+        self.inner.write()
     }
 
     pub(super) fn boot_count(&self) -> u64 {
@@ -131,19 +137,22 @@ impl Slots {
             StateKey::Boot => self.replay(RecordKind::Boot, row).map(drop),
             StateKey::Partition(_) => self.replay(RecordKind::Partition, row).map(drop),
             StateKey::Bucket(_) => self.replay(RecordKind::Bucket, row).map(drop),
-            StateKey::Snapshot(kind) => {
+            StateKey::Snapshot(kind) | StateKey::Change(kind, _) => {
                 // Generation and revision are read with the data when they are needed.
-                let at = SnapshotAt { generation: 0, revision: 0, place: row.place };
                 let mut inner = self.inner.write();
-                inner.snapshots.insert(kind, at);
+                inner.copies.insert(kind, UNREAD);
                 inner.places.insert(key, row.place);
                 Ok(())
             }
         }
     }
 
-    /// Takes over a record of the journal.
-    pub(super) fn replay(&self, kind: RecordKind, row: &StateRow) -> Result<StateKey, DecodeImageError> {
+    /// Takes over a record of the journal: the piece that it tells, and those that it makes superfluous.
+    pub(super) fn replay(
+        &self,
+        kind: RecordKind,
+        row: &StateRow,
+    ) -> Result<(StateKey, Vec<StateKey>), DecodeImageError> {
         let mut inner = self.inner.write();
         let key = match kind {
             RecordKind::Partition => {
@@ -157,19 +166,19 @@ impl Slots {
                 StateKey::Bucket(bucket)
             }
             RecordKind::Snapshot => {
-                let snapshot = decode_snapshot(row.payload.clone())?;
-                let (generation, revision) = (snapshot.generation, snapshot.revision);
-                let at = SnapshotAt { generation, revision, place: row.place };
-                inner.snapshots.insert(snapshot.kind as u8, at);
-                StateKey::Snapshot(snapshot.kind as u8)
+                let record = decode_copy(row.payload.clone())?;
+                let superseded = inner.superseded(&record);
+                inner.put_place(record.key(), row.place, &superseded);
+                inner.note_copy(&record);
+                return Ok((record.key(), superseded));
             }
             _ => {
                 inner.boot_count = decode_boot(row.payload.clone())?;
                 StateKey::Boot
             }
         };
-        inner.places.insert(key, row.place);
-        Ok(key)
+        inner.put_place(key, row.place, &[]);
+        Ok((key, Vec::new()))
     }
 }
 
@@ -181,19 +190,30 @@ impl DriveStore {
         key: StateKey,
         payload: Vec<u8>,
     ) -> Result<(u64, Place), AppendError> {
+        self.supersede(inner, key, payload, &[])
+    }
+
+    /// [`Self::append_state`] of a record in whose place others are no longer needed.
+    pub(super) fn supersede(
+        &self,
+        inner: &mut SlotsInner,
+        key: StateKey,
+        payload: Vec<u8>,
+        superseded: &[StateKey],
+    ) -> Result<(u64, Place), AppendError> {
         let kind = match key {
             StateKey::Boot => RecordKind::Boot,
             StateKey::Partition(_) => RecordKind::Partition,
             StateKey::Bucket(_) => RecordKind::Bucket,
-            StateKey::Snapshot(_) => RecordKind::Snapshot,
+            StateKey::Snapshot(_) | StateKey::Change(..) => RecordKind::Snapshot,
         };
         let payload = Bytes::from(payload);
         let mut appender = self.journal.appender();
         let (sequence, place) = appender.append(kind, payload.clone())?;
         let payload = if kind == RecordKind::Snapshot { Bytes::new() } else { payload };
-        self.index.insert_state(key, StateRow { sequence, place, payload });
+        self.index.insert_state(key, StateRow { sequence, place, payload }, superseded);
         drop(appender);
-        inner.places.insert(key, place);
+        inner.put_place(key, place, superseded);
         Ok((sequence, place))
     }
 
@@ -304,72 +324,13 @@ impl DriveStore {
         .await
     }
 
-    /// Keeps a copy of cluster state, unless a newer one is here. Durable before it returns.
-    ///
-    /// # Errors
-    /// [`NodeError::DriveUnavailable`] if the drive is full or failed.
-    pub async fn store_snapshot(self: &std::sync::Arc<Self>, snapshot: &Snapshot) -> Result<(), NodeError> {
-        let known = self.slots.read().snapshots.get(&(snapshot.kind as u8)).copied();
-        if known.is_some_and(|at| (at.generation, at.revision) == (0, 0)) {
-            // Only its place is known yet; reading it makes the rest known.
-            self.snapshot(snapshot.kind).await?;
-        }
-        let payload = encode_snapshot(snapshot);
-        self.retrying(|store| {
-            let mut inner = store.slots.inner.write();
-            let kind = snapshot.kind as u8;
-            let offered = (snapshot.generation, snapshot.revision);
-            if let Some(known) = inner.snapshots.get(&kind)
-                && (known.generation, known.revision) >= offered
-            {
-                return Ok((store.journal.last_sequence(), ()));
-            }
-            let (sequence, place) =
-                store.append_state(&mut inner, StateKey::Snapshot(kind), payload.clone())?;
-            let (generation, revision) = offered;
-            inner.snapshots.insert(kind, SnapshotAt { generation, revision, place });
-            Ok((sequence, ()))
-        })
-        .await
-    }
-
-    /// The copy of cluster state that is here.
-    ///
-    /// # Errors
-    /// [`NodeError::DriveUnavailable`] if the drive is failed or the copy is damaged.
-    pub async fn snapshot(
-        self: &std::sync::Arc<Self>,
-        kind: SnapshotKind,
-    ) -> Result<Option<Snapshot>, NodeError> {
-        self.check_health()?;
-        // Compaction may move it between the look and the read.
-        for attempt in 0.. {
-            let Some(at) = self.slots.read().snapshots.get(&(kind as u8)).copied() else { return Ok(None) };
-            self.journal.durable(self.journal.last_sequence()).await.map_err(|e| self.unavailable(e))?;
-            match self.run(move |store| store.journal.read_record(at.place)).await? {
-                Ok(payload) => {
-                    let snapshot = decode_snapshot(payload.into()).map_err(|e| self.unavailable(e))?;
-                    if let Some(known) = self.slots.inner.write().snapshots.get_mut(&(kind as u8))
-                        && known.place == at.place
-                    {
-                        (known.generation, known.revision) = (snapshot.generation, snapshot.revision);
-                    }
-                    return Ok(Some(snapshot));
-                }
-                Err(error) if attempt >= 2 => return Err(self.unavailable(error)),
-                Err(_) => {}
-            }
-        }
-        Ok(None)
-    }
-
     /// Appends a piece of state's record again, if it still lies in `segment`.
     pub(super) fn carry_state(&self, key: StateKey, payload: &[u8], from: Place) -> Result<(), AppendError> {
         let mut inner = self.slots.inner.write();
         if inner.places.get(&key) != Some(&from) {
             return Ok(());
         }
-        let (sequence, place) = self.append_state(&mut inner, key, payload.to_vec())?;
+        let (sequence, _) = self.append_state(&mut inner, key, payload.to_vec())?;
         match key {
             StateKey::Partition(partition) => {
                 inner.partitions.entry(partition).and_modify(|at| at.sequence = sequence);
@@ -377,10 +338,7 @@ impl DriveStore {
             StateKey::Bucket(bucket) => {
                 inner.buckets.entry(bucket).and_modify(|(_, at)| *at = sequence);
             }
-            StateKey::Snapshot(kind) => {
-                inner.snapshots.entry(kind).and_modify(|at| at.place = place);
-            }
-            StateKey::Boot => {}
+            StateKey::Boot | StateKey::Snapshot(_) | StateKey::Change(..) => {}
         }
         Ok(())
     }
@@ -388,7 +346,7 @@ impl DriveStore {
     /// The pieces of state whose newest record lies in `segment`, made anew from what is in memory.
     ///
     /// # Errors
-    /// A copy of cluster state that does not verify: it is forgotten, so that the next one that is offered takes its place.
+    /// A copy of cluster state that does not verify: it is forgotten, so that the next whole one that is offered takes its place.
     pub(super) fn state_in(&self, segment: u64) -> Result<Vec<(StateKey, Place, Vec<u8>)>, JournalError> {
         let mut inner = self.slots.inner.write();
         let places = inner.places.iter().filter(|(_, place)| place.segment == segment);
@@ -400,10 +358,11 @@ impl DriveStore {
                 StateKey::Boot => encode_boot(inner.boot_count),
                 StateKey::Partition(partition) => encode_partition(partition, &inner.partition(partition).0),
                 StateKey::Bucket(bucket) => encode_bucket(bucket, inner.bucket(bucket).0.revision),
-                StateKey::Snapshot(kind) => match self.journal.read_record(place) {
+                StateKey::Snapshot(kind) | StateKey::Change(kind, _) => match self.journal.read_record(place)
+                {
                     Ok(payload) => payload,
                     Err(error) => {
-                        inner.snapshots.remove(&kind);
+                        inner.copies.remove(&kind);
                         failed = Some(error);
                         continue;
                     }

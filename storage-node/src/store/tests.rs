@@ -7,7 +7,7 @@ use bytes::Bytes;
 use coffer_common::limits::SETTLE_AFTER;
 use coffer_common::node::{
     DriveState, NodeError, PrepareShard, ReadShard, ShardPiece, ShardPieces, SlotAddress, SlotCall, Snapshot,
-    SnapshotKind, partition_of,
+    SnapshotChange, SnapshotKind, SnapshotLog, partition_of,
 };
 use coffer_common::protocol::catch_up::Install;
 use coffer_common::protocol::message::{Refusal, SlotReply, SlotRequest, Version, VersionKind};
@@ -20,6 +20,7 @@ use coffer_common::types::{
 };
 use proptest::prelude::*;
 
+use self::copies::{added, revisions_in, whole};
 use self::model::data;
 use super::background::Background;
 use super::mutate::bound_superseded;
@@ -28,6 +29,7 @@ use crate::drive::{Call, Effect, Fault, OpenDrive, SimulatedDrive, When};
 use crate::image::{Entry, ShardLocation, StoredShard, decode_entry};
 use crate::journal::RecordKind;
 
+mod copies;
 mod crashes;
 mod damage;
 mod hand_over;

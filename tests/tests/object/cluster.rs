@@ -11,7 +11,7 @@ use coffer_common::coordination::{Coordinator, Expected, LocalCoordinator, Snaps
 use coffer_common::node::{
     HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
     OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot,
-    SnapshotKind,
+    SnapshotKind, SnapshotLog,
 };
 use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::protocol::purge::Evidence;
@@ -250,8 +250,8 @@ impl SnapshotStore for Image {
         1
     }
 
-    async fn load(&self) -> Vec<Option<Snapshot>> {
-        vec![self.0.lock().unwrap().clone()]
+    async fn load(&self) -> Vec<Option<SnapshotLog>> {
+        vec![self.0.lock().unwrap().clone().map(SnapshotLog::from)]
     }
 
     async fn store(&self, snapshot: Snapshot) -> usize {

@@ -15,7 +15,7 @@ use crate::cluster::{encode_entries, first_layout};
 use crate::coordination::{CLUSTER_KEY, Coordinator, Entry, Expected, LocalCoordinator, SnapshotStore};
 use crate::layout::{PartitionRecord, SlotRole};
 use crate::limits::PARTITION_COUNT;
-use crate::node::{Snapshot, SnapshotKind};
+use crate::node::{Snapshot, SnapshotKind, SnapshotLog};
 use crate::time::UnixMillis;
 use crate::types::{
     BucketId, BucketName, ClusterId, DriveId, Epoch, Incarnation, NodeId, PartitionId, SlotIndex,
@@ -236,8 +236,8 @@ impl SnapshotStore for OneCopy {
     fn copies(&self) -> usize {
         1
     }
-    async fn load(&self) -> Vec<Option<Snapshot>> {
-        vec![self.0.lock().clone()]
+    async fn load(&self) -> Vec<Option<SnapshotLog>> {
+        vec![self.0.lock().clone().map(SnapshotLog::from)]
     }
     async fn store(&self, snapshot: Snapshot) -> usize {
         *self.0.lock() = Some(snapshot);

@@ -49,6 +49,10 @@ pub(super) enum Step {
     Partition(u8, u64),
     Bucket(u64),
     Snapshot(u64),
+    /// Adds a change to the coordinator's copy, or stores it whole where that is another one.
+    Append,
+    /// Stores that copy whole.
+    Whole,
     Apply(bool),
     Free,
     Compact,
@@ -79,6 +83,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..KEYS, 1..9_u64).prop_map(|(k, epoch)| Step::Partition(k, epoch)),
         1 => (1..9_u64).prop_map(Step::Bucket),
         1 => (1..9_u64).prop_map(Step::Snapshot),
+        3 => Just(Step::Append),
+        1 => Just(Step::Whole),
         2 => any::<bool>().prop_map(Step::Apply),
         2 => Just(Step::Free),
         2 => Just(Step::Compact),
@@ -96,6 +102,8 @@ pub(super) struct World {
     pub(super) model: Model,
     pub(super) random: StdRng,
     sabotage: Vec<Fault>,
+    /// The revisions of the coordinator's changes that were answered, and the last one spent.
+    coordinator: (Vec<u64>, u64),
 }
 
 impl World {
@@ -104,7 +112,8 @@ impl World {
         let drive = SimulatedDrive::format(CLUSTER, DriveId(0xD), 64 << 10, seed);
         sabotage.iter().for_each(|fault| drive.inject(fault.clone()));
         let (random, sabotage) = (StdRng::seed_from_u64(seed), sabotage.to_vec());
-        Self { bench: Bench::on(drive), model: Model::default(), random, sabotage }
+        let coordinator = (Vec::new(), 0);
+        Self { bench: Bench::on(drive), model: Model::default(), random, sabotage, coordinator }
     }
 
     fn clear_faults(&self) {
@@ -135,6 +144,7 @@ impl World {
             }
             Step::Apply(_) | Step::Free | Step::Compact | Step::Sweep => self.chore(step),
             Step::Partition(..) | Step::Bucket(_) | Step::Snapshot(_) => self.change_state(step).await,
+            Step::Append | Step::Whole => self.change_copy(matches!(step, Step::Append)).await,
             _ => self.request(step).await?,
         };
         if self.bench.is_down() {
@@ -224,6 +234,24 @@ impl World {
             }
             _ => true,
         }
+    }
+
+    async fn change_copy(&mut self, append: bool) -> bool {
+        let (known, last) = &mut self.coordinator;
+        *last += 1;
+        let store = self.bench.store();
+        let next = [&known[..], &[*last]].concat();
+        let added = if append { store.change_snapshot(&added(known, *last)).await } else { Ok(false) };
+        let done = match added {
+            Ok(true) => true,
+            Ok(false) => store.store_snapshot(&whole(&next)).await.is_ok(),
+            Err(_) => false,
+        };
+        self.model.copy_changed(&next, done);
+        if done {
+            *known = next;
+        }
+        done
     }
 
     fn chore(&mut self, step: &Step) -> bool {

@@ -1,6 +1,6 @@
 //! What a drive must hold after a sequence of steps that may have been cut short anywhere.
 //!
-//! A register, a partition, a bucket and a snapshot are each in one of several states: a step that was answered has
+//! A register, a partition, a bucket, a snapshot and a copy with changes are each in one of several states: a step that was answered has
 //! happened, one that was not may or may not have. A state is the protocol's own (`Register::step`), so the model and the
 //! drive can only differ in what the drive forgets, invents or mixes up. Reading a state through an answered request
 //! leaves that one: what was shown once must stay.
@@ -84,6 +84,8 @@ pub(super) struct Model {
     partitions: BTreeMap<u8, Perhaps<PartitionState>>,
     bucket: Perhaps<u64>,
     snapshot: Perhaps<u64>,
+    /// The revisions that the embedded coordinator's copy is made of.
+    copy: Perhaps<Vec<u64>>,
     boots: u64,
     /// Bytes were changed behind the store's back: shards may be missing, but none may be wrong.
     pub(super) damaged: bool,
@@ -143,6 +145,10 @@ impl Model {
         self.snapshot.change(answered, |known| *known = (*known).max(revision));
     }
 
+    pub(super) fn copy_changed(&mut self, to: &[u64], answered: bool) {
+        self.copy.change(answered, |known| *known = to.to_vec());
+    }
+
     /// Compares everything with what the drive says now; false if it could not say.
     pub(super) async fn check(&mut self, bench: &Bench) -> Result<bool, Violation> {
         for key in 0..KEYS {
@@ -153,6 +159,8 @@ impl Model {
         let store = bench.store();
         let Ok(snapshot) = store.snapshot(SnapshotKind::Layout).await else { return Ok(false) };
         self.snapshot.see("the snapshot", snapshot.map_or(0, |snapshot| snapshot.revision))?;
+        let Ok(log) = store.snapshot_log(SnapshotKind::Coordinator).await else { return Ok(false) };
+        self.copy.see("the coordinator's copy", log.map_or(Vec::new(), |log| revisions_in(&log)))?;
         if store.adopt_bucket(BUCKET, 0).await.is_err() {
             return Ok(false);
         }

@@ -22,8 +22,9 @@ use crate::types::{Epoch, OpId, SlotIndex, SlotSet, Tag};
 const QUEUE_LIMIT: usize = 16_384;
 /// So many waiting notices are told before the delay is over.
 const EARLY: usize = 256;
-/// Notices that are told at the same time.
-const CONCURRENCY: usize = 32;
+/// Notices that are told at the same time: each waits for a sync of its drives, so that fewer than there are writers would fall
+/// behind them, and the slots would have to settle each version by themselves.
+const CONCURRENCY: usize = 256;
 /// How long a slot may take for a notice: one that hangs must not hold up those of other registers.
 const TELL_LIMIT: Duration = Duration::from_secs(1);
 /// How long notices are still told after the stop.

@@ -184,20 +184,12 @@ impl LocalCoordinator {
             let state = self.shared.lock().state.clone();
             Snapshot { kind, generation, revision, data: state.image(writes.to_vec(), plan) }
         };
-        let mut durable = 0;
+        let (mut durable, mut refused) = (0, false);
         if written.change_bytes > written.whole_bytes {
             let whole = whole();
             (written.whole_bytes, written.change_bytes) = (whole.data.len(), 0);
             durable = self.store.store(whole).await;
-            if durable < needed {
-                let bytes = written.whole_bytes;
-                tracing::warn!(
-                    bytes,
-                    durable,
-                    "drives take changes of the state only, and not the whole of it: one \
-                    that misses a change cannot catch up; remove buckets that are not needed"
-                );
-            }
+            refused = durable < needed;
         }
         if durable < needed {
             let data = self.shared.lock().state.change(writes, plan);
@@ -208,6 +200,13 @@ impl LocalCoordinator {
         if durable < needed {
             let reason = format!("{durable} of {copies} drives took the change, {needed} are needed");
             return Err(CoordinatorError::Unavailable(reason));
+        }
+        if refused {
+            let bytes = written.whole_bytes;
+            tracing::warn!(
+                bytes,
+                "drives take changes of the state, and not the whole of it: one that misses a change cannot catch up"
+            );
         }
         written.revision = revision;
         Ok(())

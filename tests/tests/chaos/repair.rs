@@ -113,9 +113,32 @@ fn rot(cluster: &Daemons, node: usize, drive: usize, count: usize) -> Result<(us
     Ok((rotten, bytes))
 }
 
+/// Flips a bit in a hundred shards, and waits until all of them were found and made anew.
+async fn rotten_shards(cluster: &Daemons, load: &Steady) -> Result<()> {
+    let (half, began) = (ROTTEN / 2, Instant::now());
+    let before = [set_aside(&cluster.drive(3, 1)), set_aside(&cluster.drive(4, 2))];
+    ensure!(before == [0, 0], "{before:?} shards were set aside before any was damaged");
+    let rotten = [rot(cluster, 3, 1, half)?, rot(cluster, 4, 2, half)?];
+    let wanted = rotten.iter().map(|(count, _)| count).sum::<usize>();
+    let floor = rotten.iter().map(|(_, bytes)| bytes).sum();
+    ensure!(wanted > 0, "no shard lies in a file of its own");
+    expect(&cluster.etcd.url(), "scrub start", 0)?;
+    // Found by reads or by scrubbing: each file is set aside, and the shard made anew.
+    let found = || async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        set_aside(&cluster.drive(3, 1)) + set_aside(&cluster.drive(4, 2)) == wanted
+    };
+    wait_for("all rotten shards to be found", PATIENCE, found).await?;
+    let scrubbed = sum(&cluster.nodes, "coffer_scrub_damaged_shards_total").await;
+    println!("{wanted} rotten shards found in {:.0?}, {scrubbed} by scrubbing", began.elapsed());
+    let whole = mended(cluster, "rotten shards", (floor, began)).await?;
+    println!("rotten shards: {}", load.between(began, whole));
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; COFFER_REPAIR_OBJECTS tells how many objects"]
-async fn a_drive_a_node_and_swapped_drives_are_mended_under_load() -> Result<()> {
+async fn a_drive_a_node_swapped_drives_and_rotten_shards_are_mended_under_load() -> Result<()> {
     let _alone = ONE_AT_A_TIME.lock().await;
     let count = objects();
     let (mut cluster, clients) = written(count).await?;
@@ -145,33 +168,7 @@ async fn a_drive_a_node_and_swapped_drives_are_mended_under_load() -> Result<()>
     let whole = mended(&cluster, "two swapped drives", (0, began)).await?;
     println!("two swapped drives: {}", load.between(began, whole));
 
-    all_is_there(&cluster, &clients, load, count).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes; COFFER_REPAIR_OBJECTS tells how many objects"]
-async fn rotten_shards_are_found_and_mended_under_load() -> Result<()> {
-    let _alone = ONE_AT_A_TIME.lock().await;
-    let count = objects();
-    let (cluster, clients) = written(count).await?;
-    let load = Steady::start(&clients, count, REST);
-    tokio::time::sleep(HEALTHY).await;
-    let (half, began) = (ROTTEN / 2, Instant::now());
-    let rotten = [rot(&cluster, 3, 1, half)?, rot(&cluster, 4, 2, half)?];
-    let wanted = rotten.iter().map(|(count, _)| count).sum::<usize>();
-    let floor = rotten.iter().map(|(_, bytes)| bytes).sum();
-    ensure!(wanted > 0, "no shard lies in a file of its own");
-    expect(&cluster.etcd.url(), "scrub start", 0)?;
-    // Found by reads or by scrubbing: each file is set aside, and the shard made anew.
-    let found = || async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        set_aside(&cluster.drive(3, 1)) + set_aside(&cluster.drive(4, 2)) == wanted
-    };
-    wait_for("all rotten shards to be found", PATIENCE, found).await?;
-    let scrubbed = sum(&cluster.nodes, "coffer_scrub_damaged_shards_total").await;
-    println!("{wanted} rotten shards found in {:.0?}, {scrubbed} by scrubbing", began.elapsed());
-    let whole = mended(&cluster, "rotten shards", (floor, began)).await?;
-    println!("rotten shards: {}", load.between(began, whole));
+    rotten_shards(&cluster, &load).await?;
     all_is_there(&cluster, &clients, load, count).await
 }
 

@@ -54,10 +54,7 @@ pub async fn serve(
 
 async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     let drives = admin.node.drive_infos();
-    let serves = |drive: &DriveInfo| {
-        matches!(drive.state, DriveState::Online | DriveState::Suspect | DriveState::ReadOnly)
-    };
-    let ready = drives.iter().any(serves);
+    let ready = drives.iter().any(|drive| is_up(drive.state));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, drives }))
 }
@@ -72,11 +69,20 @@ pub fn publish(node: &Arc<StorageNode>, metrics: &Metrics) {
     metrics.collect(move || record(&node));
 }
 
+/// Whether a drive in this state serves at all.
+fn is_up(state: DriveState) -> bool {
+    match state {
+        DriveState::Online | DriveState::Suspect | DriveState::ReadOnly => true,
+        DriveState::Failed | DriveState::Offline => false,
+    }
+}
+
 fn record(node: &StorageNode) {
     for drive in node.drive_infos() {
         let labels = [("node", node.id().0.clone()), ("drive", drive.id.to_string()), ("path", drive.path)];
-        let up = matches!(drive.state, DriveState::Online | DriveState::ReadOnly);
+        let (up, suspect) = (is_up(drive.state), drive.state == DriveState::Suspect);
         gauge!("coffer_drive_up", &labels).set(if up { 1.0 } else { 0.0 });
+        gauge!("coffer_drive_suspect", &labels).set(if suspect { 1.0 } else { 0.0 });
         gauge!("coffer_drive_capacity_bytes", &labels).set(drive.capacity_bytes as f64);
         gauge!("coffer_drive_free_bytes", &labels).set(drive.free_bytes as f64);
         gauge!("coffer_drive_registers", &labels).set(drive.registers as f64);
@@ -91,5 +97,22 @@ fn record(node: &StorageNode) {
             counter!("coffer_drive_journal_syncs_total", &labels).absolute(store.journal_syncs());
         }
         counter!("coffer_drive_boots_total", &labels).absolute(drive.boot_count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspect_drive_is_up_for_it_serves() {
+        let states = [
+            (DriveState::Online, true),
+            (DriveState::Suspect, true),
+            (DriveState::ReadOnly, true),
+            (DriveState::Failed, false),
+            (DriveState::Offline, false),
+        ];
+        assert!(states.iter().all(|(state, up)| is_up(*state) == *up));
     }
 }

@@ -82,6 +82,15 @@ def test_chart_keeps_the_usual_rules(values):
         assert any(wanted.items() <= label.items() for label in labels), f"{one['metadata']['name']} selects nothing"
 
 
+def test_alerts_say_what_is_wrong_and_nothing_else():
+    arguments = ("--set", "auth.existingSecret=a", "--set", "metrics.prometheusRule.enabled=true")
+    rules = [rule for one in objects(*arguments) if one["kind"] == "PrometheusRule" for group in one["spec"]["groups"] for rule in group["rules"]]
+    assert rules
+    for rule in rules:
+        # A comma in a text without quotes would begin another annotation.
+        assert rule["annotations"].keys() <= {"summary", "description"} and all(rule["annotations"].values()), rule["alert"]
+
+
 def test_network_policies_let_only_gateways_and_nodes_reach_nodes():
     policies = {one["metadata"]["name"]: one["spec"] for one in objects("--values", VALUES[0]) if one["kind"] == "NetworkPolicy"}
     rule = next(rule for rule in policies["coffer-storage"]["ingress"] if rule["ports"] == [{"port": "node"}])

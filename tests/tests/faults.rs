@@ -222,7 +222,15 @@ async fn nodes_start_and_serve_without_etcd() -> Result<()> {
     let works = || async { client.create_bucket().bucket("made-again").send().await.is_ok() };
     wait_for("bucket operations to work again", Duration::from_secs(90), works).await?;
     assert_plain_operations(&cluster.client(1), 3).await?;
-    Ok(())
+    let registered = || async {
+        let live = ["get", "--prefix", "--keys-only", "coffer/default/live/"];
+        cluster.etcd.etcdctl(&live).is_ok_and(|keys| keys.matches("/live/").count() == 4)
+    };
+    let registered = wait_for("all nodes to register", Duration::from_secs(90), registered).await;
+    for node in 0..4 {
+        assert!(cluster.is_running(node), "node {node} has stopped: {}", cluster.process(node).log_tail());
+    }
+    registered
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coffer_common::cluster::{ClusterRecord, LAYOUT_KEY, NodeRecord, PROTOCOL_VERSION, protocol_compatible};
+use coffer_common::cluster::{ClusterRecord, NodeRecord, PROTOCOL_VERSION, protocol_compatible};
 use coffer_common::coordination::{CLUSTER_KEY, Coordinator, CoordinatorError};
-use coffer_common::layout::Layout;
 use coffer_common::limits::MAX_CLOCK_SKEW;
 use coffer_common::node::NodeClient;
 use coffer_common::rpc::RemoteNode;
@@ -14,7 +13,7 @@ use coffer_common::time::UnixMillis;
 use coffer_common::types::{ClusterId, DriveId, Incarnation, NodeId};
 use futures_util::future::join_all;
 
-use super::{MemberSettings, node_records, own_drives, read};
+use super::{MemberSettings, node_records, own_drives};
 use crate::drive::{DriveProbe, DriveRefusal};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -273,12 +272,6 @@ async fn refuse_wrong_clock(settings: &MemberSettings, view: &View) -> Result<()
     let ahead = apart[0].1;
     let direction = if ahead > 0 { "ahead of" } else { "behind" };
     Err(MemberRefusal::Clock { seconds: ahead.unsigned_abs() / 1000, direction, nodes })
-}
-
-/// The layout, if there is one.
-pub(super) async fn layout(coordinator: &dyn Coordinator) -> Option<Layout> {
-    let entry = read(coordinator.get(LAYOUT_KEY)).await??;
-    Layout::decode(&entry.value).ok()
 }
 
 #[cfg(test)]

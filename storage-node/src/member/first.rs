@@ -3,38 +3,34 @@
 use std::time::{Duration, Instant};
 
 use coffer_common::cluster::{
-    ClusterRecord, DriveRecord, NodeRecord, PROTOCOL_VERSION, first_layout, live_key, node_key,
+    BootstrapError, ClusterRecord, DriveRecord, LAYOUT_KEY, NodeRecord, PROTOCOL_VERSION, first_layout,
+    live_key, node_key,
 };
-use coffer_common::coordination::{CLUSTER_KEY, Coordinator, Expected as Condition};
+use coffer_common::coordination::{CLUSTER_KEY, Coordinator, CoordinatorError};
+use coffer_common::layout::Layout;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{ClusterId, DriveId, Incarnation};
 
-use super::check::layout;
-use super::register::live_record;
-use super::{Expected, MemberError, MemberSettings, encode, node_records, read};
+use super::{ETCD_PATIENCE, Expected, MemberError, MemberSettings, node_records, patiently, register};
 
 const POLL: Duration = Duration::from_millis(250);
 const REMIND: Duration = Duration::from_secs(10);
 
-/// Registers this node's fresh drives and waits until the cluster exists.
+/// Registers this node's fresh drives and waits until the cluster exists, however often the coordinator fails meanwhile.
 pub(super) async fn found(
     settings: &MemberSettings,
     coordinator: &dyn Coordinator,
     shutdown: &Shutdown,
 ) -> Result<ClusterId, MemberError> {
-    let record = fresh_record(settings, coordinator).await?;
-    coordinator.put(&node_key(&settings.id), encode(&record), Condition::Any, false).await?;
-    coordinator.put(&live_key(&settings.id), encode(&live_record()), Condition::Any, true).await?;
+    // Made once: its ids may be in a layout though the answer to the write was lost.
+    let record = insist(shutdown, || fresh_record(settings, coordinator)).await?;
+    insist(shutdown, || register::write(&record, coordinator)).await?;
     let mut reminded = Instant::now();
     loop {
-        if let Some(entry) = coordinator.get(CLUSTER_KEY).await?
-            && let Ok(cluster) = serde_json::from_slice::<ClusterRecord>(&entry.value)
-        {
+        let (cluster, nodes) = insist(shutdown, || founders(coordinator)).await?;
+        if let Some(cluster) = cluster {
             return Ok(cluster.id);
         }
-        let live = coordinator.list("live/").await?;
-        let mut nodes = node_records(coordinator).await?;
-        nodes.retain(|node| live.entries.iter().any(|entry| entry.key == live_key(&node.id)));
         for node in &nodes {
             if !node.endpoints.is_empty()
                 && !settings.endpoints.is_empty()
@@ -46,25 +42,70 @@ pub(super) async fn found(
             }
         }
         match missing(&settings.expected, &nodes) {
-            None => {
-                let first = first_layout(&nodes, ClusterId::random())
-                    .map_err(coffer_common::cluster::BootstrapError::from)?;
-                if first.apply(coordinator).await? {
-                    let (cluster, slots) = (first.record.id, first.record.n);
-                    tracing::info!(%cluster, nodes = nodes.len(), slots, "the cluster is founded");
-                    first.layout.tolerance().warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                }
-            }
+            None => propose(&nodes, coordinator).await?,
             Some(missing) if reminded.elapsed() >= REMIND => {
                 reminded = Instant::now();
                 tracing::info!(missing, "waiting for the other nodes before the first layout is made");
             }
             Some(_) => {}
         }
-        tokio::select! {
-            () = tokio::time::sleep(POLL) => {}
-            () = shutdown.told() => return Err(MemberError::Stopped),
+        pause(shutdown).await?;
+    }
+}
+
+/// The cluster, if it is founded, and the nodes that are there.
+async fn founders(
+    coordinator: &dyn Coordinator,
+) -> Result<(Option<ClusterRecord>, Vec<NodeRecord>), CoordinatorError> {
+    let cluster = coordinator.get(CLUSTER_KEY).await?;
+    let live = coordinator.list("live/").await?;
+    let mut nodes = node_records(coordinator).await?;
+    nodes.retain(|node| live.entries.iter().any(|entry| entry.key == live_key(&node.id)));
+    Ok((cluster.and_then(|entry| serde_json::from_slice(&entry.value).ok()), nodes))
+}
+
+/// Proposes the first layout. What became of it the next look at the coordinator tells.
+async fn propose(nodes: &[NodeRecord], coordinator: &dyn Coordinator) -> Result<(), MemberError> {
+    let first = first_layout(nodes, ClusterId::random()).map_err(BootstrapError::from)?;
+    match first.apply(coordinator).await {
+        Ok(true) => {
+            let (cluster, slots) = (first.record.id, first.record.n);
+            tracing::info!(%cluster, nodes = nodes.len(), slots, "the cluster is founded");
+            first.layout.tolerance().warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         }
+        Ok(false) => {}
+        Err(BootstrapError::Coordinator(error)) if error.retryable() => {
+            tracing::warn!(%error, "whether the cluster is founded is not known yet");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// Asks until there is an answer, or until the node is told to stop.
+async fn insist<T, F: Future<Output = Result<T, CoordinatorError>>>(
+    shutdown: &Shutdown,
+    ask: impl Fn() -> F,
+) -> Result<T, MemberError> {
+    let mut failures = 0_u32;
+    loop {
+        match ask().await {
+            Err(error) if error.retryable() => {
+                failures += 1;
+                if failures.is_power_of_two() {
+                    tracing::warn!(%error, failures, "the coordinator does not answer; it is asked again");
+                }
+            }
+            answer => return Ok(answer?),
+        }
+        pause(shutdown).await?;
+    }
+}
+
+async fn pause(shutdown: &Shutdown) -> Result<(), MemberError> {
+    tokio::select! {
+        () = tokio::time::sleep(POLL) => Ok(()),
+        () = shutdown.told() => Err(MemberError::Stopped),
     }
 }
 
@@ -93,7 +134,7 @@ fn missing(expected: &Expected, nodes: &[NodeRecord]) -> Option<String> {
 async fn fresh_record(
     settings: &MemberSettings,
     coordinator: &dyn Coordinator,
-) -> Result<NodeRecord, MemberError> {
+) -> Result<NodeRecord, CoordinatorError> {
     let earlier = coordinator.get(&node_key(&settings.id)).await?;
     let earlier = earlier.and_then(|entry| serde_json::from_slice::<NodeRecord>(&entry.value).ok());
     let mut drives = Vec::with_capacity(settings.drives.len());
@@ -122,16 +163,24 @@ async fn fresh_record(
 }
 
 /// The ids that a layout already has for this node's unformatted drives, by path.
+///
+/// # Errors
+/// [`CoordinatorError`] if that is not to be learned: a drive of another id would leave its slots without one for ever.
 pub(super) async fn planned_drives(
     settings: &MemberSettings,
     coordinator: &dyn Coordinator,
-) -> Vec<(String, DriveId)> {
-    let (record, layout) =
-        (read(coordinator.get(&node_key(&settings.id))).await.flatten(), layout(coordinator).await);
+) -> Result<Vec<(String, DriveId)>, CoordinatorError> {
+    let deadline = tokio::time::Instant::now() + ETCD_PATIENCE;
+    let key = node_key(&settings.id);
+    let (record, layout) = patiently(deadline, || async {
+        Ok((coordinator.get(&key).await?, coordinator.get(LAYOUT_KEY).await?))
+    })
+    .await?;
     let record = record.and_then(|entry| serde_json::from_slice::<NodeRecord>(&entry.value).ok());
-    let (Some(record), Some(layout)) = (record, layout) else { return Vec::new() };
+    let layout = layout.and_then(|entry| Layout::decode(&entry.value).ok());
+    let (Some(record), Some(layout)) = (record, layout) else { return Ok(Vec::new()) };
     let placed = |drive: &&DriveRecord| drive.fresh && layout.drives().iter().any(|d| d.id == drive.id);
-    record.drives.iter().filter(placed).map(|drive| (drive.path.clone(), drive.id)).collect()
+    Ok(record.drives.iter().filter(placed).map(|drive| (drive.path.clone(), drive.id)).collect())
 }
 
 #[cfg(test)]

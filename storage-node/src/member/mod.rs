@@ -17,7 +17,8 @@
 //! and formatting finds them there again. A drive's own `coffer.json` is the truth from then on.
 //!
 //! ## Retries
-//! A node whose drives are formatted starts without the coordinator and registers when it is back.
+//! A node whose drives are formatted starts without the coordinator and registers when it is back. Fresh drives wait for
+//! it: it knows which ids the first layout has for them, and which drives they replace.
 
 mod check;
 mod first;
@@ -25,6 +26,8 @@ pub mod progress;
 mod register;
 pub mod replace;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -116,6 +119,7 @@ impl Member {
             TcpListener::bind(address).await.map_err(|error| MemberError::Listen { address, error })?;
         let probes = survey(&settings.drives, &settings.replace).map_err(NodeOpenError::from)?;
         let ours = check::cluster_of(&probes);
+        let fresh = probes.iter().any(|(_, probe)| matches!(probe, DriveProbe::Fresh));
         let mut lost = Vec::new();
         let cluster = match first_view(&coordinator).await {
             Ok((view, known)) => {
@@ -128,12 +132,9 @@ impl Member {
                     }
                 }
             }
-            Err(error @ CoordinatorError::Unavailable(_)) => {
+            Err(error) if error.retryable() => {
                 let endpoints = settings.etcd.join(", ");
-                let replaces = probes.iter().any(|(path, probe)| {
-                    matches!(probe, DriveProbe::Fresh) && settings.replace.contains(path)
-                });
-                let Some(ours) = ours.filter(|_| !replaces) else {
+                let Some(ours) = ours.filter(|_| !fresh) else {
                     return Err(MemberError::NoCoordinator { endpoints, error });
                 };
                 tracing::warn!(%error, endpoints, "etcd does not answer; starting with what the drives know");
@@ -143,7 +144,10 @@ impl Member {
             }
             Err(error) => return Err(error.into()),
         };
-        let planned = first::planned_drives(&settings, &*coordinator).await;
+        let planned = match fresh {
+            true => first::planned_drives(&settings, &*coordinator).await?,
+            false => Vec::new(),
+        };
         format_fresh(&probes, cluster, |path| {
             let planned = planned.iter().find(|(known, _)| Path::new(known) == path).map(|(_, id)| *id);
             let replaces = settings.replace.iter().any(|replaced| replaced == path) && planned.is_none();
@@ -228,13 +232,21 @@ fn serve(node: &Arc<StorageNode>, listener: TcpListener, settings: &MemberSettin
 async fn first_view(coordinator: &EtcdCoordinator) -> Result<(View, Vec<DriveRecord>), CoordinatorError> {
     let deadline = Instant::now() + ETCD_PATIENCE;
     coordinator.ready(ETCD_PATIENCE).await?;
+    let read = || async { Ok((View::read(coordinator).await?, progress::known(coordinator).await?)) };
+    patiently(deadline, read).await
+}
+
+/// Asks again while there is no answer, until the deadline.
+async fn patiently<T, F: Future<Output = Result<T, CoordinatorError>>>(
+    deadline: Instant,
+    ask: impl Fn() -> F,
+) -> Result<T, CoordinatorError> {
     loop {
-        let read = async { Ok((View::read(coordinator).await?, progress::known(coordinator).await?)) };
-        match read.await {
-            Err(CoordinatorError::Unavailable(_)) if Instant::now() < deadline => {
+        match ask().await {
+            Err(error) if error.retryable() && Instant::now() < deadline => {
                 tokio::time::sleep(ETCD_PAUSE).await;
             }
-            read => return read,
+            answer => return answer,
         }
     }
 }
@@ -258,40 +270,4 @@ fn encode<T: serde::Serialize>(record: &T) -> bytes::Bytes {
 async fn node_records(coordinator: &dyn Coordinator) -> Result<Vec<NodeRecord>, CoordinatorError> {
     let listing = coordinator.list("nodes/").await?;
     Ok(listing.entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_drive_that_another_node_started_later_is_not_missing_here() {
-        let drive = |id: u128, incarnation: u32, boot_count: u64, fresh: bool| DriveRecord {
-            id: DriveId(id),
-            incarnation: Incarnation(incarnation),
-            path: String::new(),
-            capacity_bytes: 1,
-            boot_count,
-            journal_sequence: 0,
-            fresh,
-        };
-        let node = |id: &str, drives: &[DriveRecord]| NodeRecord {
-            id: NodeId(id.to_owned()),
-            address: String::new(),
-            zone: String::new(),
-            drives: drives.to_vec(),
-            version: String::new(),
-            protocol: 1,
-            endpoints: Vec::new(),
-        };
-        let here =
-            [drive(1, 0, 5, false), drive(2, 0, 5, false), drive(3, 1, 1, false), drive(4, 0, 0, true)];
-        let there = [drive(1, 0, 6, false), drive(2, 0, 4, false), drive(3, 0, 9, false)];
-        let nodes = [node("a", &here), node("b", &there)];
-        let own = |id: &str| {
-            let id = NodeId(id.to_owned());
-            own_drives(&nodes, &id).map(|drive| drive.id.0).collect::<Vec<_>>()
-        };
-        assert_eq!((own("a"), own("b")), (vec![2, 3], vec![1]));
-    }
 }

@@ -7,6 +7,7 @@
 //!    map does not follow that key, and no request waits for it.
 //! 2. A start compares each drive with what any node has told of it, before it counts as one: a copy has fewer starts,
 //!    or the same and a shorter journal. An id is looked for everywhere, for a drive may have moved to another node.
+//!    Until the node has registered it is compared again; once it has tried to, its own start may be known.
 //!
 //! A drive that was copied and put back within the last seconds before a crash looks like one that was not; as does any
 //! copy if the coordinator cannot be asked. The latter is caught up with when the node registers.
@@ -40,7 +41,7 @@ pub async fn known(coordinator: &dyn Coordinator) -> Result<Vec<DriveRecord>, Co
         .collect())
 }
 
-/// Refuses a drive that is not as far as it once was. `opened` are drives that this start has not counted yet.
+/// Refuses a drive that is not as far as it once was. `opened` are drives as this start found them, or as it has told of them.
 ///
 /// # Errors
 /// [`MemberRefusal::RolledBack`], and [`MemberRefusal::Replaced`] if another has taken its place since.

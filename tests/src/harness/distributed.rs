@@ -171,6 +171,11 @@ impl Distributed {
         self.nodes[index].process.as_ref().expect("the node was started")
     }
 
+    /// Whether a node's process runs.
+    pub fn is_running(&mut self, index: usize) -> bool {
+        self.nodes[index].process.as_mut().is_some_and(Process::is_running)
+    }
+
     /// `kill -9` of a node.
     pub fn kill(&mut self, index: usize) {
         if let Some(process) = &mut self.nodes[index].process {

@@ -15,7 +15,7 @@ import requests
 from botocore.exceptions import ClientError
 
 from conftest import ACCESS_KEY, PATIENCE, SECRET_KEY, settled
-from test_access import DENIED, set_policy, statement
+from test_access import DENIED, new_bucket, set_policy, statement
 from test_boto3 import error_code
 
 
@@ -282,6 +282,57 @@ def test_forms_of_the_old_signature_and_with_a_redirect(server, s3, bucket):
         wrong = {**fields, "policy": policy.decode(), "signature": signature}
         refused = requests.post(f"{server.endpoint}/{bucket}", data=wrong, files={"file": b"x"})
         assert refused.status_code == 400 and "<Code>InvalidPolicyDocument</Code>" in refused.text, document
+
+
+def post_fields(url, fields, body=b"x"):
+    """Posts a form, each field as often as it is named."""
+    return requests.post(url, files=[(name, (None, value)) for name, value in fields] + [("file", ("f", body))])
+
+
+def test_a_field_of_a_form_is_there_once(server, s3, bucket):
+    fields = {"acl": "private", "x-amz-meta-m": "one"}
+    signer = server.client(signature_version="s3v4")
+    form = signer.generate_presigned_post(bucket, "k", Fields=fields, Conditions=[{name: value} for name, value in fields.items()])
+    once = list(form["fields"].items())
+    for name, value in [("x-amz-meta-m", "two"), ("X-Amz-Meta-M", "two"), ("acl", "public-read"), ("KEY", "other"), ("key", "k"),
+                        ("Policy", form["fields"]["policy"]), ("x-amz-signature", "0" * 64)]:
+        for several in [[*once, (name, value)], [(name, value), *once]]:
+            refused = post_fields(form["url"], several)
+            assert refused.status_code == 400 and "<Code>InvalidArgument</Code>" in refused.text, (name, refused.text)
+            assert f"<ArgumentName>{name.lower()}</ArgumentName>" in refused.text
+    set_policy(server, s3, bucket, statement(bucket, "s3:PutObject"))
+    for first, second in [("acl", "x-amz-acl"), ("x-amz-acl", "acl")]:
+        refused = post_fields(f"{server.endpoint}/{bucket}", [("key", "k"), (first, "private"), (second, "public-read")])
+        assert refused.status_code == 400 and "<Code>InvalidArgument</Code>" in refused.text, "both are one header"
+    assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+    assert post_fields(form["url"], once).status_code == 204
+    assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"m": "one"}
+
+
+def test_a_form_needs_the_actions_that_headers_need(server, alice, bob):
+    (_, owner), (bob_id, other) = alice, bob
+    bucket = new_bucket(owner, ObjectLockEnabledForBucket=True)
+    until = (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    tagging = "<Tagging><TagSet><Tag><Key>a b</Key><Value>1&amp;2+3</Value></Tag></TagSet></Tagging>"
+    cases = [("s3:PutObjectRetention", {"x-amz-object-lock-mode": "GOVERNANCE", "x-amz-object-lock-retain-until-date": until}),
+             ("s3:PutObjectLegalHold", {"x-amz-object-lock-legal-hold": "ON"}), ("s3:PutObjectTagging", {"tagging": tagging})]
+
+    def send(fields):
+        conditions = [{name: value} for name, value in fields.items()]
+        form = other.generate_presigned_post(bucket, "k", Fields=fields, Conditions=conditions)
+        return requests.post(form["url"], data=form["fields"], files={"file": b"x"}).status_code
+
+    set_policy(server, owner, bucket, statement(bucket, "s3:PutObject", {"AWS": bob_id}))
+    assert send({}) == 204 and [send(fields) for _, fields in cases] == [403] * 3
+    assert len(owner.list_object_versions(Bucket=bucket)["Versions"]) == 1
+    for action, fields in cases:
+        set_policy(server, owner, bucket, statement(bucket, ["s3:PutObject", action], {"AWS": bob_id}))
+        assert [send(others) == 204 for _, others in cases] == [others == fields for _, others in cases], action
+        head = owner.head_object(Bucket=bucket, Key="k")
+        assert head.get("ObjectLockMode") == fields.get("x-amz-object-lock-mode")
+        assert head.get("ObjectLockLegalHoldStatus") == fields.get("x-amz-object-lock-legal-hold")
+        kept = owner.get_object_tagging(Bucket=bucket, Key="k")["TagSet"]
+        assert kept == (tag_set(**{"a b": "1&2+3"})["TagSet"] if "tagging" in fields else [])
 
 
 def test_what_was_never_configured_and_what_is_refused(s3, bucket):

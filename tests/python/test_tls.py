@@ -326,6 +326,23 @@ def test_policies_know_that_the_connection_is_encrypted(tls, server):
             assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
 
 
+def test_policies_know_the_version_of_tls(tls):
+    s3, bucket = client(tls), "b-" + os.urandom(8).hex()
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*",
+         "Condition": {"NumericLessThan": {"s3:TlsVersion": 1.3}}}]}))
+    if len(tls.gateways) > 1:
+        tls.settle(bucket)
+    context = ssl.create_default_context(cafile=tls.ca)
+    get = lambda: urllib.request.urlopen(s3.generate_presigned_url("get_object", {"Bucket": bucket, "Key": "k"}), context=context)
+    assert get().read() == b"x"
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        get()
+
+
 def shown(tls):
     """The certificate that a new connection is shown."""
     host, port = tls.endpoint.removeprefix("https://").split(":")

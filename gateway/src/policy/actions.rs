@@ -1,19 +1,26 @@
 //! The actions and condition keys that a policy may name.
+//!
+//! Source: "Actions, resources, and condition keys for Amazon S3" of the AWS Service Authorization Reference, and "AWS global
+//! condition context keys" of the AWS Identity and Access Management User Guide.
 
 use super::pattern::{matches, matches_any_case};
 
-/// Actions on a bucket.
-const BUCKET: [&str; 46] = [
+/// Actions on a bucket that S3 documents. What no request here needs matches none.
+const BUCKET: [&str; 61] = [
     "CreateBucket",
+    "CreateBucketMetadataTableConfiguration",
     "DeleteBucket",
+    "DeleteBucketMetadataTableConfiguration",
     "DeleteBucketPolicy",
     "DeleteBucketWebsite",
     "GetAccelerateConfiguration",
     "GetAnalyticsConfiguration",
+    "GetBucketAbac",
     "GetBucketAcl",
     "GetBucketCORS",
     "GetBucketLocation",
     "GetBucketLogging",
+    "GetBucketMetadataTableConfiguration",
     "GetBucketNotification",
     "GetBucketObjectLockConfiguration",
     "GetBucketOwnershipControls",
@@ -34,7 +41,11 @@ const BUCKET: [&str; 46] = [
     "ListBucket",
     "ListBucketMultipartUploads",
     "ListBucketVersions",
+    "ListTagsForResource",
+    "PauseReplication",
     "PutAccelerateConfiguration",
+    "PutAnalyticsConfiguration",
+    "PutBucketAbac",
     "PutBucketAcl",
     "PutBucketCORS",
     "PutBucketLogging",
@@ -48,12 +59,19 @@ const BUCKET: [&str; 46] = [
     "PutBucketVersioning",
     "PutBucketWebsite",
     "PutEncryptionConfiguration",
+    "PutIntelligentTieringConfiguration",
+    "PutInventoryConfiguration",
     "PutLifecycleConfiguration",
+    "PutMetricsConfiguration",
     "PutReplicationConfiguration",
+    "TagResource",
+    "UntagResource",
+    "UpdateBucketMetadataInventoryTableConfiguration",
+    "UpdateBucketMetadataJournalTableConfiguration",
 ];
 
-/// Actions on an object.
-const OBJECT: [&str; 29] = [
+/// Actions on an object that S3 documents.
+const OBJECT: [&str; 34] = [
     "AbortMultipartUpload",
     "BypassGovernanceRetention",
     "DeleteObject",
@@ -70,9 +88,12 @@ const OBJECT: [&str; 29] = [
     "GetObjectVersion",
     "GetObjectVersionAcl",
     "GetObjectVersionAttributes",
+    "GetObjectVersionForReplication",
     "GetObjectVersionTagging",
     "GetObjectVersionTorrent",
+    "InitiateReplication",
     "ListMultipartUploadParts",
+    "ObjectOwnerOverrideToBucketOwner",
     "PutObject",
     "PutObjectAcl",
     "PutObjectLegalHold",
@@ -80,29 +101,35 @@ const OBJECT: [&str; 29] = [
     "PutObjectTagging",
     "PutObjectVersionAcl",
     "PutObjectVersionTagging",
-    "RestoreObject",
-    "ObjectOwnerOverrideToBucketOwner",
+    "ReplicateDelete",
     "ReplicateObject",
+    "ReplicateTags",
+    "RestoreObject",
+    "UpdateObjectEncryption",
 ];
 
-/// Condition keys of which Coffer tells the value where it has one.
-const KEYS: [&str; 43] = [
+/// Condition keys of which Coffer tells the value, for the requests for which AWS documents one.
+pub(crate) const KEYS: [&str; 48] = [
     "aws:currenttime",
     "aws:epochtime",
+    "aws:principalaccount",
     "aws:principalarn",
+    "aws:principalisawsservice",
     "aws:principaltype",
     "aws:referer",
+    "aws:requestedregion",
+    "aws:resourceaccount",
     "aws:securetransport",
     "aws:sourceip",
     "aws:useragent",
     "aws:userid",
     "aws:username",
+    "aws:viaawsservice",
     "s3:authtype",
     "s3:delimiter",
     "s3:existingobjecttag/*",
     "s3:if-match",
     "s3:if-none-match",
-    "s3:locationconstraint",
     "s3:max-keys",
     "s3:object-lock-legal-hold",
     "s3:object-lock-mode",
@@ -112,8 +139,10 @@ const KEYS: [&str; 43] = [
     "s3:prefix",
     "s3:requestobjecttag/*",
     "s3:requestobjecttagkeys",
+    "s3:resourceaccount",
     "s3:signatureage",
     "s3:signatureversion",
+    "s3:tlsversion",
     "s3:versionid",
     "s3:x-amz-acl",
     "s3:x-amz-content-sha256",
@@ -124,12 +153,58 @@ const KEYS: [&str; 43] = [
     "s3:x-amz-grant-write",
     "s3:x-amz-grant-write-acp",
     "s3:x-amz-metadata-directive",
-    "s3:x-amz-object-ownership",
     "s3:x-amz-server-side-encryption",
     "s3:x-amz-server-side-encryption-aws-kms-key-id",
     "s3:x-amz-server-side-encryption-customer-algorithm",
     "s3:x-amz-storage-class",
     "s3:x-amz-website-redirect-location",
+];
+
+/// Condition keys that are documented and absent from every request that a policy here is asked about, as AWS has it for
+/// such requests: none comes from a VPC, through an access point, of an organization, a role, a service or a session with
+/// MFA; and buckets are not created, inventoried or replicated by them.
+pub(crate) const ABSENT: [&str; 41] = [
+    "aws:assumedroot",
+    "aws:calledvia",
+    "aws:calledviafirst",
+    "aws:calledvialast",
+    "aws:chatbotsourcearn",
+    "aws:ec2instancesourceprivateipv4",
+    "aws:ec2instancesourcevpc",
+    "aws:federatedprovider",
+    "aws:multifactorauthage",
+    "aws:multifactorauthpresent",
+    "aws:principalorgid",
+    "aws:principalorgpaths",
+    "aws:principalservicename",
+    "aws:principalservicenameslist",
+    "aws:principaltag/*",
+    "aws:resourceorgid",
+    "aws:resourceorgpaths",
+    "aws:sourceaccount",
+    "aws:sourcearn",
+    "aws:sourceidentity",
+    "aws:sourceorgid",
+    "aws:sourceorgpaths",
+    "aws:sourcevpc",
+    "aws:sourcevpcarn",
+    "aws:sourcevpce",
+    "aws:tokenissuetime",
+    "aws:vpceaccount",
+    "aws:vpceorgid",
+    "aws:vpceorgpaths",
+    "aws:vpcsourceip",
+    "s3:accessgrantsinstancearn",
+    "s3:accesspointnetworkorigin",
+    "s3:accesspointtag/*",
+    "s3:dataaccesspointaccount",
+    "s3:dataaccesspointarn",
+    "s3:destinationregion",
+    "s3:inventoryaccessibleoptionalfields",
+    "s3:isreplicationpauserequest",
+    "s3:locationconstraint",
+    "s3:x-amz-bucket-namespace",
+    "s3:x-amz-object-ownership",
 ];
 
 /// Whether a pattern names any action that there is.
@@ -145,5 +220,5 @@ pub(super) fn is_action(pattern: &str) -> bool {
 /// Whether a condition may ask for this key.
 pub(super) fn is_key(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    KEYS.iter().any(|known| matches(known, &name))
+    KEYS.iter().chain(&ABSENT).any(|known| matches(known, &name))
 }

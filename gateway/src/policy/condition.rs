@@ -1,14 +1,15 @@
 //! Conditions: operators and their comparisons.
 //!
 //! A condition is a key, an operator and values. With several values one must hold (of a negated operator: none may). A key
-//! of which nothing is known fulfils negated operators and those with `IfExists`, and no other.
+//! of which nothing is known fulfils operators with `IfExists` or `ForAllValues`, negated ones without `ForAnyValue`, and no
+//! other.
 
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 
 use super::Request;
-use super::pattern::{expand, matches};
+use super::pattern::{Pattern, expand};
 
 /// One key of one operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,9 +163,9 @@ impl Condition {
             return self.values.iter().any(|value| value.eq_ignore_ascii_case("true") == known.is_none());
         }
         let Some(known) = known else {
-            return if_exists || negated || set == Some(Set::All);
+            return if_exists || set == Some(Set::All) || (negated && set.is_none());
         };
-        let values: Vec<String> =
+        let values: Vec<Pattern> =
             self.values.iter().filter_map(|value| expand(value, request, variables)).collect();
         let one = |value: &String| values.iter().any(|wanted| compare(test, value, wanted)) != negated;
         match set {
@@ -175,27 +176,24 @@ impl Condition {
     }
 }
 
-fn compare(test: Test, value: &str, wanted: &str) -> bool {
+fn compare(test: Test, value: &str, wanted: &Pattern) -> bool {
+    let text = || wanted.text();
     match test {
-        Test::Equal => value == wanted,
-        Test::EqualAnyCase => value.to_lowercase() == wanted.to_lowercase(),
-        Test::Like => matches(wanted, value),
-        Test::Arn => {
-            let mut parts = value.splitn(6, ':');
-            wanted.splitn(6, ':').all(|wanted| parts.next().is_some_and(|part| matches(wanted, part)))
-                && parts.next().is_none()
-        }
-        Test::Bool => value.eq_ignore_ascii_case(wanted),
-        Test::Binary => bytes_of(value).is_some_and(|bytes| bytes_of(wanted) == Some(bytes)),
-        Test::Ip => match (value.parse(), Network::parse(wanted)) {
+        Test::Equal => value == text(),
+        Test::EqualAnyCase => value.to_lowercase() == text().to_lowercase(),
+        Test::Like => wanted.matches(value),
+        Test::Arn => wanted.matches_arn(value),
+        Test::Bool => value.eq_ignore_ascii_case(&text()),
+        Test::Binary => bytes_of(value).is_some_and(|bytes| bytes_of(&text()) == Some(bytes)),
+        Test::Ip => match (value.parse(), Network::parse(&text())) {
             (Ok(address), Some(network)) => network.holds(address),
             _ => false,
         },
-        Test::Number(order) => match (number(value), number(wanted)) {
+        Test::Number(order) => match (number(value), number(&text())) {
             (Some(value), Some(wanted)) => order.holds(&value, &wanted),
             _ => false,
         },
-        Test::Date(order) => match (date(value), date(wanted)) {
+        Test::Date(order) => match (date(value), date(&text())) {
             (Some(value), Some(wanted)) => order.holds(&value, &wanted),
             _ => false,
         },

@@ -84,14 +84,17 @@ impl Policy {
         Ok(Self { statements: statements.collect::<Result<_, _>>()?, variables: version == VERSIONS[0] })
     }
 
-    /// Whether any condition asks for a key that begins with this.
+    /// Whether any condition or variable asks for a key that begins with this.
     pub fn asks_for(&self, prefix: &str) -> bool {
         let begins =
             |key: &str| key.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-        self.statements
-            .iter()
-            .flat_map(|statement| &statement.conditions)
-            .any(|condition| begins(&condition.key))
+        let in_variable = |text: &String| text.split("${").skip(1).any(|name| begins(name.trim_start()));
+        self.statements.iter().any(|Statement { resources, conditions, .. }| {
+            resources.items().iter().any(in_variable)
+                || conditions
+                    .iter()
+                    .any(|Condition { key, values, .. }| begins(key) || values.iter().any(in_variable))
+        })
     }
 }
 

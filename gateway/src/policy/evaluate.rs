@@ -1,6 +1,6 @@
 //! The decision.
 
-use super::pattern::{expand, matches, matches_any_case, names};
+use super::pattern::{expand, matches_any_case, names};
 use super::{Decision, Effect, Named, Policy, Request, Statement};
 
 /// What a policy says of a request: an explicit deny wins over every allow.
@@ -20,7 +20,7 @@ pub fn evaluate(policy: &Policy, request: &Request<'_>) -> Decision {
 fn applies(statement: &Statement, variables: bool, request: &Request<'_>) -> bool {
     let principal = statement.principals.as_ref().is_none_or(|named| named.holds(|name| is(name, request)));
     let resource = |pattern: &String| {
-        expand(pattern, request, variables).is_some_and(|pattern| matches(&pattern, request.resource))
+        expand(pattern, request, variables).is_some_and(|pattern| pattern.matches(request.resource))
     };
     principal
         && statement.actions.holds(|pattern| matches_any_case(pattern, request.action))

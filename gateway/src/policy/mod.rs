@@ -6,7 +6,10 @@
 //!
 //! 1. [`Policy::parse`] reads a document and refuses what it cannot carry out: an unknown operator, condition key, action
 //!    or element is an error and never ignored, because a rule that is ignored grants or withholds what its author did
-//!    not mean.
+//!    not mean. An action that S3 documents is known, also if no request here needs it: a statement about it is true, and
+//!    never applies. A key is known if its truth is: the caller tells its value for every request for which AWS documents
+//!    one, or no request here can have it, and then it is absent, as it is for such requests at AWS. Keys of the tags of
+//!    buckets are not among them.
 //! 2. [`evaluate`] looks at every statement: an explicit deny wins, then an allow; else the policy says nothing.
 //!
 //! Source: "Grammar of the IAM JSON policy language", "IAM JSON policy elements" and "Policy evaluation logic" of the AWS
@@ -23,6 +26,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+#[cfg(test)]
+pub(crate) use actions::{ABSENT, KEYS};
 pub use document::PolicyError;
 pub use evaluate::evaluate;
 pub use public::is_public;

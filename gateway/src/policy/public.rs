@@ -11,7 +11,19 @@ use super::{Effect, Matching, Named, Policy, Statement};
 const NARROW_BITS: (u8, u8) = (8, 32);
 
 /// Keys that tell who or where.
-const FIXING: [&str; 4] = ["aws:principalarn", "aws:sourceip", "aws:userid", "aws:username"];
+const FIXING: [&str; 11] = [
+    "aws:principalarn",
+    "aws:principalorgid",
+    "aws:sourceaccount",
+    "aws:sourcearn",
+    "aws:sourceip",
+    "aws:sourcevpc",
+    "aws:sourcevpce",
+    "aws:userid",
+    "aws:username",
+    "s3:dataaccesspointaccount",
+    "s3:dataaccesspointarn",
+];
 
 /// Whether the policy allows anything to everybody.
 pub fn is_public(policy: &Policy) -> bool {

@@ -149,6 +149,26 @@ fn conditions_compare_as_documented() {
 }
 
 #[test]
+fn absent_keys_and_escaped_characters_compare_as_documented() {
+    for (condition, known, holds) in [
+        (json!({"ForAnyValue:StringEquals": {"s3:RequestObjectTagKeys": "a"}}), vec![], false),
+        (json!({"ForAnyValue:StringNotEquals": {"s3:RequestObjectTagKeys": "a"}}), vec![], false),
+        (json!({"ForAllValues:StringNotEquals": {"s3:RequestObjectTagKeys": "a"}}), vec![], true),
+        (json!({"ForAnyValue:StringNotEqualsIfExists": {"s3:RequestObjectTagKeys": "a"}}), vec![], true),
+        (json!({"StringLike": {"s3:prefix": "a${*}${?}${$}"}}), vec![("s3:prefix", "a*?$")], true),
+        (json!({"StringLike": {"s3:prefix": "a${*}${?}${$}"}}), vec![("s3:prefix", "abc$")], false),
+        (json!({"StringEquals": {"s3:prefix": "${*}"}}), vec![("s3:prefix", "*")], true),
+        (
+            json!({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:user/${*}"}}),
+            vec![("aws:PrincipalArn", "arn:aws:iam::1:user/alice")],
+            false,
+        ),
+    ] {
+        assert_eq!(condition_holds(condition.clone(), &known), holds, "{condition} with {known:?}");
+    }
+}
+
+#[test]
 fn variables_stand_for_the_requests_values_and_never_for_wildcards() {
     let policy = of(json!([{"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject",
                             "Resource": "arn:aws:s3:::bkt/home/${aws:username}/*"}]));
@@ -157,6 +177,7 @@ fn variables_stand_for_the_requests_values_and_never_for_wildcards() {
     assert_eq!(ask("alice", "bkt/home/alice/x"), Decision::Allow);
     assert_eq!(ask("alice", "bkt/home/bob/x"), Decision::Silent);
     assert_eq!(ask("*", "bkt/home/bob/x"), Decision::Silent);
+    assert_eq!(ask("*", "bkt/home/*/x"), Decision::Allow);
     assert_eq!(decide(&policy, None, "s3:GetObject", "bkt/home//x", &Facts::default()), Decision::Silent);
 }
 
@@ -207,6 +228,50 @@ fn what_cannot_be_carried_out_is_refused() {
 }
 
 #[test]
+fn what_is_documented_is_taken() {
+    let good = json!({"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::bkt/*"});
+    for action in ["s3:ReplicateDelete", "s3:ReplicateTags", "s3:PutInventoryConfiguration", "s3:TagResource"]
+    {
+        let mut statement = good.clone();
+        statement["Action"] = json!([action, "s3:GetObject"]);
+        assert!(parse(&json!({"Statement": statement})).is_ok(), "{action}");
+    }
+    for condition in [
+        json!({"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}),
+        json!({"StringEquals": {"aws:sourceVpc": "vpc-1", "aws:PrincipalTag/team": "a"}}),
+        json!({"NumericLessThan": {"s3:TlsVersion": 1.2}}),
+        json!({"BoolIfExists": {"aws:PrincipalIsAWSService": "false"}}),
+        json!({"StringEquals": {"s3:LocationConstraint": "a", "s3:x-amz-object-ownership": "a"}}),
+        json!({"StringNotEquals": {"aws:PrincipalOrgID": "o-1"}, "Null": {"aws:MultiFactorAuthAge": true}}),
+    ] {
+        let mut statement = good.clone();
+        statement["Condition"] = condition.clone();
+        assert!(parse(&json!({"Statement": statement})).is_ok(), "{condition}");
+    }
+    // From elsewhere than the endpoint is from elsewhere.
+    let elsewhere = |operator: &str| {
+        let mut statement = good.clone();
+        statement["Condition"] = json!({operator: {"aws:SourceVpce": "vpce-1"}});
+        decide(&of(statement), None, "s3:GetObject", "bkt/k", &Facts::default())
+    };
+    assert_eq!(elsewhere("StringNotEquals"), Decision::Deny);
+    assert_eq!(elsewhere("StringEquals"), Decision::Silent);
+}
+
+#[test]
+fn a_policy_asks_for_the_keys_of_its_conditions_and_variables() {
+    let asks = |resource: &str, condition: Value| {
+        let statement = json!({"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Condition": condition,
+                               "Resource": format!("arn:aws:s3:::bkt/{resource}")});
+        of(statement).asks_for("s3:RequestObjectTag")
+    };
+    assert!(asks("*", json!({"StringEquals": {"S3:requestobjecttagkeys": "a"}})));
+    assert!(asks("*", json!({"StringEquals": {"s3:prefix": "x${s3:RequestObjectTag/a}"}})));
+    assert!(asks("${aws:username}/${s3:RequestObjectTag/a}", json!({})));
+    assert!(!asks("${aws:username}/s3:RequestObjectTag", json!({"StringEquals": {"s3:prefix": "a"}})));
+}
+
+#[test]
 fn a_policy_is_public_unless_who_or_where_is_fixed() {
     let public = |condition: Value| is_public(&with_condition(condition));
     assert!(public(json!({})));
@@ -216,6 +281,8 @@ fn a_policy_is_public_unless_who_or_where_is_fixed() {
     assert!(public(json!({"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}})));
     assert!(!public(json!({"IpAddress": {"aws:SourceIp": "10.0.0.0/32"}})));
     assert!(!public(json!({"StringEquals": {"aws:userid": "a11ce"}})));
+    assert!(!public(json!({"StringEquals": {"aws:SourceVpce": "vpce-1"}})));
+    assert!(public(json!({"StringNotEquals": {"aws:SourceVpce": "vpce-1"}})));
     let statement = |effect: &str, principal: Value| {
         is_public(&of(json!({"Effect": effect, "Principal": principal, "Action": "s3:GetObject",
                              "Resource": "arn:aws:s3:::bkt/*"})))
@@ -273,6 +340,20 @@ proptest! {
     fn wildcards_match_as_the_obvious_matcher(pattern in "[ab*?]{0,8}", text in "[ab]{0,8}") {
         let chars = |text: &str| text.chars().collect::<Vec<_>>();
         prop_assert_eq!(matches(&pattern, &text), oracle(&chars(&pattern), &chars(&text)));
+    }
+
+    #[test]
+    fn what_stands_for_itself_matches_itself_only(value in "[ab*?$]{0,6}", text in "[ab*?$]{0,6}") {
+        let escaped: String = value.chars().map(|c| match c {
+            '*' | '?' | '$' => format!("${{{c}}}"),
+            c => c.to_string(),
+        }).collect();
+        for wanted in [escaped.as_str(), "${s3:prefix}"] {
+            let facts = facts(&[("s3:prefix", &value), ("s3:delimiter", &text)]);
+            let policy = with_condition(json!({"StringLike": {"s3:delimiter": wanted}}));
+            let said = decide(&policy, None, "s3:GetObject", "bkt/k", &facts);
+            prop_assert_eq!(said == Decision::Allow, value == text, "{}", wanted);
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn refuse_unserved(headers: &HeaderMap) -> Result<(), S3Error> {
 }
 
 /// Text of a header, whatever its bytes are.
-fn lossy(value: &HeaderValue) -> String {
+pub(crate) fn lossy(value: &HeaderValue) -> String {
     match std::str::from_utf8(value.as_bytes()) {
         Ok(text) => text.to_owned(),
         Err(_) => value.as_bytes().iter().map(|&byte| char::from(byte)).collect(),

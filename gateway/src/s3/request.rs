@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::access::{Access, Caller};
@@ -24,7 +24,6 @@ pub(crate) struct S3Request {
     pub(crate) headers: HeaderMap,
     /// The query, decoded.
     pub(crate) query: Query,
-    put: bool,
     host: Option<String>,
     peer: Peer,
     caller: Caller,
@@ -40,8 +39,6 @@ pub(crate) struct S3Request {
 
 /// What is known of a request before it is verified.
 pub(crate) struct Arrived {
-    /// The method.
-    pub(crate) method: Method,
     /// The host that the client has asked.
     pub(crate) host: Option<String>,
     /// All headers.
@@ -65,13 +62,11 @@ impl S3Request {
         arrived: Arrived,
         hashes: checksum::HashPool,
     ) -> Self {
-        let Arrived { method, host, mut headers, query, body, peer, events, place } = arrived;
+        let Arrived { host, mut headers, query, body, peer, events, place } = arrived;
         verified.merge_hoisted(&mut headers);
-        let put = method == Method::PUT;
         Self {
             headers,
             query,
-            put,
             host,
             peer,
             caller,
@@ -100,14 +95,14 @@ impl S3Request {
         &self.events
     }
 
+    /// What its signature proves.
+    pub(crate) fn verified(&self) -> &Verified {
+        &self.verified
+    }
+
     /// How it was signed.
     pub(crate) fn scheme(&self) -> Scheme {
         self.verified.scheme()
-    }
-
-    /// Whether its method is PUT.
-    pub(crate) fn is_put(&self) -> bool {
-        self.put
     }
 
     /// Keeps that the request may go on to its handler.
@@ -209,7 +204,11 @@ impl S3Request {
 
 type Source = (coffer_common::types::BucketName, coffer_common::types::ObjectKey, Option<object::VersionId>);
 
-fn parse_copy_source(raw: &str) -> Result<Source, S3Error> {
+/// Reads `x-amz-copy-source`.
+///
+/// # Errors
+/// `InvalidArgument`, `InvalidBucketName`.
+pub(super) fn parse_copy_source(raw: &str) -> Result<Source, S3Error> {
     let (path, version) = match raw.rsplit_once("?versionId=") {
         Some((path, version)) => (path, Some(version)),
         None => (raw, None),

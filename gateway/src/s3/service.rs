@@ -250,8 +250,8 @@ impl S3Service {
         let (notifier, request_id, host_id) = (inner.notifier.clone(), id.to_owned(), inner.host_id.clone());
         let events = Events { notifier, request_id, host_id };
         let host = host.map(str::to_owned);
-        let (method, headers, query) = (parts.method, parts.headers, query?);
-        let arrived = Arrived { method, host, headers, query, body, peer, events, place };
+        let (headers, query) = (parts.headers, query?);
+        let arrived = Arrived { host, headers, query, body, peer, events, place };
         let request = S3Request::new(proven, arrived, inner.hashes.clone());
         self.admit(operation?, request, copy).await
     }
@@ -304,9 +304,10 @@ impl S3Service {
             Operation::Bucket(bucket, _) | Operation::Object(bucket, ..) => Some(bucket),
         };
         if let Some(bucket) = bucket {
-            let mut access = Access::open((store, &self.inner.cache), bucket, &request).await?;
+            let mut access =
+                Access::open((store, &self.inner.cache), bucket, &request, Some(&operation)).await?;
             access.check_owner(request.text("x-amz-expected-bucket-owner"))?;
-            access.read_body(&mut request).await?;
+            access.read_body(&operation, &mut request).await?;
             access.demand_operation(store, &operation, &request).await?;
             request.admit(access);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::auth::percent_encode;
 use super::error::{Code, S3Error};
 use super::xml::{DECLARATION, Element, NAMESPACE, malformed, push_element};
 
@@ -69,6 +70,12 @@ pub(crate) fn document(tags: &Tags) -> String {
     }
     out.push_str("</TagSet></Tagging>");
     out
+}
+
+/// The same as `x-amz-tagging` has it.
+pub(crate) fn header(tags: &Tags) -> String {
+    let pairs = tags.iter().map(|pair| [pair.0, pair.1].map(|text| percent_encode(text, false)).join("="));
+    pairs.collect::<Vec<_>>().join("&")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Which actions an operation needs.
 
 use coffer_common::types::ObjectKey;
+use http::HeaderMap;
 
 use crate::s3::lock;
 use crate::s3::operation::{BucketConfig, BucketOperation, ConfigVerb, ObjectOperation, Operation};
@@ -159,7 +160,9 @@ fn object(operation: ObjectOperation, request: &S3Request) -> Vec<Action> {
     let versioned = !request.query.text("versionId").is_empty();
     let pick = |plain: Action, version: Action| vec![if versioned { version } else { plain }];
     match operation {
-        ObjectOperation::Put | ObjectOperation::Copy | ObjectOperation::CreateUpload => write(request),
+        ObjectOperation::Put | ObjectOperation::Copy | ObjectOperation::CreateUpload => {
+            of_write(&request.headers)
+        }
         ObjectOperation::UploadPart | ObjectOperation::UploadPartCopy | ObjectOperation::CompleteUpload => {
             vec![Action::PutObject]
         }
@@ -198,15 +201,15 @@ fn bypassing(mut actions: Vec<Action>, request: &S3Request) -> Vec<Action> {
     actions
 }
 
-/// A new object, with what its headers set beside the bytes.
-fn write(request: &S3Request) -> Vec<Action> {
+/// What writing a new object needs, with what its headers set beside the bytes. The fields of a form are headers, too.
+pub(crate) fn of_write(headers: &HeaderMap) -> Vec<Action> {
     let mut actions = vec![Action::PutObject];
     for (header, action) in [
         ("x-amz-tagging", Action::PutObjectTagging),
         ("x-amz-object-lock-mode", Action::PutObjectRetention),
         ("x-amz-object-lock-legal-hold", Action::PutObjectLegalHold),
     ] {
-        if request.headers.contains_key(header) {
+        if headers.contains_key(header) {
             actions.push(action);
         }
     }

@@ -20,12 +20,13 @@ mod verdict;
 
 use std::sync::Arc;
 
+use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketName, ObjectKey};
 
 use super::attributes::parse_version;
 use super::error::{Code, S3Error};
 use super::multipart::upload_ref;
-use super::operation::Operation;
+use super::operation::{BucketOperation, Operation};
 use super::request::S3Request;
 use super::settings::{BucketSettings, SettingsCache};
 use crate::object::{
@@ -35,8 +36,9 @@ use crate::object::{
 use crate::policy::{Facts, Principal};
 use crate::users::{Identity, root_owner};
 
-pub(crate) use actions::Action;
 use actions::Need;
+pub(crate) use actions::{Action, of_write};
+use facts::Head;
 use verdict::{Asked, Verdict, verdict};
 
 /// Who asks.
@@ -96,7 +98,7 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Looks the bucket up, and gathers what a policy may ask for.
+    /// Looks the bucket up, and gathers what a policy may ask for. Without an operation the source of a copy is read.
     ///
     /// # Errors
     /// `NoSuchBucket` or 503.
@@ -104,13 +106,21 @@ impl Access {
         (store, cache): (&ObjectStore, &SettingsCache),
         bucket: &BucketName,
         request: &S3Request,
+        operation: Option<&Operation>,
     ) -> Result<Self, S3Error> {
         let bucket = Arc::new(store.head_bucket(bucket).await?);
         let settings = cache.of(&bucket).await?;
-        let mut facts = Facts::default();
-        if settings.policy.is_some() {
-            facts::gather(&mut facts, request);
-        }
+        let head = || Head {
+            caller: request.caller(),
+            peer: request.peer(),
+            verified: request.verified(),
+            headers: &request.headers,
+            query: &request.query,
+            bucket: &bucket,
+            operation,
+            now: UnixMillis::now(),
+        };
+        let facts = settings.policy.as_ref().map(|_| facts::of_head(&head())).unwrap_or_default();
         let (cache, caller) = (cache.clone(), request.caller().clone());
         Ok(Self { cache, caller, bucket, settings, facts: Arc::new(facts) })
     }
@@ -125,7 +135,7 @@ impl Access {
         bucket: &BucketName,
         request: &S3Request,
     ) -> Result<Self, S3Error> {
-        let source = Self::open((store, &self.cache), bucket, request).await?;
+        let source = Self::open((store, &self.cache), bucket, request, None).await?;
         source.check_owner(request.text("x-amz-source-expected-bucket-owner"))?;
         Ok(source)
     }
@@ -140,18 +150,38 @@ impl Access {
         bucket: &BucketName,
         request: &S3Request,
     ) -> Result<Self, S3Error> {
-        Self::open((store, &self.cache), bucket, request).await
+        let operation = Operation::Bucket(bucket.clone(), BucketOperation::PostObject);
+        Self::open((store, &self.cache), bucket, request, Some(&operation)).await
     }
 
     /// Gathers what the body tells, if the policy asks for it.
     ///
     /// # Errors
     /// What is wrong with the body.
-    pub(crate) async fn read_body(&mut self, request: &mut S3Request) -> Result<(), S3Error> {
-        if self.settings.policy.as_ref().is_some_and(|policy| policy.asks_for("s3:RequestObjectTag")) {
-            facts::add_tags_of_body(Arc::make_mut(&mut self.facts), request).await?;
+    pub(crate) async fn read_body(
+        &mut self,
+        operation: &Operation,
+        request: &mut S3Request,
+    ) -> Result<(), S3Error> {
+        if facts::in_body(operation).is_some_and(|keys| self.is_asked_for(keys)) {
+            let body = request.peek_xml_body().await?;
+            facts::of_body(Arc::make_mut(&mut self.facts), operation, &body, UnixMillis::now())?;
         }
         Ok(())
+    }
+
+    /// The same caller, asking about a version that the request names elsewhere than in its query.
+    pub(crate) fn about_version(&self, version: Option<&str>) -> Self {
+        let mut this = self.clone();
+        if version.is_some() && self.is_asked_for("s3:VersionId") {
+            facts::of_version(Arc::make_mut(&mut this.facts), version);
+        }
+        this
+    }
+
+    /// Whether the policy asks for a key that begins with this.
+    fn is_asked_for(&self, keys: &str) -> bool {
+        self.settings.policy.as_ref().is_some_and(|policy| policy.asks_for(keys))
     }
 
     /// The bucket as it was looked up.
@@ -238,14 +268,11 @@ impl Access {
         action: Action,
         key: Option<(&ObjectKey, Option<&str>)>,
     ) -> Result<Verdict, S3Error> {
-        let tags_matter = key.is_some()
-            && self.settings.policy.as_ref().is_some_and(|policy| policy.asks_for("s3:ExistingObjectTag"));
+        let tags_matter = key.is_some() && self.is_asked_for("s3:ExistingObjectTag");
         let mut object = if tags_matter { self.look_at(store, key).await? } else { None };
         let mut facts = Arc::clone(&self.facts);
         if tags_matter && let Some(object) = &object {
-            for (name, value) in &object.attributes.tags {
-                Arc::make_mut(&mut facts).add(&format!("s3:ExistingObjectTag/{name}"), value.clone());
-            }
+            facts::of_tags(Arc::make_mut(&mut facts), &object.attributes.tags);
         }
         let principal = self.caller.principal();
         let name = self.bucket.name.as_str();

@@ -40,7 +40,8 @@ pub(crate) fn verify(
         mac.update(policy.as_bytes());
         STANDARD.encode(mac.finalize().into_bytes())
     };
-    proven((&access_key, &signature, field("x-amz-security-token")), credentials, now, expected)
+    proven((&access_key, &signature, field("x-amz-security-token")), credentials, now, expected)?;
+    Ok(verified(access_key, Scheme::V2Form, None))
 }
 
 fn verify_v4(
@@ -61,11 +62,16 @@ fn verify_v4(
     if let Some(expected) = scope.wrong_region(config.region.as_deref()) {
         return Err(AuthError::QueryRegion { region: scope.region.to_owned(), expected });
     }
-    if parse_amz_date(&date).is_none() || !scope.is_of_day(&date) {
-        return Err(AuthError::QueryMalformed("X-Amz-Date must be a date of the credential's day"));
-    }
+    let time = parse_amz_date(&date).filter(|_| scope.is_of_day(&date));
+    let time = time.ok_or(AuthError::QueryMalformed("X-Amz-Date must be a date of the credential's day"))?;
     let expected = |secret: &str| sign_text(secret, &scope, policy.as_bytes());
-    proven((scope.access_key, &signature, field("x-amz-security-token")), credentials, now, expected)
+    proven((scope.access_key, &signature, field("x-amz-security-token")), credentials, now, expected)?;
+    Ok(verified(scope.access_key.to_owned(), Scheme::V4Form, Some(time)))
+}
+
+fn verified(access_key: String, scheme: Scheme, signed: Option<UnixMillis>) -> Verified {
+    let (payload, hoisted) = (PayloadMode::Unsigned, Vec::new());
+    Verified { access_key: Some(access_key), scheme, payload, signed, hoisted }
 }
 
 fn proven(
@@ -73,7 +79,7 @@ fn proven(
     credentials: &Credentials,
     now: UnixMillis,
     expected: impl FnOnce(&str) -> String,
-) -> Result<Verified, AuthError> {
+) -> Result<(), AuthError> {
     let credential = credentials.find(access_key);
     let expected = expected(credential.map_or(DECOY_SECRET, Credential::secret_key));
     let matches = bool::from(expected.as_bytes().ct_eq(signature.as_bytes()));
@@ -92,10 +98,5 @@ fn proven(
     if credential.expires().is_some_and(|expires| now > expires) {
         return Err(AuthError::ExpiredToken);
     }
-    Ok(Verified {
-        access_key: Some(access_key),
-        scheme: Scheme::Form,
-        payload: PayloadMode::Unsigned,
-        hoisted: Vec::new(),
-    })
+    Ok(())
 }

@@ -37,6 +37,7 @@ pub use v4::ChunkSigning;
 
 use coffer_common::time::UnixMillis;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// A request may be this much older or newer than our clock (S3).
@@ -78,6 +79,20 @@ pub enum PayloadMode {
     },
 }
 
+impl PayloadMode {
+    /// The value of `x-amz-content-sha256` that says so.
+    pub fn name(&self) -> Cow<'static, str> {
+        let name = match self {
+            Self::Hashed(hash) => return hex::encode(hash).into(),
+            Self::Unsigned => "UNSIGNED-PAYLOAD",
+            Self::Chunked { signing: None, .. } => "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+            Self::Chunked { signing: Some(_), trailer: false } => "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+            Self::Chunked { signing: Some(_), trailer: true } => "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
+        };
+        name.into()
+    }
+}
+
 /// Which mechanism proved the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -89,8 +104,10 @@ pub enum Scheme {
     V2Header,
     /// Signature Version 2 presigned URL.
     V2Query,
-    /// The signed policy of a browser's form.
-    Form,
+    /// The policy of a browser's form, signed by Signature Version 4.
+    V4Form,
+    /// The policy of a browser's form, signed by Signature Version 2.
+    V2Form,
     /// Nobody signed.
     Anonymous,
 }
@@ -103,6 +120,7 @@ pub struct Verified {
     access_key: Option<String>,
     scheme: Scheme,
     payload: PayloadMode,
+    signed: Option<UnixMillis>,
     hoisted: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -118,7 +136,14 @@ impl Verified {
                 v4::unsigned_payload(value.to_str().map_err(|_| AuthError::InvalidContentSha256)?)?
             }
         };
-        Ok(Self { access_key: None, scheme: Scheme::Anonymous, payload, hoisted: Vec::new() })
+        let (access_key, signed, hoisted) = (None, None, Vec::new());
+        Ok(Self { access_key, scheme: Scheme::Anonymous, payload, signed, hoisted })
+    }
+
+    /// What a signature would have proven.
+    #[cfg(test)]
+    pub(crate) fn with(scheme: Scheme, payload: PayloadMode, signed: Option<UnixMillis>) -> Self {
+        Self { access_key: Some("key".to_owned()), scheme, payload, signed, hoisted: Vec::new() }
     }
 
     /// The access key that signed; `None` if nobody did.
@@ -129,6 +154,11 @@ impl Verified {
     /// The mechanism that was used.
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// When it was signed, as its signer says; `None` where a signature says only when it ends, and if nobody signed.
+    pub fn signed(&self) -> Option<UnixMillis> {
+        self.signed
     }
 
     /// How to read the body.

@@ -93,7 +93,8 @@ pub(super) fn verify_header(
     }
     let date_line = if amz_date.is_some() { "" } else { date_header.unwrap_or_default() };
     let fields = header_fields(request);
-    let claim = Claim { access_key, signature, date_line, fields: &fields, scheme: Scheme::V2Header };
+    let (fields, scheme, signed) = (&fields, Scheme::V2Header, Some(time));
+    let claim = Claim { access_key, signature, date_line, fields, scheme, signed };
     finish(request, &claim, credentials, now)
 }
 
@@ -138,6 +139,7 @@ pub(super) fn verify_query(
         date_line: expires_text,
         fields: &fields,
         scheme: Scheme::V2Query,
+        signed: None,
     };
     let mut verified = finish(request, &claim, credentials, now)?;
     verified.hoisted = hoisted;
@@ -150,6 +152,7 @@ struct Claim<'a> {
     date_line: &'a str,
     fields: &'a Fields,
     scheme: Scheme,
+    signed: Option<UnixMillis>,
 }
 
 fn finish(
@@ -178,8 +181,8 @@ fn finish(
     }
     check_token(credential, claim.fields, now)?;
     let payload = payload_mode(claim.fields)?;
-    let (scheme, hoisted) = (claim.scheme, Vec::new());
-    Ok(Verified { access_key: Some(access_key), scheme, payload, hoisted })
+    let (scheme, signed, hoisted) = (claim.scheme, claim.signed, Vec::new());
+    Ok(Verified { access_key: Some(access_key), scheme, payload, signed, hoisted })
 }
 
 /// Version 2 has no payload modes of its own, but `x-amz-content-sha256` is signed if it is there, and says

@@ -157,6 +157,7 @@ pub(crate) async fn demand_source(
     let access = request.access()?.of_source(store, &source.bucket, request).await?;
     let version = source.version.map(|version| version.to_string());
     let action = if version.is_some() { Action::GetObjectVersion } else { Action::GetObject };
+    let access = access.about_version(version.as_deref());
     access.demand(store, action, Some((&source.key, version.as_deref()))).await
 }
 

@@ -147,6 +147,7 @@ async fn allowed(
     let target = target(object)?;
     let version = object.version.as_deref().filter(|version| !version.is_empty());
     let action = if version.is_some() { Action::DeleteObjectVersion } else { Action::DeleteObject };
+    let access = access.about_version(version);
     access.demand(store, action, Some((&target.key, version))).await?;
     if bypass_governance {
         access.demand(store, Action::BypassGovernanceRetention, Some((&target.key, version))).await?;

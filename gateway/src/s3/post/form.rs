@@ -14,11 +14,23 @@ const MAX_FIELDS_BYTES: usize = 64 * 1024;
 /// Longest delimiter (RFC 2046).
 const MAX_BOUNDARY_BYTES: usize = 70;
 
-/// Fields by lower-case name, in order.
+/// Fields by lower-case name, in order; each is there once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fields(Vec<(String, String)>);
 
 impl Fields {
+    /// Takes a field.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is there already: the policy would be held against one value, and another be stored.
+    fn add(&mut self, name: String, value: String) -> Result<(), S3Error> {
+        if self.get(&name).is_some() {
+            return Err(repeated(name, value));
+        }
+        self.0.push((name, value));
+        Ok(())
+    }
+
     /// The value of a field.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -51,6 +63,13 @@ fn malformed(message: &'static str) -> S3Error {
     S3Error::with(Code::MalformedPOSTRequest, message)
 }
 
+/// What is said of a field that is there already.
+pub(super) fn repeated(name: impl Into<String>, value: impl Into<String>) -> S3Error {
+    S3Error::with(Code::InvalidArgument, "A form has each field at most once.")
+        .detail("ArgumentName", name)
+        .detail("ArgumentValue", value)
+}
+
 /// What S3 says of a form that ends before its file.
 fn no_file() -> S3Error {
     S3Error::argument("file", "0", "POST requires exactly one file upload per request.")
@@ -60,7 +79,8 @@ impl Form {
     /// Reads a form up to its file. `length` is the request's.
     ///
     /// # Errors
-    /// `MalformedPOSTRequest`, `InvalidArgument` without a file, `MissingContentLength`, `MaxMessageLengthExceeded`.
+    /// `MalformedPOSTRequest`, `InvalidArgument` without a file or with a field twice, `MissingContentLength`,
+    /// `MaxMessageLengthExceeded`.
     pub(super) async fn open(
         mut body: RequestBody,
         content_type: &str,
@@ -91,7 +111,7 @@ impl Form {
                     data.extend_from_slice(&piece);
                 }
                 Step::Field { name, value, used } => {
-                    fields.0.push((name, value));
+                    fields.add(name, value)?;
                     consumed += used;
                     data.advance(used);
                 }
@@ -247,6 +267,17 @@ mod tests {
         for bad in ["multipart/form-data", "text/plain; boundary=a", "multipart/form-data; boundary="] {
             assert_eq!(boundary(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_field_is_there_once() {
+        let mut fields = Fields::of(&[("key", "a"), ("acl", "private")]);
+        fields.add("x-amz-meta-m".to_owned(), "1".to_owned()).unwrap();
+        for name in ["key", "acl", "x-amz-meta-m"] {
+            let refused = fields.add(name.to_owned(), "other".to_owned()).unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{name}");
+        }
+        assert_eq!((fields.get("key"), fields.iter().count()), (Some("a"), 3));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! PostObject: a browser's form writes an object.
 //!
-//! 1. [`form`] reads the fields up to the file, which must be the last one.
+//! 1. [`form`] reads the fields up to the file, which must be the last one. A field that is there twice is refused: what the
+//!    policy is held against must be what is stored.
 //! 2. If there is a policy, its signature says who asks ([`super::auth`]), and [`policy`] what may be in the form; without
 //!    one the caller is nobody.
-//! 3. The fields become the headers of a PutObject, which passes the same point of access as every other one.
+//! 3. The fields become the headers of a PutObject, which passes the same point of access as every other one, and needs the
+//!    same actions.
 //! 4. The file streams to the object layer; its length is what is left of the request without the closing delimiter.
 //!
 //! Source: "POST Object" and "Browser-Based Uploads Using POST" of the Amazon S3 API Reference.
@@ -12,12 +14,14 @@ mod file;
 mod form;
 mod policy;
 
+use std::borrow::Cow;
+
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketName, ObjectKey};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::access::{Action, Caller};
+use super::access::{self, Caller};
 use super::auth::{Scheme, Verified};
 use super::error::{Code, S3Error};
 use super::operation::object_key;
@@ -30,18 +34,8 @@ use crate::notify::Kind;
 use crate::object::{Attributes, ObjectInfo, ObjectStore, PutObject};
 
 pub(crate) use file::FileBody;
-use form::{Fields, Form};
+use form::{Fields, Form, repeated};
 use policy::PostPolicy;
-
-/// Headers of PutObject that a form has as fields of the same name.
-const FIELDS: [&str; 6] = [
-    "cache-control",
-    "content-type",
-    "content-disposition",
-    "content-encoding",
-    "content-language",
-    "expires",
-];
 
 /// Proves who signed a form's policy.
 pub(crate) type Prove<'a> =
@@ -81,20 +75,14 @@ pub(crate) async fn post(
         return Err(S3Error::new(Code::EntityTooLarge));
     }
     let key = object_key(key)?;
-    request.headers = headers(&form)?;
+    request.headers = headers(&form.fields, form.file_length)?;
     let access = request.access()?.of_form(store, &bucket, &request).await?;
-    access.demand(store, Action::PutObject, Some((&key, None))).await?;
-    let tags = match form.fields.get("tagging") {
-        None => None,
-        Some(text) => {
-            access.demand(store, Action::PutObjectTagging, Some((&key, None))).await?;
-            Some(tagging::parse(text.as_bytes(), tagging::MAX_OBJECT_TAGS)?)
-        }
-    };
+    for action in access::of_write(&request.headers) {
+        access.demand(store, action, Some((&key, None))).await?;
+    }
     request.admit(access);
     let (owner, access) = object::acl::of_new(&request)?;
-    let mut attributes = Attributes { access, ..attributes::from_headers(&request.headers)? };
-    attributes.tags = tags.unwrap_or(attributes.tags);
+    let attributes = Attributes { access, ..attributes::from_headers(&request.headers)? };
     let settings = request.access()?.settings();
     let encrypt = encryption::of_write(&request.headers, settings, store.encryption_keys())?;
     let Form { fields, file, .. } = form;
@@ -107,32 +95,50 @@ pub(crate) async fn post(
     answer(&fields, (&bucket, &key), &request, &info)
 }
 
+/// Whether a field becomes a header.
+fn is_header(field: &str) -> bool {
+    const FIELDS: [&str; 13] = [
+        "acl",
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "content-md5",
+        "content-type",
+        "expires",
+        "tagging",
+        "x-amz-acl",
+        "x-amz-sdk-checksum-algorithm",
+        "x-amz-storage-class",
+        "x-amz-website-redirect-location",
+    ];
+    const FAMILIES: [&str; 4] =
+        ["x-amz-checksum-", "x-amz-meta-", "x-amz-object-lock-", "x-amz-server-side-encryption"];
+    FIELDS.contains(&field) || FAMILIES.iter().any(|family| field.starts_with(family))
+}
+
 /// The fields as PutObject's headers.
-fn headers(form: &Form) -> Result<HeaderMap, S3Error> {
+///
+/// # Errors
+/// `InvalidArgument` if a field cannot be a header, or two are the same one; what is wrong with tags.
+fn headers(fields: &Fields, file_length: u64) -> Result<HeaderMap, S3Error> {
     let mut headers = HeaderMap::new();
-    for (name, value) in form.fields.iter() {
-        let name = if name == "acl" { "x-amz-acl" } else { name };
-        let wanted = FIELDS.contains(&name)
-            || name == "x-amz-acl"
-            || name.starts_with("x-amz-meta-")
-            || name.starts_with("x-amz-checksum-")
-            || name.starts_with("x-amz-server-side-encryption")
-            || name.starts_with("x-amz-object-lock-")
-            || matches!(
-                name,
-                "x-amz-storage-class"
-                    | "x-amz-website-redirect-location"
-                    | "x-amz-sdk-checksum-algorithm"
-                    | "content-md5"
-            );
-        if !wanted {
-            continue;
-        }
-        let bad = || S3Error::argument("Field", value, "The field cannot be kept.");
+    for (field, value) in fields.iter().filter(|(field, _)| is_header(field)) {
+        let (name, value) = match field {
+            "acl" => ("x-amz-acl", Cow::Borrowed(value)),
+            "tagging" => {
+                let tags = tagging::parse(value.as_bytes(), tagging::MAX_OBJECT_TAGS)?;
+                ("x-amz-tagging", Cow::Owned(tagging::header(&tags)))
+            }
+            _ => (field, Cow::Borrowed(value)),
+        };
+        let bad = || S3Error::argument("Field", &value, "The field cannot be kept.");
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
-        headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).map_err(|_| bad())?);
+        if headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).map_err(|_| bad())?).is_some() {
+            return Err(repeated(field, value));
+        }
     }
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(form.file_length));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(file_length));
     Ok(headers)
 }
 
@@ -182,4 +188,34 @@ fn answer(
     encryption::to_headers(info.encryption.as_ref(), &request.headers, headers);
     attributes::checksums_to_headers(&info.checksums, info.parts.len(), headers);
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::s3::access::Action;
+
+    #[test]
+    fn fields_need_the_actions_that_headers_need() {
+        let of = |pairs: &[(&str, &str)]| access::of_write(&headers(&Fields::of(pairs), 1).unwrap());
+        let tags = "<Tagging><TagSet><Tag><Key>a b</Key><Value>1&amp;2</Value></Tag></TagSet></Tagging>";
+        assert_eq!(of(&[("key", "k"), ("acl", "private")]), [Action::PutObject]);
+        for (field, value, action) in [
+            ("tagging", tags, Action::PutObjectTagging),
+            ("tagging", "<Tagging><TagSet/></Tagging>", Action::PutObjectTagging),
+            ("x-amz-object-lock-mode", "GOVERNANCE", Action::PutObjectRetention),
+            ("x-amz-object-lock-legal-hold", "OFF", Action::PutObjectLegalHold),
+        ] {
+            assert_eq!(of(&[(field, value)]), [Action::PutObject, action], "{field}");
+        }
+        let tagged = headers(&Fields::of(&[("tagging", tags), ("x-amz-tagging", "c=3")]), 1).unwrap();
+        let read = attributes::tagging(&tagged).unwrap().unwrap();
+        assert_eq!(read.into_iter().collect::<Vec<_>>(), [("a b".to_owned(), "1&2".to_owned())]);
+    }
+
+    #[test]
+    fn two_fields_are_never_the_same_header() {
+        let both = Fields::of(&[("acl", "private"), ("x-amz-acl", "public-read")]);
+        assert_eq!(headers(&both, 1).unwrap_err().code(), Code::InvalidArgument);
+    }
 }

@@ -78,6 +78,27 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// Whether the connection is encrypted.
     pub(crate) secure: bool,
+    /// The version of TLS that it speaks with this gateway.
+    pub(crate) tls: Option<TlsVersion>,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TlsVersion {
+    /// 1.2.
+    V1_2,
+    /// 1.3.
+    V1_3,
+}
+
+impl TlsVersion {
+    fn of(stream: &TlsStream<TcpStream>) -> Option<Self> {
+        match stream.get_ref().1.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => Some(Self::V1_2),
+            Some(rustls::ProtocolVersion::TLSv1_3) => Some(Self::V1_3),
+            Some(_) | None => None,
+        }
+    }
 }
 
 /// Serves `listener`, with TLS if there are certificates, until the stop is told and all connections have ended.
@@ -120,18 +141,20 @@ pub(crate) async fn serve<S, F, B>(
             if !sends_something(&stream, &stop).await {
                 return;
             }
-            let peer = Peer { address, secure: certificates.is_some() };
-            let service = move |request| service(request, peer);
             let spoken = async {
                 match certificates {
                     Some(certificates) => match shake_hands(stream, &certificates, &stop).await? {
                         Some((stream, version)) => {
+                            let peer = Peer { address, secure: true, tls: TlsVersion::of(&stream) };
+                            let service = move |request| service(request, peer);
                             protocols.speak(version, stream, &[], service, &stop).await
                         }
                         None => Ok(()),
                     },
                     None => match first_bytes(stream, &stop).await? {
                         Some((stream, version, first)) => {
+                            let peer = Peer { address, secure: false, tls: None };
+                            let service = move |request| service(request, peer);
                             protocols.speak(version, stream, &first, service, &stop).await
                         }
                         None => Ok(()),

@@ -53,6 +53,8 @@ struct Claim<'a> {
     signature: &'a str,
     /// The request's own date, `YYYYMMDDTHHMMSSZ`.
     date: String,
+    /// The same as a time.
+    time: UnixMillis,
     /// The literal payload hash or mode that the canonical request ends with.
     payload: &'a str,
     presigned: bool,
@@ -86,7 +88,7 @@ pub(super) fn verify_header(
         .ok_or(AuthError::MissingContentSha256)?;
     let token = request.headers.get(SECURITY_TOKEN).map(HeaderValue::as_bytes);
     check_signed_headers(request, signed_headers, payload, false)?;
-    let claim = Claim { scope, signed_headers, signature, date, payload, presigned: false, token };
+    let claim = Claim { scope, signed_headers, signature, date, time, payload, presigned: false, token };
     finish(request, claim, credentials, now)
 }
 
@@ -122,7 +124,7 @@ pub(super) fn verify_query(
     let token = token.map(|(_, value)| value.as_slice());
     check_signed_headers(request, signed_headers, payload, true)?;
     let date = date.to_owned();
-    let claim = Claim { scope, signed_headers, signature, date, payload, presigned: true, token };
+    let claim = Claim { scope, signed_headers, signature, date, time, payload, presigned: true, token };
     let mut verified = finish(request, claim, credentials, now)?;
     verified.hoisted = hoisted(query)?;
     Ok(verified)
@@ -169,7 +171,8 @@ fn finish(
         }
     };
     let scheme = if claim.presigned { Scheme::V4Query } else { Scheme::V4Header };
-    Ok(Verified { access_key: Some(access_key), scheme, payload, hoisted: Vec::new() })
+    let (access_key, signed, hoisted) = (Some(access_key), Some(claim.time), Vec::new());
+    Ok(Verified { access_key, scheme, payload, signed, hoisted })
 }
 
 /// The values of `x-amz-content-sha256`.

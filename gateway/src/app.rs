@@ -86,6 +86,7 @@ impl Gateway {
             region: config.region.unwrap_or_else(|| DEFAULT_REGION.to_owned()),
             region_fixed,
             ownership: config.ownership,
+            proxies: config.trusted_proxies,
         };
         let users = Users::start(&cluster, config.root, &shutdown).await;
         let notifier = Notifier::start(&store, &cluster, config.webhooks, &shutdown);

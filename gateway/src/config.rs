@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 
 use crate::notify::{self, InvalidTarget, Webhook};
 use crate::object::{InvalidKeyring, Keyring};
-use crate::s3::Ownership;
 use crate::s3::auth::Credential;
+use crate::s3::{Ownership, TrustedProxies};
 
 /// Shortest secret key that is accepted, in characters.
 const MIN_SECRET_CHARS: usize = 8;
@@ -68,6 +68,11 @@ pub enum ConfigError {
     /// A target of events that cannot be used.
     #[error(transparent)]
     Target(#[from] InvalidTarget),
+    /// A proxy that is to be trusted, and is neither an address nor a network.
+    #[error(
+        "`{0}` is no network: give `--trusted-proxies` addresses or networks such as 10.0.0.5 or 10.0.1.0/24, separated by commas"
+    )]
+    BadProxy(String),
     /// A base domain that cannot be one.
     #[error("`{0}` is not a domain name: give names such as s3.example.com, separated by commas")]
     BadDomain(String),
@@ -87,6 +92,11 @@ pub struct GatewayArgs {
     /// Serves S3 over TLS, HTTP/2 and HTTP/1.1, with `tls.crt` (the chain) and `tls.key` of this folder; read anew when they change.
     #[arg(long, env = "COFFER_S3_TLS_DIR", value_name = "FOLDER")]
     pub s3_tls_dir: Option<PathBuf>,
+
+    /// Load balancers that are believed whom a request comes from (`X-Forwarded-For`, `X-Forwarded-Proto`): addresses and networks,
+    /// separated by commas [default: none].
+    #[arg(long, env = "COFFER_TRUSTED_PROXIES", value_name = "CIDR,…", value_delimiter = ',')]
+    pub trusted_proxies: Vec<String>,
 
     /// Base domains for addresses such as `bucket.s3.example.com`, separated by commas.
     #[arg(long, env = "COFFER_DOMAIN", value_name = "DOMAINS", value_delimiter = ',')]
@@ -147,6 +157,8 @@ pub struct GatewayConfig {
     pub s3_tls_dir: Option<PathBuf>,
     /// The root key pair.
     pub root: Credential,
+    /// Proxies that are believed whom a request comes from.
+    pub trusted_proxies: TrustedProxies,
     /// Base domains for virtual-host style addresses, lower case.
     pub domains: Vec<String>,
     /// Whether Signature Version 2 is accepted.
@@ -182,6 +194,7 @@ impl GatewayArgs {
             s3_address: self.address,
             admin_address: self.console_address,
             s3_tls_dir: self.s3_tls_dir.clone(),
+            trusted_proxies: TrustedProxies::parse(&self.trusted_proxies).map_err(ConfigError::BadProxy)?,
             root: root_credential()?,
             domains: parse_domains(&domains)?,
             sigv2: self.sigv2 == Switch::On,

@@ -22,6 +22,8 @@ BINARY = os.environ.get("COFFER_BIN", str(REPO / "target/debug/coffer"))
 ACCESS_KEY, SECRET_KEY = "coffer-test", "coffer-test-secret"
 # So many seconds are a day for lifecycle rules.
 DAY_SECONDS = 4
+# Where the balancer's connections to gateways come from.
+BALANCER = "127.0.0.2"
 # What objects are encrypted with where a request asks for it: the first is the default.
 ENCRYPTION_KEYS = {name: base64.b64encode(os.urandom(32)).decode() for name in ["main-key", "second-key"]}
 # What the target of events is shown.
@@ -103,7 +105,7 @@ class Server:
         self.keys = folder / "encryption-keys"
         self.write_keys(ENCRYPTION_KEYS)
         # What processes that start from now on find in their environment besides.
-        self.environment = {}
+        self.environment = {"COFFER_TRUSTED_PROXIES": BALANCER}
 
     def write_keys(self, keys):
         """What a gateway that starts from now on encrypts with; nothing without keys."""
@@ -171,7 +173,8 @@ class Server:
         config.write_text("defaults\n  mode http\n  timeout connect 10s\n  timeout check 10s\n  timeout client 5m\n  timeout server 5m\n"
                           f"frontend s3\n  bind 127.0.0.1:{port}\n  default_backend gateways\n"
                           "  monitor-uri /balancer\n  monitor fail if { nbsrv(gateways) eq 0 }\n"
-                          f"backend gateways\n  option httpchk GET /health/ready\n{servers}")
+                          f"backend gateways\n  source {BALANCER}\n  option forwardfor\n"
+                          f"  http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]\n  option httpchk GET /health/ready\n{servers}")
         process, log = self.launch("haproxy", ["haproxy", "-f", str(config)])
         self.endpoint = f"http://127.0.0.1:{port}"
         wait_ready(f"http://127.0.0.1:{port}/balancer", process, log)

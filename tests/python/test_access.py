@@ -1,14 +1,18 @@
 """Who may do what: users, ownership, policies, public access blocks, access control lists."""
 
+import collections
+import contextlib
 import json
 import os
+import socket
 import subprocess
+import threading
 
 import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from conftest import BINARY, quickest, settled
+from conftest import BINARY, PATIENCE, quickest, settled
 from test_boto3 import error_code
 
 DENIED = ("AccessDenied", 403)
@@ -420,3 +424,163 @@ def test_who_owns_what_others_write_is_the_buckets_to_say(server, alice, bob):
     assert error_code(owner.create_bucket, Bucket=new, ObjectOwnership="Nonsense") == ("InvalidArgument", 400)
     owner.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "ObjectWriter"}]})
     assert settled(controls) == ["ObjectWriter"]
+
+
+def beside(*calls):
+    """Calls each of these again and again in threads while the block runs; what fails is told at its end."""
+    stop, failed = threading.Event(), []
+
+    def run(call):
+        try:
+            while not stop.is_set():
+                call()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run, args=[call]) for call in calls]
+
+    @contextlib.contextmanager
+    def running():
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert not failed, failed
+
+    return running()
+
+
+def test_nobody_reads_what_becomes_private_while_it_is_asked_for(server, alice, bob):
+    """Whoever may list is told that a key is not there, and who may read one object may not read the next of that name."""
+    (_, owner), (_, other) = alice, bob
+    bucket, target = new_bucket(owner, ObjectOwnership="ObjectWriter", ACL="public-read"), new_bucket(other)
+    seen = collections.Counter()
+
+    def read(key, method="GET"):
+        answer = requests.request(method, f"{server.endpoint}/{bucket}/{key}")
+        seen[answer.status_code] += 1
+        assert answer.status_code in (200, 403, 404, 503), answer.status_code
+        assert answer.status_code != 200 or (answer.headers["ETag"] == opened and answer.content in (b"", b"open")), key
+
+    def copy():
+        try:
+            copied = other.copy_object(Bucket=target, Key="k", CopySource={"Bucket": bucket, "Key": "both"})
+            assert copied["CopyObjectResult"]["ETag"] == opened
+            seen["copied"] += 1
+        except ClientError as error:
+            assert error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404, 503), error
+            seen["not copied"] += 1
+
+    opened = owner.put_object(Bucket=bucket, Key="both", Body=b"open", ACL="public-read")["ETag"]
+    for round in range(40):
+        new = f"new{round}"
+        with beside(lambda: read(new), lambda: read(new, "HEAD"), lambda: read("both"), lambda: read("both"), copy):
+            for key, body, acl in [(new, b"closed", "private"), ("both", b"closed", "private"), ("both", b"open", "public-read")]:
+                settled(lambda: owner.put_object(Bucket=bucket, Key=key, Body=body, ACL=acl))
+        owner.delete_object(Bucket=bucket, Key="both")
+        opened = owner.put_object(Bucket=bucket, Key="both", Body=b"open", ACL="public-read")["ETag"]
+    assert all(seen[status] for status in (200, 403, 404, "copied", "not copied")), seen
+
+
+def test_nobody_opens_what_somebody_else_has_written_meanwhile(server, alice, bob):
+    (alice_id, owner), (_, other) = alice, bob
+    bucket = new_bucket(owner, ObjectOwnership="ObjectWriter", ACL="public-read-write")
+    answers = collections.Counter()
+
+    def open_it():
+        try:
+            other.put_object_acl(Bucket=bucket, Key="k", ACL="public-read")
+            answers["opened"] += 1
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            assert code in ("AccessDenied", "NoSuchKey", "OperationAborted", "ServiceUnavailable"), code
+            answers[code] += 1
+
+    for _ in range(40):
+        other.put_object(Bucket=bucket, Key="k", Body=b"bob's")
+        with beside(open_it, open_it, open_it):
+            settled(lambda: owner.put_object(Bucket=bucket, Key="k", Body=b"alice's"))
+        acl = owner.get_object_acl(Bucket=bucket, Key="k")
+        assert granted(acl) == {(alice_id, "FULL_CONTROL")}
+        owner.delete_object(Bucket=bucket, Key="k")
+        assert error_code(other.put_object_acl, Bucket=bucket, Key="k", ACL="public-read") == ("NoSuchKey", 404)
+    assert answers["opened"] and answers["AccessDenied"], answers
+
+
+def test_nobodys_list_of_keys_to_delete_is_not_read_where_nobody_may_delete(server, alice):
+    _, owner = alice
+    closed, open_ = new_bucket(owner), new_bucket(owner, ObjectOwnership="ObjectWriter", ACL="public-read-write")
+    owner.put_object(Bucket=closed, Key="k", Body=b"")
+    owner.put_object(Bucket=open_, Key="k", Body=b"")
+    keys = {"Objects": [{"Key": "k"}]}
+    assert error_code(server.nobody().delete_objects, Bucket=closed, Delete=keys) == DENIED
+    # The answer does not wait for a body that never comes.
+    address = server.gateways[0].rpartition("/")[2]
+    with socket.create_connection(address.split(":"), timeout=PATIENCE) as connection:
+        connection.sendall(f"POST /{closed}?delete HTTP/1.1\r\nHost: {address}\r\nContent-Length: 4000000\r\n\r\n".encode())
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 403 ") and b"<Code>AccessDenied</Code>" in answer
+    assert [item["Key"] for item in server.nobody().delete_objects(Bucket=open_, Delete=keys)["Deleted"]] == ["k"]
+    set_policy(server, owner, closed, {"Effect": "Allow", "Principal": "*", "Action": "s3:DeleteObject",
+                                       "Resource": f"arn:aws:s3:::{closed}/k"})
+    both = server.nobody().delete_objects(Bucket=closed, Delete={"Objects": [{"Key": "k"}, {"Key": "l"}]})
+    assert [item["Key"] for item in both["Deleted"]] == ["k"]
+    assert [(item["Key"], item["Code"]) for item in both["Errors"]] == [("l", "AccessDenied")]
+
+
+def test_documents_of_more_elements_than_any_needs_are_refused(server, alice):
+    bucket = new_bucket(alice[1], ObjectOwnership="ObjectWriter", ACL="public-read-write")
+    delete = lambda more: requests.post(f"{server.endpoint}/{bucket}?delete", data=f"<Delete>{more}<Object><Key>k</Key></Object></Delete>")
+    answer = delete("<a/>" * 900_000)
+    assert answer.status_code == 400 and "<Code>MalformedXML</Code>" in answer.text
+    assert delete("<a/>").status_code == 200
+
+
+def test_a_copy_that_takes_tags_along_needs_to_read_and_write_them(server, alice, bob):
+    (_, owner), (_, other) = alice, bob
+    source, target = new_bucket(owner), new_bucket(owner)
+    owner.put_bucket_versioning(Bucket=source, VersioningConfiguration={"Status": "Enabled"})
+    version = owner.put_object(Bucket=source, Key="tagged", Body=b"x", Tagging="a=1")["VersionId"]
+    owner.put_object(Bucket=source, Key="plain", Body=b"x")
+
+    def allow(reads, writes):
+        set_policy(server, owner, source, statement(source, ["s3:GetObject", "s3:GetObjectVersion", *reads]))
+        set_policy(server, owner, target, statement(target, ["s3:PutObject", *writes]))
+
+    def copy(key, version={}, **more):
+        other.copy_object(Bucket=target, Key="k", CopySource={"Bucket": source, "Key": key, **version}, **more)
+        return [tag["Key"] for tag in owner.get_object_tagging(Bucket=target, Key="k")["TagSet"]]
+
+    version = {"VersionId": version}
+    for reads, writes in [([], []), (["s3:GetObjectTagging", "s3:GetObjectVersionTagging"], []), ([], ["s3:PutObjectTagging"])]:
+        allow(reads, writes)
+        assert copy("plain") == [] and copy("tagged", TaggingDirective="REPLACE") == []
+        assert error_code(copy, key="tagged") == error_code(copy, key="tagged", version=version) == DENIED
+        assert error_code(copy, key="tagged", MetadataDirective="REPLACE") == DENIED
+    allow(["s3:GetObjectTagging"], ["s3:PutObjectTagging"])
+    assert copy("tagged") == copy("tagged", MetadataDirective="REPLACE") == ["a"]
+    assert error_code(copy, key="tagged", version=version) == DENIED
+    allow(["s3:GetObjectVersionTagging"], ["s3:PutObjectTagging"])
+    assert copy("tagged", version) == ["a"] and error_code(copy, key="tagged") == DENIED
+    # The bytes of a part are all that is copied of its source.
+    upload = other.create_multipart_upload(Bucket=target, Key="k")["UploadId"]
+    part = dict(Bucket=target, Key="k", UploadId=upload, PartNumber=1, CopySource={"Bucket": source, "Key": "tagged"})
+    assert other.upload_part_copy(**part)["CopyPartResult"]["ETag"]
+
+
+def test_a_source_that_is_not_there_is_for_who_may_list_where_it_would_be(server, alice, bob):
+    (_, owner), (_, other) = alice, bob
+    listed, closed, mine = new_bucket(owner), new_bucket(owner), new_bucket(other)
+    set_policy(server, owner, listed, statement(listed, ["s3:GetObject", "s3:ListBucket"]))
+    set_policy(server, owner, closed, statement(closed, ["s3:GetObject", "s3:PutObject"]))
+    for target in [closed, mine]:
+        upload = other.create_multipart_upload(Bucket=target, Key="k")["UploadId"]
+        for call, more in [(other.copy_object, {}), (other.upload_part_copy, {"UploadId": upload, "PartNumber": 1})]:
+            copy = lambda source: error_code(call, Bucket=target, Key="k", CopySource={"Bucket": source, "Key": "none"}, **more)
+            assert copy(listed) == ("NoSuchKey", 404)
+            assert copy(closed) == DENIED
+    assert error_code(other.copy_object, Bucket=mine, Key="k", CopySource={"Bucket": mine, "Key": "none"}) == ("NoSuchKey", 404)

@@ -277,3 +277,19 @@ def test_the_aws_command_line_round_trips_a_tree(server, bucket, tmp_path):
             assert file.read_bytes() == (tmp_path / "back" / file.relative_to(tree)).read_bytes(), file
     server.aws("s3", "rm", "--quiet", "--recursive", f"s3://{bucket}")
     server.aws("s3", "rb", f"s3://{bucket}")
+
+
+def test_redirects_of_websites_are_not_copied(s3, bucket):
+    """AWS: x-amz-website-redirect-location "is unique to each object and is not copied when using the x-amz-metadata-directive"."""
+    s3.put_object(Bucket=bucket, Key="from", Body=b"x", WebsiteRedirectLocation="/old", ContentType="text/x-test")
+    redirect = lambda key: s3.head_object(Bucket=bucket, Key=key).get("WebsiteRedirectLocation")
+    copy = lambda key, **more: s3.copy_object(Bucket=bucket, Key=key, CopySource={"Bucket": bucket, "Key": "from"}, **more)
+    for directive in ["COPY", "REPLACE"]:
+        copy("to", MetadataDirective=directive)
+        assert redirect("to") is None
+        copy("to", MetadataDirective=directive, WebsiteRedirectLocation="/new")
+        assert redirect("to") == "/new"
+    assert error_code(copy, key="to", WebsiteRedirectLocation="new") == ("InvalidArgument", 400)
+    assert error_code(copy, key="from") == ("InvalidRequest", 400) and redirect("from") == "/old"
+    copy("from", WebsiteRedirectLocation="https://example.com/")
+    assert redirect("from") == "https://example.com/" and s3.head_object(Bucket=bucket, Key="from")["ContentType"] == "text/x-test"

@@ -9,6 +9,7 @@ import os
 import re
 import threading
 import time
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -25,8 +26,8 @@ def tag_set(**tags):
 
 def test_buckets_have_tags(s3, bucket):
     assert error_code(s3.get_bucket_tagging, Bucket=bucket) == ("NoSuchTagSet", 404)
-    s3.put_bucket_tagging(Bucket=bucket, Tagging=tag_set(team="a & b", empty=""))
-    assert settled(lambda: s3.get_bucket_tagging(Bucket=bucket))["TagSet"] == tag_set(empty="", team="a & b")["TagSet"]
+    s3.put_bucket_tagging(Bucket=bucket, Tagging=tag_set(team="a + b", empty=""))
+    assert settled(lambda: s3.get_bucket_tagging(Bucket=bucket))["TagSet"] == tag_set(empty="", team="a + b")["TagSet"]
     many = tag_set(**{f"k{i}": "v" for i in range(51)})
     assert error_code(s3.put_bucket_tagging, Bucket=bucket, Tagging=many) == ("InvalidTag", 400)
     s3.delete_bucket_tagging(Bucket=bucket)
@@ -60,6 +61,21 @@ def test_objects_have_tags_that_change_nothing_else(s3, bucket, size):
     directive = dict(Bucket=bucket, Key="new", TaggingDirective="NONSENSE", CopySource={"Bucket": bucket, "Key": "k"})
     assert error_code(s3.copy_object, **directive) == ("InvalidArgument", 400)
     assert error_code(s3.get_object_tagging, Bucket=bucket, Key="new") == ("NoSuchKey", 404)
+
+
+@pytest.mark.parametrize("text", ["a&b", "a,b", "a;b", "a*b", "50%", "a?", "a#b", "a\nb", "a\tb", "(a)", "<a>", "a\\b", "'", '"'])
+def test_tags_have_the_characters_that_s3_allows(s3, bucket, text):
+    wrong = [tag_set(**{text: "v"}), tag_set(k=text)]
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    for tagging in wrong:
+        assert error_code(s3.put_object_tagging, Bucket=bucket, Key="k", Tagging=tagging) == ("InvalidTag", 400)
+        assert error_code(s3.put_bucket_tagging, Bucket=bucket, Tagging=tagging) == ("InvalidTag", 400)
+    for header in [f"k={quote(text)}", f"{quote(text)}=v"]:
+        for call in [s3.put_object, s3.create_multipart_upload]:
+            assert error_code(call, Bucket=bucket, Key="k", Tagging=header) == ("InvalidTag", 400)
+    right = tag_set(**{"Größe 漢字 +-=._:/@": "Привет 1 +-=._:/@ "})
+    s3.put_object_tagging(Bucket=bucket, Key="k", Tagging=right)
+    assert s3.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == right["TagSet"]
 
 
 def test_tags_follow_copies_and_uploads(s3, bucket):
@@ -149,6 +165,29 @@ def test_browsers_of_other_origins(server, s3, bucket):
     assert error_code(s3.put_bucket_cors, Bucket=bucket, CORSConfiguration={"CORSRules": bad}) == ("InvalidRequest", 400)
     s3.delete_bucket_cors(Bucket=bucket)
     settled(lambda: error_code(s3.get_bucket_cors, Bucket=bucket))
+
+
+def test_configurations_that_are_too_long_are_refused_for_good(server, s3, bucket):
+    """And not with 503, which clients try again."""
+    origins = lambda count: {"CORSRules": [{"AllowedMethods": ["GET"], "AllowedOrigins": [f"https://{i:050}.test" for i in range(count)]}]}
+    rules = lambda prefix: {"Rules": [{"ID": f"{i:020}", "Status": "Enabled", "Filter": {"Prefix": f"{prefix}{i:04}/"}, "Expiration": {"Days": 1}}
+                                      for i in range(1000)]}
+    cors = lambda count: s3.put_bucket_cors(Bucket=bucket, CORSConfiguration=origins(count))
+    lifecycle = lambda prefix: s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=rules(prefix))
+    cors(600)
+    lifecycle("backups/of/somebody/")
+    for call, value in [(cors, 700), (cors, 30_000), (lifecycle, "p" * 400), (lifecycle, '"' * 400)]:
+        with pytest.raises(ClientError) as refused:
+            call(value)
+        error = refused.value.response
+        assert (error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]) == ("MaxMessageLengthExceeded", 400)
+        assert "bytes, and may have" in error["Error"]["Message"], error["Error"]["Message"]
+    server.settle(bucket)
+    assert s3.get_bucket_cors(Bucket=bucket)["CORSRules"][0]["AllowedOrigins"] == origins(600)["CORSRules"][0]["AllowedOrigins"]
+    kept = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    assert [rule["Filter"] for rule in kept] == [rule["Filter"] for rule in rules("backups/of/somebody/")["Rules"]]
+    s3.delete_bucket_cors(Bucket=bucket)
+    s3.delete_bucket_lifecycle(Bucket=bucket)
 
 
 def test_actual_requests_of_other_origins_are_carried_out_and_told_what_may_be_read(server, s3, bucket):
@@ -313,7 +352,7 @@ def test_a_form_needs_the_actions_that_headers_need(server, alice, bob):
     (_, owner), (bob_id, other) = alice, bob
     bucket = new_bucket(owner, ObjectLockEnabledForBucket=True)
     until = (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    tagging = "<Tagging><TagSet><Tag><Key>a b</Key><Value>1&amp;2+3</Value></Tag></TagSet></Tagging>"
+    tagging = "<Tagging><TagSet><Tag><Key>a b</Key><Value>1 2+3</Value></Tag></TagSet></Tagging>"
     cases = [("s3:PutObjectRetention", {"x-amz-object-lock-mode": "GOVERNANCE", "x-amz-object-lock-retain-until-date": until}),
              ("s3:PutObjectLegalHold", {"x-amz-object-lock-legal-hold": "ON"}), ("s3:PutObjectTagging", {"tagging": tagging})]
 
@@ -332,7 +371,13 @@ def test_a_form_needs_the_actions_that_headers_need(server, alice, bob):
         assert head.get("ObjectLockMode") == fields.get("x-amz-object-lock-mode")
         assert head.get("ObjectLockLegalHoldStatus") == fields.get("x-amz-object-lock-legal-hold")
         kept = owner.get_object_tagging(Bucket=bucket, Key="k")["TagSet"]
-        assert kept == (tag_set(**{"a b": "1&2+3"})["TagSet"] if "tagging" in fields else [])
+        assert kept == (tag_set(**{"a b": "1 2+3"})["TagSet"] if "tagging" in fields else [])
+    mine = {"StringLike": {"aws:Referer": "https://app.example/*"}}
+    set_policy(server, owner, bucket, statement(bucket, "s3:PutObject", {"AWS": bob_id}, Condition=mine))
+    form = other.generate_presigned_post(bucket, "k")
+    answers = [requests.post(form["url"], data=form["fields"], files={"file": b"x"}, headers={"Referer": f"https://{site}/upload"}).status_code
+               for site in ["app.example", "other.example"]]
+    assert answers == [204, 403], "a browser tells where its form comes from"
 
 
 def test_what_was_never_configured_and_what_is_refused(s3, bucket):

@@ -397,3 +397,46 @@ def test_what_object_lock_refuses(s3, bucket, locked):
     enable(s3, bucket)
     s3.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=enabled)
     assert s3.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"] == enabled
+
+
+def test_what_protects_a_version_and_its_tags_are_shown_to_who_may_ask_for_them(server, s3, locked, bob):
+    until = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0) + datetime.timedelta(hours=1)
+    version = s3.put_object(Bucket=locked, Key="k", Body=b"x", Tagging="a=1", ObjectLockLegalHoldStatus="ON",
+                            ObjectLockMode="GOVERNANCE", ObjectLockRetainUntilDate=until)["VersionId"]
+    shown = {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": until, "ObjectLockLegalHoldStatus": "ON", "TagCount": 1}
+
+    def seen(client, **more):
+        got, head = (call(Bucket=locked, Key="k", **more) for call in [client.get_object, client.head_object])
+        assert got["Body"].read() == b"x"
+        assert [got.get(name) for name in shown][:3] == [head.get(name) for name in shown][:3]
+        return {name: value for name, value in got.items() if name in shown}
+
+    assert seen(s3) == seen(s3, VersionId=version) == shown
+    mode, hold, count = ({name: shown[name] for name in names} for names in [list(shown)[:2], list(shown)[2:3], list(shown)[3:]])
+    for actions, current, named in [([], {}, {}), (["s3:GetObjectRetention"], mode, mode), (["s3:GetObjectLegalHold"], hold, hold),
+                                    (["s3:GetObjectTagging"], count, {}), (["s3:GetObjectVersionTagging"], {}, count)]:
+        set_policy(server, s3, locked, statement(locked, ["s3:GetObject", "s3:GetObjectVersion", *actions]))
+        assert seen(bob[1]) == current and seen(bob[1], VersionId=version) == named, actions
+    s3.delete_bucket_policy(Bucket=locked)
+
+
+def test_copies_tell_which_version_they_took(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"null")
+    target = bucket + "-copies"
+    s3.create_bucket(Bucket=target)
+
+    def copied(**version):
+        source = {"Bucket": bucket, "Key": "k", **version}
+        upload = s3.create_multipart_upload(Bucket=target, Key="k")["UploadId"]
+        whole = s3.copy_object(Bucket=target, Key="k", CopySource=source)
+        part = s3.upload_part_copy(Bucket=target, Key="k", UploadId=upload, PartNumber=1, CopySource=source)
+        assert whole.get("CopySourceVersionId") == part.get("CopySourceVersionId")
+        return whole.get("CopySourceVersionId")
+
+    assert copied() is None
+    enable(s3, bucket)
+    assert copied() == copied(VersionId="null") == "null"
+    first, second = (s3.put_object(Bucket=bucket, Key="k", Body=b"x")["VersionId"] for _ in range(2))
+    assert copied() == second and copied(VersionId=first) == first
+    enable(s3, bucket, "Suspended")
+    assert copied() == second

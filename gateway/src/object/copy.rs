@@ -49,20 +49,28 @@ pub(super) async fn copy(core: &Arc<Core>, request: CopyObject) -> Result<Object
         return Err(CopyError::SourceTooLarge { size: info.size, limit: MAX_BODY_BYTES });
     }
     let attributes = target_attributes(attributes, &info);
-    let body =
-        Body { length: info.size, source: Box::new(ObjectSource(bytes)), digester: digester(&info, None) };
+    let digester = digester(&info, None).map_err(|error| CopyError::Target(error.into()))?;
+    let body = Body { length: info.size, source: Box::new(ObjectSource(bytes)), digester };
     let write = PutObject { bucket, key, attributes, owner, condition, encrypt, body };
     put(core, write).await.map_err(CopyError::Target)
 }
 
 fn target_attributes(wanted: CopyAttributes, source: &ObjectInfo) -> Attributes {
     match wanted {
-        CopyAttributes::FromSource { storage_class, tags, access, retention, legal_hold } => {
+        CopyAttributes::FromSource {
+            storage_class,
+            tags,
+            access,
+            retention,
+            legal_hold,
+            website_redirect,
+        } => {
             let mut attributes = source.attributes.clone();
             attributes.storage_class = storage_class;
             attributes.retention = retention;
             attributes.legal_hold = legal_hold;
             attributes.access = access;
+            attributes.website_redirect = website_redirect;
             if let Some(tags) = tags {
                 attributes.tags = tags;
             }

@@ -29,6 +29,11 @@ impl Documents {
         self.0.is_empty()
     }
 
+    /// Bytes that they take in the record.
+    pub fn encoded_bytes(&self) -> usize {
+        serde_json::to_vec(self).map_or(usize::MAX, |text| text.len())
+    }
+
     /// The text of this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)

@@ -1,7 +1,5 @@
 //! One enum per operation; every failure that a client may see is a variant, so that the edge maps them exhaustively.
 
-use std::convert::Infallible;
-
 use coffer_common::time::UnixMillis;
 use coffer_common::types::BucketName;
 
@@ -131,7 +129,7 @@ pub enum ConfigureError {
 
 /// Errors of changing what is said about a version; `E` is why the change itself is refused.
 #[derive(Debug, thiserror::Error)]
-pub enum AmendError<E = Infallible> {
+pub enum AmendError<E = OtherOwner> {
     /// The version cannot be had, or the outcome is unknown.
     #[error(transparent)]
     Get(#[from] GetError),
@@ -142,6 +140,10 @@ pub enum AmendError<E = Infallible> {
     #[error("the change is refused")]
     Refused(E),
 }
+
+/// The version belongs to somebody else than it did when it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherOwner;
 
 /// Errors of changing a version's protection.
 pub type LockError = AmendError<LockRefused>;

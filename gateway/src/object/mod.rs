@@ -47,8 +47,8 @@ pub use census::{Holding, SlotFinding};
 pub use encryption::{CustomerKey, Encrypt, Encrypted, EncryptionError, InvalidKeyring, Keyring, Unlock};
 pub use error::{
     AmendError, BodyError, CompleteError, ConfigureError, CopyError, CreateBucketError, DeleteBucketError,
-    DeleteError, GetError, HeadBucketError, ListError, LockError, PartError, PutError, QuotaExceeded,
-    ReadBroken, Unavailable, UploadError,
+    DeleteError, GetError, HeadBucketError, ListError, LockError, OtherOwner, PartError, PutError,
+    QuotaExceeded, ReadBroken, Unavailable, UploadError,
 };
 pub use look::{KeyLook, SlotLook};
 pub use reclaim::Reclaimed;

@@ -121,9 +121,14 @@ pub trait Digester: Send {
     fn finish(self: Box<Self>) -> Result<Digests, BodyError>;
 }
 
-/// Makes a digester for a copy: from the source's information and, for a part, the upload's checksum.
-pub type MakeDigester =
-    Box<dyn FnOnce(&ObjectInfo, Option<(ChecksumAlgorithm, ChecksumScope)>) -> Box<dyn Digester> + Send>;
+/// Makes a digester for a copy: from the source's information and, for a part, the upload's checksum; or refuses the source.
+pub type MakeDigester = Box<
+    dyn FnOnce(
+            &ObjectInfo,
+            Option<(ChecksumAlgorithm, ChecksumScope)>,
+        ) -> Result<Box<dyn Digester>, BodyError>
+        + Send,
+>;
 
 /// The digests of a body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -291,6 +296,8 @@ pub struct AmendObject {
     pub key: ObjectKey,
     /// Which version; `None` for the current one.
     pub version: Option<VersionId>,
+    /// Only while it is of this owner, if one is named.
+    pub owner: Option<Owner>,
     /// The change.
     pub change: ChangeAttributes,
 }
@@ -321,6 +328,8 @@ pub enum CopyAttributes {
         retention: Option<Retention>,
         /// The target's own legal hold.
         legal_hold: bool,
+        /// Where the target redirects to: this never comes from the source.
+        website_redirect: Option<String>,
     },
     /// These (and the source's tags, if `keep_tags`).
     Replace {

@@ -226,7 +226,7 @@ fn date(text: &str) -> Option<Timestamp> {
 
 /// A network in CIDR form, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Network {
+pub struct Network {
     address: IpAddr,
     /// Leading bits that count.
     pub(super) bits: u8,
@@ -234,7 +234,7 @@ pub(super) struct Network {
 
 impl Network {
     /// Reads `10.0.0.0/8`, `2001:db8::/32` or an address.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = match text.trim().split_once('/') {
             Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
             None => (text.trim(), None),
@@ -245,7 +245,8 @@ impl Network {
         (bits <= longest).then_some(Self { address, bits })
     }
 
-    fn holds(self, address: IpAddr) -> bool {
+    /// Whether an address is in it.
+    pub fn holds(self, address: IpAddr) -> bool {
         // A client of a socket that takes both families is told in the longer form.
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {

@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 
 #[cfg(test)]
 pub(crate) use actions::{ABSENT, KEYS};
+pub use condition::Network;
 pub use document::PolicyError;
 pub use evaluate::evaluate;
 pub use public::is_public;

@@ -159,7 +159,7 @@ fn user_metadata(headers: &HeaderMap) -> Result<BTreeMap<String, String>, S3Erro
     Ok(metadata)
 }
 
-/// Writes the headers that describe an object.
+/// Writes the headers that describe an object to everybody who may read it.
 pub(crate) fn to_headers(info: &ObjectInfo, headers: &mut HeaderMap) {
     let attributes = &info.attributes;
     set(headers, header::ETAG, &quoted(&info.etag));
@@ -184,15 +184,10 @@ pub(crate) fn to_headers(info: &ObjectInfo, headers: &mut HeaderMap) {
             set(headers, name, value);
         }
     }
-    if !attributes.tags.is_empty() {
-        let count = attributes.tags.len().to_string();
-        set(headers, HeaderName::from_static("x-amz-tagging-count"), &count);
-    }
     if attributes.storage_class != StorageClass::Standard {
         let class = class_name(attributes.storage_class);
         set(headers, HeaderName::from_static("x-amz-storage-class"), class);
     }
-    lock::to_headers(attributes, headers);
     version_to_headers(info, headers);
 }
 
@@ -374,7 +369,6 @@ mod tests {
             ("cache-control", "no-cache"),
             ("expires", "whenever"),
             ("x-amz-meta-name", "wért"),
-            ("x-amz-tagging-count", "2"),
             ("x-amz-storage-class", "REDUCED_REDUNDANCY"),
             ("etag", "\"e\""),
         ] {

@@ -313,7 +313,8 @@ fn to_digests(computed: &checksum::Digests, checksums: &[checksum::Checksum]) ->
     }
 }
 
-fn refused(error: S3Error) -> BodyError {
+/// A body that must not be stored.
+pub(crate) fn refused(error: S3Error) -> BodyError {
     BodyError::Refused(Box::new(Refusal(error)))
 }
 
@@ -325,7 +326,7 @@ fn store_digester(algorithm: Option<checksum::ChecksumAlgorithm>) -> Box<dyn Dig
 pub(crate) fn copy_digester(asked: Option<checksum::ChecksumAlgorithm>) -> MakeDigester {
     Box::new(move |source, _| {
         let kept = source.checksums.first().map(|value| algorithm_to_s3(value.algorithm));
-        store_digester(asked.or(kept))
+        Ok(store_digester(asked.or(kept)))
     })
 }
 
@@ -333,21 +334,10 @@ pub(crate) fn copy_digester(asked: Option<checksum::ChecksumAlgorithm>) -> MakeD
 pub(crate) fn copy_part_digester(select: Select) -> MakeDigester {
     Box::new(move |source, upload| match select {
         Select::Range { last: Some(last), .. } if last >= source.size => {
-            Box::new(Refuser(beyond_source(source.size)))
+            Err(refused(beyond_source(source.size)))
         }
         Select::All | Select::Range { .. } | Select::Suffix(_) | Select::Part(_) => {
-            store_digester(upload.map(|(algorithm, _)| algorithm_to_s3(algorithm)))
+            Ok(store_digester(upload.map(|(algorithm, _)| algorithm_to_s3(algorithm))))
         }
     })
-}
-
-/// Has the last word about bytes that must not be stored, whatever they are.
-struct Refuser(S3Error);
-
-impl Digester for Refuser {
-    fn update(&mut self, _: &[u8]) {}
-
-    fn finish(self: Box<Self>) -> Result<Digests, BodyError> {
-        Err(refused(self.0))
-    }
 }

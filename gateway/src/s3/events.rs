@@ -70,7 +70,7 @@ pub(crate) fn source(request: &S3Request) -> Source {
     let Events { request_id, host_id, .. } = request.events();
     Source {
         principal: request.caller().owner().id,
-        address: request.peer().address.ip().to_string(),
+        address: request.peer().address.ip().to_canonical().to_string(),
         request_id: request_id.clone(),
         host_id: host_id.clone(),
     }

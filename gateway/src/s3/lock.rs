@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::error::S3Error;
 use super::response::{iso_date, parse_iso_date, set};
 use super::xml::{Element, malformed};
-use crate::object::{Attributes, Retention, RetentionMode};
+use crate::object::{Retention, RetentionMode};
 
 const MODE: &str = "x-amz-object-lock-mode";
 const UNTIL: &str = "x-amz-object-lock-retain-until-date";
@@ -79,12 +79,12 @@ pub(crate) fn bypasses(headers: &HeaderMap) -> bool {
 }
 
 /// Writes the headers that tell how a version is protected.
-pub(crate) fn to_headers(attributes: &Attributes, headers: &mut HeaderMap) {
-    if let Some(Retention { mode, until }) = attributes.retention {
+pub(crate) fn to_headers(retention: Option<Retention>, legal_hold: bool, headers: &mut HeaderMap) {
+    if let Some(Retention { mode, until }) = retention {
         set(headers, HeaderName::from_static(MODE), mode_name(mode));
         set(headers, HeaderName::from_static(UNTIL), &iso_date(until));
     }
-    if attributes.legal_hold {
+    if legal_hold {
         set(headers, HeaderName::from_static(HOLD), "ON");
     }
 }

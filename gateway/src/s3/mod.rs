@@ -45,5 +45,6 @@ mod xml;
 
 pub use acl::Ownership;
 pub use bucket::create::record_of as bucket_record_of;
+pub use server::proxies::TrustedProxies;
 pub(crate) use service::{S3Service, S3Settings};
 pub use xml::Element;

@@ -38,6 +38,7 @@ use super::query::Query;
 use super::request::{Arrived, S3Request};
 use super::response::{self, S3Response};
 use super::server::Peer;
+use super::server::proxies::TrustedProxies;
 use super::settings::SettingsCache;
 use super::{bucket, list, metered, multipart, object, post};
 use crate::notify::Notifier;
@@ -64,6 +65,8 @@ pub(crate) struct S3Settings {
     pub(crate) region_fixed: bool,
     /// Who owns what others write into new buckets.
     pub(crate) ownership: Ownership,
+    /// Proxies that are believed whom a request comes from.
+    pub(crate) proxies: TrustedProxies,
 }
 
 /// The S3 edge of one gateway; cheap to clone.
@@ -221,6 +224,7 @@ impl S3Service {
         let (body, watch) = RequestBody::new(incoming, &parts);
         labels.body = Some(watch);
         let inner = &self.inner;
+        let peer = inner.settings.proxies.behind(peer, &parts.headers);
         let authority = authority(&parts.uri);
         let host = authority.or_else(|| parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()));
         let address = Address::parse(host.unwrap_or_default(), parts.uri.path(), &inner.settings.domains);
@@ -320,12 +324,12 @@ impl S3Service {
             }
             Operation::Object(bucket, key, operation) => {
                 let told = request.access()?.clone();
+                // What they say of their source is for who may list there.
+                let copies = matches!(operation, ObjectOperation::Copy | ObjectOperation::UploadPartCopy);
                 let (this, has_events) = (self.clone(), has_events(&request));
                 let task = async move { this.object(bucket, key, operation, request).await };
-                to_its_end(has_events, task).await.map_err(|error| match error.code() {
-                    Code::NoSuchKey if !told.may_list() => S3Error::new(Code::AccessDenied),
-                    _ => error,
-                })
+                let answer = to_its_end(has_events, task).await;
+                answer.map_err(|error| if copies { error } else { told.concealed(error) })
             }
         }
     }

@@ -41,10 +41,11 @@ pub(crate) fn collect(
     let mut tags = Tags::new();
     for (key, value) in pairs {
         let (key_chars, value_chars) = (key.chars().count(), value.chars().count());
-        if key_chars == 0 || key_chars > MAX_CHARS.0 || key.to_ascii_lowercase().starts_with("aws:") {
+        let reserved = key.to_ascii_lowercase().starts_with("aws:");
+        if key_chars == 0 || key_chars > MAX_CHARS.0 || reserved || !key.chars().all(is_allowed) {
             return Err(S3Error::with(Code::InvalidTag, "The TagKey you have provided is invalid"));
         }
-        if value_chars > MAX_CHARS.1 {
+        if value_chars > MAX_CHARS.1 || !value.chars().all(is_allowed) {
             return Err(S3Error::with(Code::InvalidTag, "The TagValue you have provided is invalid"));
         }
         if tags.insert(key, value).is_some() {
@@ -57,6 +58,11 @@ pub(crate) fn collect(
         return Err(S3Error::with(Code::InvalidTag, message));
     }
     Ok(tags)
+}
+
+/// Letters, digits and spaces of any script, and what S3 allows besides.
+fn is_allowed(c: char) -> bool {
+    c.is_alphanumeric() || (c.is_whitespace() && !c.is_control()) || "+-=._:/@".contains(c)
 }
 
 /// Writes `<Tagging>`.
@@ -89,7 +95,7 @@ mod tests {
 
     #[test]
     fn tags_read_back_as_they_were_written() {
-        let tags = parse(body(&[("a", "1"), (" b ", ""), ("c&amp;", "&lt;")]).as_bytes(), 3).unwrap();
+        let tags = parse(body(&[("a", "1"), (" b ", ""), ("漢字 é:/@", "+-=._")]).as_bytes(), 3).unwrap();
         assert_eq!(tags[" b "], "");
         assert_eq!(parse(document(&tags).as_bytes(), 3).unwrap(), tags);
         assert!(parse(body(&[]).as_bytes(), 0).unwrap().is_empty());
@@ -106,6 +112,12 @@ mod tests {
             &[("k", "1"), ("k", "2")],
             &[("a", ""), ("b", ""), ("c", "")],
             &[("aws:x", "")],
+            &[("a&amp;b", "")],
+            &[("a", "&lt;")],
+            &[("a", "b\nc")],
+            &[("a", "&#x1;")],
+            &[("a,b", "")],
+            &[("a", "50%")],
         ] {
             assert_eq!(code(tags), Code::InvalidTag, "{tags:?}");
         }

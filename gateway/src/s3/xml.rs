@@ -1,6 +1,6 @@
 //! XML of S3: documents out by serde, documents in by a small tree.
 //!
-//! Owns: escaping, the size and depth limits of what is parsed. Never: knows a particular document.
+//! Owns: escaping, the limits of size, depth and elements of what is parsed. Never: knows a particular document.
 //!
 //! Requests are parsed into an [`Element`] tree instead of serde structs: text keeps its white space (a key may begin
 //! or end with it), repeated elements may come in any order, and unknown elements are ignored.
@@ -25,6 +25,10 @@ pub(crate) const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
 /// Deepest nesting of elements that is parsed.
 const MAX_DEPTH: usize = 16;
+
+/// Most elements of a document that is parsed. S3's longest have 10,000 parts of up to eight (a number, an entity tag and five
+/// checksums in each), or 1,000 lifecycle rules of up to fifty. An element costs about a hundred bytes however short it is.
+const MAX_ELEMENTS: usize = 100_000;
 
 /// Writes a document whose root element is `root`.
 ///
@@ -88,14 +92,15 @@ impl Element {
     /// Parses a document and checks the name of its root.
     ///
     /// # Errors
-    /// `MalformedXML` if it is not well-formed, too deep, or has another root.
+    /// `MalformedXML` if it is not well-formed, too deep, has too many elements or another root.
     pub(crate) fn parse(document: &[u8], root: &str) -> Result<Self, S3Error> {
         let text = std::str::from_utf8(document).map_err(|_| malformed())?;
         let element = parse_tree(text)?;
         if element.name == root { Ok(element) } else { Err(malformed()) }
     }
 
-    /// Parses an answer of another store; `None` if it is not well-formed, too deep, or has another root.
+    /// Parses an answer of another store; `None` if it is not well-formed, too deep, has too many elements or another
+    /// root.
     pub fn read(answer: &[u8], root: &str) -> Option<Self> {
         Self::parse(answer, root).ok()
     }
@@ -140,10 +145,12 @@ fn parse_tree(text: &str) -> Result<Element, S3Error> {
     reader.config_mut().expand_empty_elements = true;
     let mut open: Vec<Element> = Vec::new();
     let mut root: Option<Element> = None;
+    let mut elements = 0;
     loop {
         match reader.read_event().map_err(|_| malformed())? {
             Event::Start(start) => {
-                if open.len() >= MAX_DEPTH || root.is_some() {
+                elements += 1;
+                if open.len() >= MAX_DEPTH || elements > MAX_ELEMENTS || root.is_some() {
                     return Err(malformed());
                 }
                 let name = start.local_name();
@@ -222,6 +229,15 @@ mod tests {
             );
         }
         assert!(Element::parse(b"<a>\xff</a>", "a").is_err());
+    }
+
+    #[test]
+    fn documents_have_as_many_elements_as_the_longest_of_s3() {
+        let parse = |document: String| Element::parse(document.as_bytes(), "r").map_err(|error| error.code());
+        let part = format!("<Part>{}</Part>", "<e>x</e>".repeat(7));
+        assert_eq!(parse(format!("<r>{}</r>", part.repeat(10_000))).unwrap().children.len(), 10_000);
+        assert!(parse(format!("<r>{}</r>", "<a/>".repeat(MAX_ELEMENTS - 1))).is_ok());
+        assert_eq!(parse(format!("<r>{}</r>", "<a/>".repeat(MAX_ELEMENTS))), Err(Code::MalformedXML));
     }
 
     #[test]

@@ -178,11 +178,12 @@ async fn a_copy_has_the_bytes_and_the_attributes_asked_for() {
             access: Access::Private,
             retention: None,
             legal_hold: false,
+            website_redirect: None,
         },
         owner: Owner::default(),
         condition: WriteCondition::Always,
         encrypt: Encrypt::No,
-        digester: Box::new(|_, _| digester()),
+        digester: Box::new(|_, _| Ok(digester())),
     };
     let info = bench.store.copy_object(copy("from")).await.unwrap();
     assert_eq!((info.etag, info.attributes.content_type.as_deref()), (etag(&data), Some("text/plain")));

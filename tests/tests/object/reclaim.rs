@@ -189,11 +189,12 @@ async fn what_replaces_an_object_of_parts_frees_them_and_a_copy_shares_none() {
             access: Access::Private,
             retention: None,
             legal_hold: false,
+            website_redirect: None,
         },
         owner: Owner::default(),
         condition: WriteCondition::Always,
         encrypt: Encrypt::No,
-        digester: Box::new(|_, _| digester()),
+        digester: Box::new(|_, _| Ok(digester())),
     };
     bench.store.copy_object(copy).await.unwrap();
     frees_nothing(&bench).await;

@@ -386,7 +386,7 @@ async fn what_is_said_of_a_version_can_be_changed_wherever_it_is() {
             attributes.tags.insert("t".to_owned(), value.clone());
         });
         let (bucket, key) = (name("bucket"), key("k"));
-        store.amend_object(AmendObject { bucket, key, version, change }).await.unwrap();
+        store.amend_object(AmendObject { bucket, key, version, owner: None, change }).await.unwrap();
     };
     let old = bytes(LARGE, 1);
     write(store, "k", &old).await;
@@ -521,7 +521,7 @@ async fn a_hold_that_was_acknowledged_keeps_the_version_from_every_later_delete(
         let hold = async {
             let (bucket, key, version) = (name("bucket"), key(&k), Some(id));
             let change = Arc::new(|attributes: &mut Attributes| attributes.legal_hold = true);
-            store.amend_object(AmendObject { bucket, key, version, change }).await
+            store.amend_object(AmendObject { bucket, key, version, owner: None, change }).await
         };
         let remove = async {
             tokio::time::sleep(Duration::from_millis(round / 2 * 3)).await;
@@ -565,7 +565,8 @@ async fn a_delete_that_rests_on_a_listing_takes_nothing_that_has_changed_since()
     let change = Arc::new(|attributes: &mut Attributes| {
         attributes.tags.insert("keep".into(), "1".into());
     });
-    let named = AmendObject { bucket: name("bucket"), key: key("k"), version: Some(old), change };
+    let named =
+        AmendObject { bucket: name("bucket"), key: key("k"), version: Some(old), owner: None, change };
     store.amend_object(named).await.unwrap();
     refused(delete_as_listed(store, &seen[1]).await);
     let seen = versions(store, 10).await;

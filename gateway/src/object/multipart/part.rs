@@ -42,7 +42,7 @@ pub(in crate::object) async fn copy_part(core: &Arc<Core>, request: CopyPart) ->
     let found = find_open(core, &upload).await?;
     let data_key = opened(core, &upload, &found, customer_key.as_ref())?;
     let ObjectRead { info, selected, bytes } = open(core, source, select).await.map_err(PartError::Source)?;
-    let digester = digester(&info, found.upload.checksum);
+    let digester = digester(&info, found.upload.checksum).map_err(PutError::from)?;
     let body = Body { length: selected.length, source: Box::new(ObjectSource(bytes)), digester };
     write(core, (&upload, &found), number, body, data_key).await
 }

@@ -20,9 +20,9 @@ use super::key::Key;
 use super::lock::{LockRefused, may_change};
 use crate::object::bucket::Versioning;
 use crate::object::core::Core;
-use crate::object::error::{AmendError, GetError, LockError, Unavailable};
+use crate::object::error::{AmendError, GetError, LockError, OtherOwner, Unavailable};
 use crate::object::info::{object_info, version_id};
-use crate::object::types::{AmendObject, Attributes, NamedVersion, ObjectInfo, Retention};
+use crate::object::types::{AmendObject, Attributes, NamedVersion, ObjectInfo, Owner, Retention};
 use crate::object::write::{WriteError, written};
 
 /// Changes the attributes of a version; the current one if none is named.
@@ -30,8 +30,11 @@ pub(in crate::object) async fn amend(
     core: &Arc<Core>,
     request: AmendObject,
 ) -> Result<ObjectInfo, AmendError> {
-    let AmendObject { bucket, key, version, change } = request;
-    let change = |attributes: &mut Attributes| {
+    let AmendObject { bucket, key, version, owner: wanted, change } = request;
+    let change = |owner: &Owner, attributes: &mut Attributes| {
+        if wanted.as_ref().is_some_and(|wanted| wanted.id != owner.id) {
+            return Err(OtherOwner);
+        }
         change(attributes);
         Ok(())
     };
@@ -42,7 +45,7 @@ pub(in crate::object) async fn amend(
 async fn amend_if<E>(
     core: &Arc<Core>,
     named: &NamedVersion,
-    change: impl Fn(&mut Attributes) -> Result<(), E>,
+    change: impl Fn(&Owner, &mut Attributes) -> Result<(), E>,
 ) -> Result<ObjectInfo, AmendError<E>> {
     let NamedVersion { bucket, key: name, version } = named;
     let bucket = core.bucket(bucket).await.map_err(GetError::from)?;
@@ -79,7 +82,7 @@ fn amended<E>(
     object: &ObjectMeta,
     key: &Key,
     named: bool,
-    change: impl Fn(&mut Attributes) -> Result<(), E>,
+    change: impl Fn(&Owner, &mut Attributes) -> Result<(), E>,
 ) -> Result<ObjectMeta, AmendError<E>> {
     let mut object = object.clone();
     if object.delete_marker {
@@ -90,7 +93,7 @@ fn amended<E>(
             false => GetError::DeleteMarker(version),
         }));
     }
-    change(&mut object.attributes).map_err(AmendError::Refused)?;
+    change(&object.owner, &mut object.attributes).map_err(AmendError::Refused)?;
     if key.bucket.record.versioning != Versioning::Unversioned {
         object.history.get_or_insert_default().edits += 1;
     }
@@ -139,7 +142,7 @@ pub(in crate::object) async fn set_retention(
     if bucket.record.object_lock.is_none() {
         return Err(AmendError::Refused(LockRefused::NoObjectLock));
     }
-    let change = |attributes: &mut Attributes| {
+    let change = |_: &Owner, attributes: &mut Attributes| {
         may_change(attributes.retention, retention, bypass_governance, earliest(&core.cluster))?;
         attributes.retention = retention;
         Ok(())

@@ -12,7 +12,9 @@
 //! 5. Who has begun an upload may list its parts and abort it.
 //! 6. Else `AccessDenied`.
 //!
-//! Whoever may not list a bucket is not told which objects it lacks: for them "no such key" is "denied".
+//! Whoever may not list a bucket is not told which objects it lacks: for them "no such key" is "denied". What was judged by
+//! an object, its owner, list or tags, is judged once more by the one that is read ([`Access::confirm`]): it may have been
+//! written since.
 
 mod actions;
 mod facts;
@@ -95,6 +97,8 @@ pub(crate) struct Access {
     settings: Arc<BucketSettings>,
     /// Empty if there is no policy.
     facts: Arc<Facts>,
+    /// What was demanded, and judged by the object as it was then.
+    by_object: Vec<Action>,
 }
 
 impl Access {
@@ -122,7 +126,7 @@ impl Access {
         };
         let facts = settings.policy.as_ref().map(|_| facts::of_head(&head())).unwrap_or_default();
         let (cache, caller) = (cache.clone(), request.caller().clone());
-        Ok(Self { cache, caller, bucket, settings, facts: Arc::new(facts) })
+        Ok(Self { cache, caller, bucket, settings, facts: Arc::new(facts), by_object: Vec::new() })
     }
 
     /// The same caller in front of another bucket: that of a copy's source.
@@ -208,19 +212,23 @@ impl Access {
     /// Demands all that an operation on this bucket needs, except what its handler demands for each key.
     ///
     /// # Errors
-    /// `AccessDenied`, or 503.
+    /// `AccessDenied`, that the object is not there if the caller may know that, or 503.
     pub(crate) async fn demand_operation(
-        &self,
+        &mut self,
         store: &ObjectStore,
         operation: &Operation,
         request: &S3Request,
     ) -> Result<(), S3Error> {
+        if matches!(operation, Operation::Bucket(_, BucketOperation::DeleteObjects)) && !self.may_delete_any()
+        {
+            return Err(S3Error::new(Code::AccessDenied));
+        }
         for Need { action, key } in actions::needs(operation, request) {
             let version = request.query.get("versionId").filter(|version| !version.is_empty());
             match self.ask(store, action, key.map(|key| (key, version))).await? {
-                Verdict::Allowed => {}
-                Verdict::AskUpload if self.has_begun(store, key, request).await? => {}
-                Verdict::Denied | Verdict::AskObject | Verdict::AskUpload => {
+                (Verdict::Allowed, by_object) => self.by_object.extend(by_object.then_some(action)),
+                (Verdict::AskUpload, _) if self.has_begun(store, key, request).await? => {}
+                (Verdict::Denied | Verdict::AskObject | Verdict::AskUpload, _) => {
                     return Err(S3Error::new(Code::AccessDenied));
                 }
             }
@@ -228,22 +236,62 @@ impl Access {
         Ok(())
     }
 
+    /// Whether there may be a key that the caller may delete. Nobody's request is refused before its body is read where nothing
+    /// lets everybody in: it would cost the gateway far more than its sender.
+    fn may_delete_any(&self) -> bool {
+        self.caller != Caller::Anonymous
+            || self.settings.policy.is_some()
+            || self.judge(Action::DeleteObject, None, None) == Verdict::Allowed
+    }
+
     /// Demands one action, on the bucket or on a key of it (with the version that is named).
     ///
     /// # Errors
-    /// `AccessDenied`, or 503.
+    /// As [`Self::demand_operation`].
     pub(crate) async fn demand(
         &self,
         store: &ObjectStore,
         action: Action,
         key: Option<(&ObjectKey, Option<&str>)>,
     ) -> Result<(), S3Error> {
+        self.clone().demand_to_read(store, action, key).await
+    }
+
+    /// The same of what is read then, which [`Self::confirm`] is asked about.
+    ///
+    /// # Errors
+    /// As [`Self::demand_operation`].
+    pub(crate) async fn demand_to_read(
+        &mut self,
+        store: &ObjectStore,
+        action: Action,
+        key: Option<(&ObjectKey, Option<&str>)>,
+    ) -> Result<(), S3Error> {
         match self.ask(store, action, key).await? {
-            Verdict::Allowed => Ok(()),
-            Verdict::Denied | Verdict::AskObject | Verdict::AskUpload => {
+            (Verdict::Allowed, by_object) => {
+                self.by_object.extend(by_object.then_some(action));
+                Ok(())
+            }
+            (Verdict::Denied | Verdict::AskObject | Verdict::AskUpload, _) => {
                 Err(S3Error::new(Code::AccessDenied))
             }
         }
+    }
+
+    /// Judges once more what was judged by an object: by the one that was read now.
+    ///
+    /// # Errors
+    /// `AccessDenied`.
+    pub(crate) fn confirm(&self, key: &ObjectKey, found: &ObjectInfo) -> Result<(), S3Error> {
+        match self.by_object.iter().all(|&action| self.may(action, key, found)) {
+            true => Ok(()),
+            false => Err(S3Error::new(Code::AccessDenied)),
+        }
+    }
+
+    /// Whether the caller may do this with an object that was read.
+    pub(crate) fn may(&self, action: Action, key: &ObjectKey, found: &ObjectInfo) -> bool {
+        self.judge(action, Some(key), Some(found)) == Verdict::Allowed
     }
 
     /// Whether the caller has begun the upload that the request names.
@@ -262,55 +310,63 @@ impl Access {
         }
     }
 
+    /// The verdict, and whether it was given by the object as it is now, or by that there is none.
     async fn ask(
         &self,
         store: &ObjectStore,
         action: Action,
         key: Option<(&ObjectKey, Option<&str>)>,
-    ) -> Result<Verdict, S3Error> {
-        let tags_matter = key.is_some() && self.is_asked_for("s3:ExistingObjectTag");
-        let mut object = if tags_matter { self.look_at(store, key).await? } else { None };
-        let mut facts = Arc::clone(&self.facts);
-        if tags_matter && let Some(object) = &object {
-            facts::of_tags(Arc::make_mut(&mut facts), &object.attributes.tags);
-        }
-        let principal = self.caller.principal();
-        let name = self.bucket.name.as_str();
-        let resource = match key {
-            None => format!("arn:aws:s3:::{name}"),
-            Some((key, _)) => format!("arn:aws:s3:::{name}/{}", key.as_str()),
-        };
-        let ask = |object: Option<&ObjectInfo>| {
-            verdict(&Asked {
-                caller: &self.caller,
-                principal: principal.as_ref(),
-                bucket_owner: &self.bucket.owner.id,
-                settings: &self.settings,
-                action,
-                resource: &resource,
-                facts: &facts,
-                object,
-            })
-        };
-        let mut said = ask(object.as_ref());
-        if said == Verdict::AskObject && object.is_none() {
-            object = self.look_at(store, key).await?;
-            said = ask(object.as_ref());
-            // What is not there has no list of its own: who may list is told that, and others are not.
-            if said == Verdict::AskObject && object.is_none() && self.may_list() {
-                return Ok(Verdict::Allowed);
+    ) -> Result<(Verdict, bool), S3Error> {
+        let Some((name, version)) = key else { return Ok((self.judge(action, None, None), false)) };
+        if !self.tags_matter() {
+            let said = self.judge(action, Some(name), None);
+            if said != Verdict::AskObject {
+                return Ok((said, false));
             }
         }
-        Ok(said)
+        let found = self.look_at(store, name, version).await?;
+        let said = self.judge(action, Some(name), found.as_ref().ok());
+        match found {
+            // What is not there has no list of its own: who may list is told that, and others are not.
+            Err(absent) if said == Verdict::AskObject && self.may_list() => Err(absent.into()),
+            Ok(_) | Err(_) => Ok((said, true)),
+        }
     }
 
-    /// The object that is asked for, if it is there.
+    /// Whether the policy asks for an object's tags.
+    fn tags_matter(&self) -> bool {
+        self.is_asked_for("s3:ExistingObjectTag")
+    }
+
+    fn judge(&self, action: Action, key: Option<&ObjectKey>, object: Option<&ObjectInfo>) -> Verdict {
+        let mut facts = Arc::clone(&self.facts);
+        if let Some(object) = object.filter(|_| self.tags_matter()) {
+            facts::of_tags(Arc::make_mut(&mut facts), &object.attributes.tags);
+        }
+        let bucket = self.bucket.name.as_str();
+        let resource = match key {
+            None => format!("arn:aws:s3:::{bucket}"),
+            Some(key) => format!("arn:aws:s3:::{bucket}/{}", key.as_str()),
+        };
+        verdict(&Asked {
+            caller: &self.caller,
+            principal: self.caller.principal().as_ref(),
+            bucket_owner: &self.bucket.owner.id,
+            settings: &self.settings,
+            action,
+            resource: &resource,
+            facts: &facts,
+            object,
+        })
+    }
+
+    /// The object that is asked for, or why it is not there.
     async fn look_at(
         &self,
         store: &ObjectStore,
-        key: Option<(&ObjectKey, Option<&str>)>,
-    ) -> Result<Option<ObjectInfo>, S3Error> {
-        let Some((key, version)) = key else { return Ok(None) };
+        key: &ObjectKey,
+        version: Option<&str>,
+    ) -> Result<Result<ObjectInfo, GetError>, S3Error> {
         let read = GetObject {
             bucket: self.bucket.name.clone(),
             key: key.clone(),
@@ -320,27 +376,23 @@ impl Access {
             unlock: Unlock::Nothing,
         };
         match store.head_object(read).await {
-            Ok((info, _)) => Ok(Some(info)),
+            Ok((info, _)) => Ok(Ok(info)),
             Err(GetError::Unavailable(error)) => Err(error.into()),
-            Err(_) => Ok(None),
+            Err(error) => Ok(Err(error)),
         }
     }
 
     /// Whether the caller may list the bucket, and so may know what is not in it.
     pub(crate) fn may_list(&self) -> bool {
-        let principal = self.caller.principal();
-        let resource = format!("arn:aws:s3:::{}", self.bucket.name);
-        let asked = Asked {
-            caller: &self.caller,
-            principal: principal.as_ref(),
-            bucket_owner: &self.bucket.owner.id,
-            settings: &self.settings,
-            action: Action::ListBucket,
-            resource: &resource,
-            facts: &self.facts,
-            object: None,
-        };
-        verdict(&asked) == Verdict::Allowed
+        self.judge(Action::ListBucket, None, None) == Verdict::Allowed
+    }
+
+    /// What the caller is told of an error: that a key is not there only if it may list.
+    pub(crate) fn concealed(&self, error: S3Error) -> S3Error {
+        match error.code() {
+            Code::NoSuchKey if !self.may_list() => S3Error::new(Code::AccessDenied),
+            _ => error,
+        }
     }
 
     /// Who will own what the caller writes with this list.

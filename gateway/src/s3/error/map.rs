@@ -10,8 +10,8 @@ use super::super::response::{http_date, iso_date, quoted};
 use super::{Code, S3Error};
 use crate::object::{
     AmendError, BodyError, CompleteError, ConfigureError, CopyError, CreateBucketError, DeleteBucketError,
-    DeleteError, EncryptionError, GetError, HeadBucketError, ListError, LockError, LockRefused, PartError,
-    PutError, QuotaExceeded, Unavailable, UploadError, VersionId,
+    DeleteError, EncryptionError, GetError, HeadBucketError, ListError, LockError, LockRefused, OtherOwner,
+    PartError, PutError, QuotaExceeded, Unavailable, UploadError, VersionId,
 };
 
 impl From<AuthError> for S3Error {
@@ -357,7 +357,7 @@ impl From<AmendError> for S3Error {
         match error {
             AmendError::Get(error) => error.into(),
             AmendError::MetadataTooLarge => Self::new(Code::MetadataTooLarge),
-            AmendError::Refused(never) => match never {},
+            AmendError::Refused(OtherOwner) => Self::new(Code::OperationAborted),
         }
     }
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::super::body::copy_part_digester;
 use super::super::encryption;
 use super::super::error::S3Error;
-use super::super::object::copy::{ChecksumsXml, demand_source, source_version_to_headers};
+use super::super::object::copy::ChecksumsXml;
+use super::super::object::source::Source;
 use super::super::range;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response, iso_date, quoted};
@@ -40,15 +41,14 @@ pub(crate) async fn copy_part(
     let upload = super::upload_ref(bucket, key, &request)?;
     let source = request.copy_source()?;
     let customer_key = encryption::of_upload(&request.headers)?;
-    demand_source(store, &source, &request).await?;
+    let judged = Source::demand(store, &source, &request).await?;
     let select = match request.text("x-amz-copy-source-range") {
         Some(range) => range::parse_copy_range(range)?,
         None => Select::All,
     };
-    let source_version = source.version;
-    let digester = copy_part_digester(select);
+    let digester = judged.checked(copy_part_digester(select));
     let copy = CopyPart { upload, number, customer_key, source, select, digester };
-    let part = store.copy_part(copy).await?;
+    let part = store.copy_part(copy).await.map_err(|error| judged.concealed(error.into()))?;
     let document = CopyPartResult {
         xmlns: xml::NAMESPACE,
         last_modified: iso_date(part.last_modified),
@@ -56,7 +56,7 @@ pub(crate) async fn copy_part(
         checksums: ChecksumsXml::new(&part.checksums, 1),
     };
     let mut response = response::xml(StatusCode::OK, xml::document("CopyPartResult", &document)?);
-    source_version_to_headers(source_version, response.headers_mut());
+    judged.version_to_headers(response.headers_mut());
     encryption::to_headers(part.encryption.as_ref(), &request.headers, response.headers_mut());
     Ok(response)
 }

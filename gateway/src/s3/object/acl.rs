@@ -41,7 +41,8 @@ pub(crate) async fn get(
 /// Sets who else than the owner may read the object.
 ///
 /// # Errors
-/// `AccessControlListNotSupported`, `AccessDenied`, `NoSuchKey` and so on.
+/// `AccessControlListNotSupported`, `AccessDenied`, `NoSuchKey` and so on; `OperationAborted` if it is somebody else's
+/// meanwhile.
 pub(crate) async fn put(
     store: &ObjectStore,
     bucket: BucketName,
@@ -53,7 +54,8 @@ pub(crate) async fn put(
     let bucket_owner = request.access()?.bucket().owner.clone();
     let access = asked_for(&mut request, &info.owner, Some(&bucket_owner)).await?;
     let change = Arc::new(move |attributes: &mut Attributes| attributes.access = access);
-    let info = store.amend_object(AmendObject { bucket, key: key.clone(), version, change }).await?;
+    let amend = AmendObject { bucket, key: key.clone(), version, owner: Some(info.owner), change };
+    let info = store.amend_object(amend).await?;
     events::changed(&request, Kind::AclPut, &key, &info).await?;
     Ok(response::empty(StatusCode::OK))
 }

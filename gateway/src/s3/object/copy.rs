@@ -1,10 +1,9 @@
 //! CopyObject.
 
 use coffer_common::types::{BucketName, ObjectKey};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::StatusCode;
 use serde::Serialize;
 
-use super::super::access::Action;
 use super::super::attributes;
 use super::super::body::copy_digester;
 use super::super::checksum::{ChecksumAlgorithm, upload_checksum};
@@ -16,10 +15,9 @@ use super::super::events;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response, iso_date, quoted};
 use super::super::xml;
+use super::source::Source;
 use crate::notify::Kind;
-use crate::object::{
-    Access, Attributes, Checksum, CopyAttributes, CopyObject, CopySource, ObjectStore, VersionId,
-};
+use crate::object::{Access, Attributes, Checksum, CopyAttributes, CopyError, CopyObject, ObjectStore};
 
 /// Checksums as elements of a result.
 #[derive(Debug, Default, Serialize)]
@@ -84,7 +82,10 @@ pub(crate) async fn copy(
     request: S3Request,
 ) -> Result<S3Response, S3Error> {
     let source = request.copy_source()?;
-    demand_source(store, &source, &request).await?;
+    let mut judged = Source::demand(store, &source, &request).await?;
+    if !replaces(&request, "x-amz-tagging-directive")? {
+        judged = judged.with_tags(store, &key, &request).await?;
+    }
     let (owner, access) = super::acl::of_new(&request)?;
     let attributes = copy_attributes(&request, access)?;
     let settings = request.access()?.settings();
@@ -99,7 +100,6 @@ pub(crate) async fn copy(
         ));
     }
     let algorithm = upload_checksum(&request.headers)?.map(|(algorithm, _)| algorithm);
-    let source_version = source.version;
     let copied = store.copy_object(CopyObject {
         source,
         bucket,
@@ -108,9 +108,13 @@ pub(crate) async fn copy(
         owner,
         condition,
         encrypt,
-        digester: copy_digester(algorithm),
+        digester: judged.checked(copy_digester(algorithm)),
     });
-    let info = copied.await?;
+    let target = request.access()?;
+    let info = copied.await.map_err(|error| match error {
+        CopyError::Source(_) => judged.concealed(error.into()),
+        CopyError::SourceTooLarge { .. } | CopyError::Target(_) => target.concealed(error.into()),
+    })?;
     events::changed(&request, Kind::CreatedByCopy, &key, &info).await?;
     let document = CopyObjectResult {
         xmlns: xml::NAMESPACE,
@@ -123,17 +127,9 @@ pub(crate) async fn copy(
     let headers = response.headers_mut();
     attributes::new_version_to_headers(&info, headers);
     attributes::expiration_to_headers(request.access()?.settings(), &key, &info, headers);
-    source_version_to_headers(source_version, headers);
+    judged.version_to_headers(headers);
     encryption::to_headers(info.encryption.as_ref(), &request.headers, headers);
     Ok(response)
-}
-
-/// Tells which version was copied, if the request named one.
-pub(crate) fn source_version_to_headers(version: Option<VersionId>, headers: &mut HeaderMap) {
-    if let Some(version @ VersionId::Op(_)) = version {
-        let name = HeaderName::from_static("x-amz-copy-source-version-id");
-        response::set(headers, name, &version.to_string());
-    }
 }
 
 /// Whether the target takes the request's metadata, by `x-amz-metadata-directive` or `x-amz-tagging-directive`.
@@ -145,22 +141,6 @@ fn replaces(request: &S3Request, name: &'static str) -> Result<bool, S3Error> {
     }
 }
 
-/// Demands that the caller may read what it copies.
-///
-/// # Errors
-/// `AccessDenied`, `NoSuchBucket`.
-pub(crate) async fn demand_source(
-    store: &ObjectStore,
-    source: &CopySource,
-    request: &S3Request,
-) -> Result<(), S3Error> {
-    let access = request.access()?.of_source(store, &source.bucket, request).await?;
-    let version = source.version.map(|version| version.to_string());
-    let action = if version.is_some() { Action::GetObjectVersion } else { Action::GetObject };
-    let access = access.about_version(version.as_deref());
-    access.demand(store, action, Some((&source.key, version.as_deref()))).await
-}
-
 fn copy_attributes(request: &S3Request, access: Access) -> Result<CopyAttributes, S3Error> {
     let new_tags = replaces(request, "x-amz-tagging-directive")?;
     let mut attributes = Attributes { access, ..attributes::from_headers(&request.headers)? };
@@ -170,15 +150,18 @@ fn copy_attributes(request: &S3Request, access: Access) -> Result<CopyAttributes
         }
         return Ok(CopyAttributes::Replace { attributes, keep_tags: !new_tags });
     }
-    let Attributes { storage_class, tags, retention, legal_hold, .. } = attributes;
+    let Attributes { storage_class, tags, retention, legal_hold, website_redirect, .. } = attributes;
     let tags = new_tags.then_some(tags);
-    Ok(CopyAttributes::FromSource { storage_class, tags, access, retention, legal_hold })
+    let copied =
+        CopyAttributes::FromSource { storage_class, tags, access, retention, legal_hold, website_redirect };
+    Ok(copied)
 }
 
 fn changes_something(request: &S3Request) -> bool {
     request.text("x-amz-metadata-directive") == Some("REPLACE")
         || request.text("x-amz-tagging-directive") == Some("REPLACE")
         || request.headers.contains_key("x-amz-storage-class")
+        || request.headers.contains_key("x-amz-website-redirect-location")
         || request.headers.contains_key("x-amz-checksum-algorithm")
         || encryption::is_asked(&request.headers)
 }

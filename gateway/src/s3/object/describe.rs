@@ -85,8 +85,9 @@ async fn info_by(
 ) -> Result<ObjectInfo, S3Error> {
     let version = parse_version(request.query.get("versionId"))?;
     let (select, condition) = (Select::All, ReadCondition::default());
-    let read = GetObject { bucket, key, version, select, condition, unlock };
-    Ok(store.head_object(read).await?.0)
+    let read = GetObject { bucket, key: key.clone(), version, select, condition, unlock };
+    let read = store.head_object(read).await;
+    Ok(super::confirmed(read, |(info, _)| info, (&key, request))?.0)
 }
 
 /// GetObjectAttributes: what `x-amz-object-attributes` names.

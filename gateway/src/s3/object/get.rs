@@ -11,12 +11,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
+use super::super::access::Action;
 use super::super::attributes;
 use super::super::encryption;
 use super::super::error::S3Error;
+use super::super::lock;
 use super::super::request::S3Request;
 use super::super::response::{self, BoxError, ResponseBody, S3Response};
-use crate::object::{ObjectBytes, ObjectInfo, ObjectStore, Select, Selected, Unavailable};
+use crate::object::{Attributes, ObjectBytes, ObjectInfo, ObjectStore, Select, Selected, Unavailable};
 
 /// Reads an object.
 ///
@@ -30,18 +32,40 @@ pub(crate) async fn get(
 ) -> Result<S3Response, S3Error> {
     let read = super::read_request(bucket, key.clone(), &request)?;
     let select = read.select;
-    let mut object = store.get_object(read).await?;
+    let read = store.get_object(read).await;
+    let mut object = super::confirmed(read, |read| &read.info, (&key, &request))?;
     let first = if object.selected.length > 0 { object.bytes.next().await } else { Ok(None) };
     let first = first.map_err(|error| S3Error::from(Unavailable::new(error.reason)))?;
     let mut response = response::empty(StatusCode::OK);
     *response.status_mut() =
         describe(&object.info, select, object.selected, &request, response.headers_mut());
+    permitted(&object.info, &key, &request, response.headers_mut())?;
     let settings = request.access()?.settings();
     attributes::expiration_to_headers(settings, &key, &object.info, response.headers_mut());
     if let Some(first) = first {
         *response.body_mut() = body(first, object.bytes);
     }
     Ok(response)
+}
+
+/// Writes the headers that need permissions of their own: what protects the object, and how many tags it has.
+pub(super) fn permitted(
+    info: &ObjectInfo,
+    key: &ObjectKey,
+    request: &S3Request,
+    headers: &mut HeaderMap,
+) -> Result<(), S3Error> {
+    let access = request.access()?;
+    let may = |action: Action| access.may(action, key, info);
+    let Attributes { retention, legal_hold, tags, .. } = &info.attributes;
+    let retention = retention.filter(|_| may(Action::GetObjectRetention));
+    lock::to_headers(retention, *legal_hold && may(Action::GetObjectLegalHold), headers);
+    let named = !request.query.text("versionId").is_empty();
+    let read_tags = if named { Action::GetObjectVersionTagging } else { Action::GetObjectTagging };
+    if !tags.is_empty() && may(read_tags) {
+        headers.insert(HeaderName::from_static("x-amz-tagging-count"), HeaderValue::from(tags.len()));
+    }
+    Ok(())
 }
 
 /// Writes the headers of a read; answers its status.

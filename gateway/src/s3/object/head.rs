@@ -21,9 +21,11 @@ pub(crate) async fn head(
 ) -> Result<S3Response, S3Error> {
     let read = super::read_request(bucket, key.clone(), &request)?;
     let select = read.select;
-    let (info, selected) = store.head_object(read).await?;
+    let read = store.head_object(read).await;
+    let (info, selected) = super::confirmed(read, |(info, _)| info, (&key, &request))?;
     let mut response = response::empty(StatusCode::OK);
     *response.status_mut() = super::get::describe(&info, select, selected, &request, response.headers_mut());
+    super::get::permitted(&info, &key, &request, response.headers_mut())?;
     let settings = request.access()?.settings();
     attributes::expiration_to_headers(settings, &key, &info, response.headers_mut());
     Ok(response)

@@ -129,6 +129,6 @@ pub(crate) async fn put_legal_hold(
     let on = lock::parse_legal_hold(&request.xml_body().await?)?;
     let NamedVersion { bucket, key, version } = named;
     let change = Arc::new(move |attributes: &mut Attributes| attributes.legal_hold = on);
-    store.amend_object(AmendObject { bucket, key, version, change }).await?;
+    store.amend_object(AmendObject { bucket, key, version, owner: None, change }).await?;
     Ok(response::empty(StatusCode::OK))
 }

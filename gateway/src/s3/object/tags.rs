@@ -67,7 +67,7 @@ async fn replace(
 ) -> Result<ObjectInfo, S3Error> {
     let version = attributes::parse_version(request.query.get("versionId"))?;
     let change = Arc::new(move |attributes: &mut crate::object::Attributes| attributes.tags = tags.clone());
-    let amend = AmendObject { bucket, key: key.clone(), version, change };
+    let amend = AmendObject { bucket, key: key.clone(), version, owner: None, change };
     let info = store.amend_object(amend).await?;
     events::changed(request, kind, &key, &info).await?;
     Ok(info)

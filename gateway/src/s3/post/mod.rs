@@ -75,7 +75,13 @@ pub(crate) async fn post(
         return Err(S3Error::new(Code::EntityTooLarge));
     }
     let key = object_key(key)?;
-    request.headers = headers(&form.fields, form.file_length)?;
+    let sent = std::mem::replace(&mut request.headers, headers(&form.fields, form.file_length)?);
+    // Policies may ask for these two, which are never fields.
+    for name in [header::REFERER, header::USER_AGENT] {
+        if let Some(value) = sent.get(&name) {
+            request.headers.insert(name, value.clone());
+        }
+    }
     let access = request.access()?.of_form(store, &bucket, &request).await?;
     for action in access::of_write(&request.headers) {
         access.demand(store, action, Some((&key, None))).await?;
@@ -198,7 +204,7 @@ mod tests {
     #[test]
     fn fields_need_the_actions_that_headers_need() {
         let of = |pairs: &[(&str, &str)]| access::of_write(&headers(&Fields::of(pairs), 1).unwrap());
-        let tags = "<Tagging><TagSet><Tag><Key>a b</Key><Value>1&amp;2</Value></Tag></TagSet></Tagging>";
+        let tags = "<Tagging><TagSet><Tag><Key>a b</Key><Value>1+2=3</Value></Tag></TagSet></Tagging>";
         assert_eq!(of(&[("key", "k"), ("acl", "private")]), [Action::PutObject]);
         for (field, value, action) in [
             ("tagging", tags, Action::PutObjectTagging),
@@ -210,7 +216,7 @@ mod tests {
         }
         let tagged = headers(&Fields::of(&[("tagging", tags), ("x-amz-tagging", "c=3")]), 1).unwrap();
         let read = attributes::tagging(&tagged).unwrap().unwrap();
-        assert_eq!(read.into_iter().collect::<Vec<_>>(), [("a b".to_owned(), "1&2".to_owned())]);
+        assert_eq!(read.into_iter().collect::<Vec<_>>(), [("a b".to_owned(), "1+2=3".to_owned())]);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //!    answered until then says `Connection: close`.
 
 mod activity;
+pub(crate) mod proxies;
 pub(crate) mod tls;
 
 use std::convert::Infallible;
@@ -74,7 +75,7 @@ const FAILED_HANDSHAKES: &str = "coffer_s3_failed_handshakes_total";
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
-    /// Its address.
+    /// Its address; port 0 where a proxy has told it.
     pub(crate) address: SocketAddr,
     /// Whether the connection is encrypted.
     pub(crate) secure: bool,

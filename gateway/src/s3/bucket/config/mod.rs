@@ -25,8 +25,16 @@ use super::super::error::{Code, S3Error};
 use super::super::operation::{BucketConfig, ConfigVerb};
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
+use super::super::settings::names;
 use super::super::xml::{DECLARATION, Element, NAMESPACE};
-use crate::object::ObjectStore;
+use crate::object::{Documents, ObjectStore};
+
+/// Longest CORS configuration, in bytes (S3).
+const MAX_CORS_BYTES: usize = 64 * 1024;
+
+/// What all configurations of a bucket may have together, in bytes as its record has them: a thousand lifecycle rules take half of
+/// it. A request to etcd may have 1.5 MiB.
+const MAX_BYTES: usize = 1024 * 1024;
 
 /// What handlers of configurations work with.
 struct Context<'a> {
@@ -79,19 +87,13 @@ impl Context<'_> {
 
     /// Replaces the text of this name, or removes it.
     async fn set(&self, name: &str, text: Option<&str>) -> Result<(), S3Error> {
-        let bucket = self.request.access()?.bucket();
-        let change = |documents: &mut crate::object::Documents| match text {
-            Some(text) => documents.set(name, text),
-            None => documents.remove(name),
-        };
-        self.store.configure_bucket(bucket, &change).await?;
-        Ok(())
+        self.set_all(&[(name, text.map(str::to_owned))]).await
     }
 
     /// Replaces or removes several texts at once.
     async fn set_all(&self, texts: &[(&str, Option<String>)]) -> Result<(), S3Error> {
         let bucket = self.request.access()?.bucket();
-        let change = |documents: &mut crate::object::Documents| {
+        let change = |documents: &mut Documents| {
             for (name, text) in texts {
                 match text {
                     Some(text) => documents.set(name, text.as_str()),
@@ -99,6 +101,11 @@ impl Context<'_> {
                 }
             }
         };
+        if texts.iter().any(|(_, text)| text.is_some()) {
+            let mut changed = bucket.documents.clone();
+            change(&mut changed);
+            check_size(&changed)?;
+        }
         self.store.configure_bucket(bucket, &change).await?;
         Ok(())
     }
@@ -108,6 +115,23 @@ impl Context<'_> {
         self.set(name, None).await?;
         Ok(response::empty(StatusCode::NO_CONTENT))
     }
+}
+
+/// Refuses what is too long to be kept: every gateway keeps the record, and etcd takes no longer one.
+fn check_size(documents: &Documents) -> Result<(), S3Error> {
+    let too_long = |what: &str, bytes: usize, limit: usize| {
+        let message = format!("{what} would have {bytes} bytes, and may have {limit}.");
+        Err(S3Error::with(Code::MaxMessageLengthExceeded, message))
+    };
+    let cors = documents.get(names::CORS).map_or(0, str::len);
+    if cors > MAX_CORS_BYTES {
+        return too_long("The CORS configuration", cors, MAX_CORS_BYTES);
+    }
+    let all = documents.encoded_bytes();
+    if all > MAX_BYTES {
+        return too_long("All configurations of the bucket together", all, MAX_BYTES);
+    }
+    Ok(())
 }
 
 /// The name of a rule, the text of its `tag`; one that has none is given one.

@@ -95,6 +95,9 @@ fn record(node: &StorageNode) {
         counter!("coffer_drive_journal_records_total", &labels).absolute(drive.journal_sequence);
         if let Some(store) = node.drives().find(|store| store.id() == drive.id) {
             counter!("coffer_drive_journal_syncs_total", &labels).absolute(store.journal_syncs());
+            if let Some(quarantined) = store.quarantined_shards() {
+                gauge!("coffer_drive_quarantined_shards", &labels).set(quarantined as f64);
+            }
         }
         counter!("coffer_drive_boots_total", &labels).absolute(drive.boot_count);
     }

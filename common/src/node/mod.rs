@@ -255,7 +255,8 @@ pub struct OwedPage {
     pub registers: Vec<OwedRegister>,
     /// Where to go on; empty at the end.
     pub next: Bytes,
-    /// Whether the node knows all that it owes: it does not for some time after a start, or when there is very much.
+    /// Whether the node knows all that it owes to these slots: it does not for some time after a start, or when there is
+    /// very much.
     pub complete: bool,
 }
 

@@ -155,9 +155,9 @@ impl CatchUp {
         Self { round: Round::new(geometry, map), kind, own, first, version, tag, done: false }
     }
 
-    /// How many other slots are asked: with this one R0, and k that may hold shards.
-    pub fn need(geometry: Geometry, version: &Version) -> usize {
-        (geometry.r0() - 1).max(usize::from(version.k)).max(1)
+    /// How many other slots are asked: with this one R0, and as many as make the version that may hold shards.
+    pub fn need(geometry: Geometry, k: u8) -> usize {
+        (geometry.r0() - 1).max(usize::from(k)).max(1)
     }
 
     fn others(&self) -> SlotSet {
@@ -172,7 +172,7 @@ impl CatchUp {
     }
 
     fn advance(&mut self, out: &mut Out) {
-        let need = Self::need(self.round.geometry, &self.version);
+        let need = Self::need(self.round.geometry, self.version.k);
         match self.round.progress(need, |answer| matches!(answer, Answer::View(_)), out) {
             Progress::Enough => self.end(self.judge(), out),
             Progress::Waiting => {

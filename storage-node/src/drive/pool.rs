@@ -99,6 +99,13 @@ impl IoPool {
         Ok(())
     }
 
+    /// Whether every thread has a job and no more can wait.
+    #[cfg(test)]
+    pub(crate) fn is_stuffed(&self) -> bool {
+        let queue = self.shared.queue.lock();
+        queue.jobs.len() >= QUEUE_LIMIT && queue.running.iter().all(Option::is_some)
+    }
+
     /// How long the oldest running job has been running.
     pub(crate) fn oldest_job(&self) -> Duration {
         let queue = self.shared.queue.lock();

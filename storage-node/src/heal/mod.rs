@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coffer_common::cluster::Cluster;
+use coffer_common::cluster::{Cluster, ClusterMap};
 use coffer_common::driver::{Driven, Driver, Payload, Peers, StableNotice, Target};
 use coffer_common::erasure::Codecs;
 use coffer_common::node::{OwedRegister, SlotAddress};
@@ -97,7 +97,6 @@ pub fn start(node: &StorageNode, cluster: &Cluster, shutdown: &Shutdown) {
         codecs: Codecs::new(),
     });
     for store in node.drives() {
-        store.expect_slots(cluster.map().layout.n());
         let (healing, store) = (Arc::clone(&healing), Arc::clone(store));
         let (pace, streams) = (node.pace().clone(), Semaphore::new(STREAMS_AT_ONCE));
         let drive = Drive { healing, store, pace, busy: Mutex::default(), streams, full: Mutex::default() };
@@ -116,7 +115,13 @@ impl Drive {
     /// Keeps the lists of what the drive lacks and owes complete.
     async fn keep_lists(&self) {
         let mut walked: Option<Instant> = None;
+        let mut known: Option<Arc<ClusterMap>> = None;
         loop {
+            let map = self.healing.cluster.map();
+            if known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &map)) {
+                self.store.expect_slots(map.layout.n(), |partition, slot| map.drive_of(partition, slot));
+                known = Some(map);
+            }
             if self.store.misses_unfinished(Task::Heal) && walked.is_none_or(|at| at.elapsed() >= WALK_PAUSE)
             {
                 walked = Some(Instant::now());
@@ -224,13 +229,13 @@ impl Drive {
         if !ours || !store.is_unfinished(Task::Heal, unfinished) {
             return Ok(false);
         }
-        let turn = self.pace.turn(Urgency::Patient).await;
-        let lacking = store.lacking(unfinished).await.map_err(|error| error.to_string())?;
-        let Some(held) = lacking else { return Ok(false) };
-        let Some(first) = first_to_ask(&peers, address.slot, &held) else {
+        let Some(first) = first_to_ask(&peers, address.slot, unfinished.k) else {
             store.postpone(Task::Heal, unfinished);
             return Ok(false);
         };
+        let turn = self.pace.turn(Urgency::Patient).await;
+        let lacking = store.lacking(unfinished).await.map_err(|error| error.to_string())?;
+        let Some(held) = lacking else { return Ok(false) };
         let mut target = Target {
             register: unfinished.register.clone(),
             partition: address.partition,
@@ -340,9 +345,10 @@ impl Drive {
     }
 }
 
-/// The slots that are asked first about a missing shard: as many as are needed; `None` if so many are not alive.
-fn first_to_ask(peers: &Peers, own: SlotIndex, held: &SlotVersion) -> Option<SlotSet> {
-    let need = CatchUp::need(peers.geometry, &held.version);
+/// The slots that are asked first about a shard of a version that `k` make: as many as are needed; `None` if so many are
+/// not alive.
+fn first_to_ask(peers: &Peers, own: SlotIndex, k: u8) -> Option<SlotSet> {
+    let need = CatchUp::need(peers.geometry, k);
     let mut first = SlotSet::default();
     peers.alive().iter().filter(|slot| *slot != own).take(need).for_each(|slot| first.insert(slot));
     (first.len() == need).then_some(first)

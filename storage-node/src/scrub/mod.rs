@@ -5,17 +5,21 @@
 //! damaged as missing, and `crate::heal` rebuilds it. Never judges the register states: those are verified whenever they
 //! are read.
 //!
-//! 1. A pass reads the shards of all registers in the order of their keys, then the journal's sealed segments. A segment
-//!    that does not verify is replaced by what the index knows.
+//! 1. A pass reads the shards of all registers in the order of their keys, then the journal's segments that are sealed by
+//!    then: a journal that grows faster than it is read does not keep a pass from its end. A segment that does not verify
+//!    is replaced by what the index knows.
 //! 2. **Pace.** A pass is spread over most of the period, but is not slower than `FLOOR`, and gives way to requests. A
 //!    pass that an operator asked for only gives way.
 //! 3. **Crash consistency.** The cursor lies in a file of the drive (`record`) that is replaced now and then: what was
 //!    read since is read again. Losing it costs one pass.
-//! 4. An order to pause is looked at every few seconds. While the coordinator is away the last one holds.
+//! 4. An order to pause is looked at every few seconds. While the coordinator is away the last one holds, also after a
+//!    start.
 //!
 //! **Cancellation.** The stop ends the task at once; the next start goes on near where it was.
 
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +29,7 @@ use coffer_common::cluster::scrub::ScrubOrder;
 use coffer_common::node::{DriveScrub, NodeError};
 use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
+use coffer_common::types::OpId;
 use futures_util::FutureExt;
 use metrics::counter;
 use parking_lot::Mutex;
@@ -32,6 +37,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::record::{Finished, Pass, Record};
+use crate::image::Entry;
 use crate::node::StorageNode;
 use crate::pace::{Pace, Turn, Urgency};
 use crate::store::{DriveStore, Scrubbed};
@@ -52,7 +58,8 @@ const RETRY: Duration = Duration::from_secs(60);
 struct Scrub {
     store: Arc<DriveStore>,
     period: Duration,
-    order: watch::Receiver<ScrubOrder>,
+    /// Nothing until the coordinator has told it.
+    order: watch::Receiver<Option<ScrubOrder>>,
     record: Record,
     kept: Instant,
     pace: Pace,
@@ -65,7 +72,7 @@ pub fn start(node: &StorageNode, cluster: &Cluster, period: Duration, shutdown: 
     if period.is_zero() {
         return;
     }
-    let (sender, order) = watch::channel(ScrubOrder::default());
+    let (sender, order) = watch::channel(None);
     let cluster = cluster.clone();
     shutdown.spawn_until_told(async move { follow_order(&cluster, &sender).await });
     for store in node.drives() {
@@ -76,17 +83,21 @@ pub fn start(node: &StorageNode, cluster: &Cluster, period: Duration, shutdown: 
     }
 }
 
-async fn follow_order(cluster: &Cluster, sender: &watch::Sender<ScrubOrder>) {
+async fn follow_order(cluster: &Cluster, sender: &watch::Sender<Option<ScrubOrder>>) {
     loop {
         match ScrubOrder::read(&*cluster.coordinator()).await {
-            Ok(order) => drop(sender.send_replace(order)),
+            Ok(order) => drop(sender.send_replace(Some(order))),
             Err(error) => tracing::debug!(%error, "the order to scrub is not known anew"),
         }
         tokio::time::sleep(TICK).await;
     }
 }
 
-async fn run((store, pace): (Arc<DriveStore>, Pace), period: Duration, order: watch::Receiver<ScrubOrder>) {
+async fn run(
+    (store, pace): (Arc<DriveStore>, Pace),
+    period: Duration,
+    order: watch::Receiver<Option<ScrubOrder>>,
+) {
     let record = store.load_scrub().await.unwrap_or_else(|| {
         let began_ms = now_ms().saturating_sub(millis(period)).saturating_add(millis(FIRST_AFTER));
         Record { last: Finished { began_ms, ..Finished::default() }, ..Record::default() }
@@ -95,8 +106,11 @@ async fn run((store, pace): (Arc<DriveStore>, Pace), period: Duration, order: wa
     let mut scrub = Scrub { store, period, order, record, kept, pace, turn };
     scrub.keep().await;
     loop {
+        if scrub.record.order != scrub.order() {
+            scrub.keep().await;
+        }
         scrub.tell();
-        if scrub.order.borrow().paused || !scrub.is_due() {
+        if scrub.order().paused || !scrub.is_due() {
             tokio::time::sleep(TICK).await;
             continue;
         }
@@ -110,16 +124,20 @@ async fn run((store, pace): (Arc<DriveStore>, Pace), period: Duration, order: wa
 }
 
 impl Scrub {
+    fn order(&self) -> ScrubOrder {
+        self.order.borrow().unwrap_or(self.record.order)
+    }
+
     /// Whether a pass runs, or has to begin. A clock that went back makes one begin early.
     fn is_due(&self) -> bool {
         let (now, last) = (now_ms(), self.record.last.began_ms);
         let over = now >= last.saturating_add(millis(self.period)) || now < last;
-        self.record.pass.is_some() || over || self.order.borrow().requested_ms > last
+        self.record.pass.is_some() || over || self.order().requested_ms > last
     }
 
     /// Whether an operator waits for this pass.
     fn is_requested(&self) -> bool {
-        self.order.borrow().requested_ms > self.record.last.began_ms
+        self.order().requested_ms > self.record.last.began_ms
     }
 
     /// Goes on with the pass, or begins one, up to its end or a pause.
@@ -157,30 +175,8 @@ impl Scrub {
             let after = self.running().cursor.clone();
             let piece = self.store.shards_after(after).await?;
             for (entry, op) in &piece.shards {
-                if self.order.borrow().paused {
+                if !self.shard(entry, *op).await? {
                     return Ok(false);
-                }
-                let this = &*self;
-                let pause = |bytes| this.pause(bytes).boxed();
-                let scrubbed = self.store.scrub_shard(entry, *op, &pause).await;
-                match scrubbed {
-                    Ok(Scrubbed::Whole(bytes)) => {
-                        let pass = self.running();
-                        (pass.shards, pass.bytes) = (pass.shards + 1, pass.bytes + bytes);
-                        counter!("coffer_scrub_bytes_total").increment(bytes);
-                        counter!("coffer_scrub_shards_total").increment(1);
-                    }
-                    Ok(Scrubbed::Damaged) => {
-                        self.running().damaged_shards += 1;
-                        counter!("coffer_scrub_damaged_shards_total").increment(1);
-                    }
-                    Ok(Scrubbed::Gone) => {}
-                    // The next time from this piece on.
-                    Err(NodeError::Overloaded) => {
-                        self.end_turn();
-                        tokio::time::sleep(TICK).await;
-                    }
-                    Err(error) => return Err(error),
                 }
             }
             match piece.last {
@@ -192,17 +188,53 @@ impl Scrub {
         Ok(true)
     }
 
-    /// All sealed segments behind the cursor; false if it was paused before the end.
+    /// One shard, again until the drive has time for it; false if it was paused before that.
+    async fn shard(&mut self, entry: &Entry, op: OpId) -> Result<bool, NodeError> {
+        while !self.order().paused {
+            let this = &*self;
+            let pause = |bytes| this.pause(bytes).boxed();
+            let scrubbed = self.store.scrub_shard(entry, op, &pause).await;
+            match scrubbed {
+                Ok(Scrubbed::Whole(bytes)) => {
+                    let pass = self.running();
+                    (pass.shards, pass.bytes) = (pass.shards + 1, pass.bytes + bytes);
+                    counter!("coffer_scrub_bytes_total").increment(bytes);
+                    counter!("coffer_scrub_shards_total").increment(1);
+                }
+                Ok(Scrubbed::Damaged) => {
+                    self.running().damaged_shards += 1;
+                    counter!("coffer_scrub_damaged_shards_total").increment(1);
+                }
+                Ok(Scrubbed::Gone) => {}
+                Err(NodeError::Overloaded) => {
+                    self.end_turn();
+                    tokio::time::sleep(TICK).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// The sealed segments behind the cursor, up to the one that was the newest when they were begun with; false if it was
+    /// paused before the end.
     async fn segments(&mut self) -> Result<bool, NodeError> {
+        let sealed = self.store.sealed_segments();
+        let pass = self.running();
+        if pass.last_segment == 0 {
+            pass.last_segment = sealed.last().copied().unwrap_or_default();
+        }
         loop {
-            let after = self.running().segment;
-            let Some(segment) = self.store.sealed_segments().into_iter().find(|number| *number > after)
-            else {
+            let Pass { segment: after, last_segment: last, .. } = *self.running();
+            let sealed = self.store.sealed_segments();
+            let Some(segment) = sealed.into_iter().find(|number| (after + 1..=last).contains(number)) else {
                 return Ok(true);
             };
             let mut offset = 0;
             loop {
-                if self.order.borrow().paused {
+                if self.order().paused {
                     return Ok(false);
                 }
                 match self.store.scrub_segment(segment, offset).await? {
@@ -268,6 +300,7 @@ impl Scrub {
 
     async fn keep(&mut self) {
         self.kept = Instant::now();
+        self.record.order = self.order();
         if let Err(error) = self.store.keep_scrub(&self.record).await {
             tracing::warn!(drive = %self.store.id(), error, "how far scrubbing is was not kept");
         }
@@ -280,7 +313,7 @@ impl Scrub {
         let expected_bytes = if last.bytes > 0 { last.bytes } else { self.expected_bytes() };
         self.store.tell_scrub(DriveScrub {
             period_seconds: self.period.as_secs(),
-            paused: self.order.borrow().paused,
+            paused: self.order().paused,
             began_ms: running.began_ms,
             shards: running.shards,
             bytes: running.bytes,

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use coffer_common::cluster::scrub::ScrubOrder;
 use serde::{Deserialize, Serialize};
 
 use crate::drive::DriveIo;
@@ -21,6 +22,8 @@ pub(super) struct Record {
     pub(super) pass: Option<Pass>,
     /// The last whole one.
     pub(super) last: Finished,
+    /// The last order that was heard of: it holds until the coordinator tells another.
+    pub(super) order: ScrubOrder,
 }
 
 /// A pass that runs. Times are milliseconds since the Unix epoch.
@@ -34,6 +37,8 @@ pub(super) struct Pass {
     pub(super) shards_done: bool,
     /// The last journal segment that was read.
     pub(super) segment: u64,
+    /// The last one to read: the newest that was sealed when all shards had been read. 0 before that.
+    pub(super) last_segment: u64,
     pub(super) shards: u64,
     pub(super) bytes: u64,
     pub(super) damaged_shards: u64,

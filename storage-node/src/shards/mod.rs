@@ -30,6 +30,15 @@ pub(crate) struct ShardFiles {
     io: Arc<dyn DriveIo>,
     /// Folders whose own entries, and those above, are durable.
     durable: Mutex<HashSet<String>>,
+    damaged: Mutex<Damaged>,
+}
+
+/// The files that were set aside.
+#[derive(Debug, Default)]
+struct Damaged {
+    files: HashSet<(OpId, SlotIndex)>,
+    /// Whether all files were looked at since the drive was opened.
+    all: bool,
 }
 
 /// A file found by [`ShardFiles::visit`].
@@ -50,7 +59,7 @@ impl ShardFiles {
     pub(crate) fn open(io: Arc<dyn DriveIo>) -> io::Result<Self> {
         io.create_dir(FOLDER)?;
         io.sync_dir(".")?;
-        Ok(Self { io, durable: Mutex::default() })
+        Ok(Self { io, durable: Mutex::default(), damaged: Mutex::default() })
     }
 
     /// Creates the file of a shard, empty.
@@ -93,23 +102,40 @@ impl ShardFiles {
     /// Sets the file of a shard aside, and leaves its name free. One that was set aside before stays: what lies in its place
     /// since then was never finished.
     pub(crate) fn set_aside(&self, op: OpId, slot: SlotIndex) -> io::Result<()> {
-        let path = path(op, slot);
-        let aside = format!("{path}{DAMAGED}");
-        match self.io.open(&aside) {
-            Ok(_) => Ok(()),
-            Err(_) => self.io.rename(&path, &aside),
+        let (path, aside) = (path(op, slot), aside(op, slot));
+        if self.io.open(&aside).is_err() {
+            self.io.rename(&path, &aside)?;
         }
+        self.damaged.lock().files.insert((op, slot));
+        Ok(())
     }
 
     /// Undoes [`Self::set_aside`].
     pub(crate) fn put_back(&self, op: OpId, slot: SlotIndex) -> io::Result<()> {
-        let path = path(op, slot);
-        self.io.rename(&format!("{path}{DAMAGED}"), &path)
+        self.io.rename(&aside(op, slot), &path(op, slot))?;
+        self.damaged.lock().files.remove(&(op, slot));
+        Ok(())
     }
 
     /// Removes a file that was set aside.
     pub(crate) fn remove_damaged(&self, op: OpId, slot: SlotIndex) -> io::Result<()> {
-        self.io.remove(&format!("{}{DAMAGED}", path(op, slot)))
+        self.io.remove(&aside(op, slot))?;
+        self.damaged.lock().files.remove(&(op, slot));
+        Ok(())
+    }
+
+    /// How many files are set aside; not known before the first [`Self::visit`] since the drive was opened has ended.
+    pub(crate) fn set_aside_count(&self) -> Option<usize> {
+        let damaged = self.damaged.lock();
+        damaged.all.then_some(damaged.files.len())
+    }
+
+    /// Takes note of a file that was set aside, if it still is.
+    fn note_damaged(&self, op: OpId, slot: SlotIndex) {
+        self.damaged.lock().files.insert((op, slot));
+        if self.io.open(&aside(op, slot)).is_err() {
+            self.damaged.lock().files.remove(&(op, slot));
+        }
     }
 
     /// Visits every shard file, also those that were set aside.
@@ -119,11 +145,15 @@ impl ShardFiles {
             for lower in self.io.list(&upper)?.into_iter().filter(|item| item.is_dir) {
                 for item in self.io.list(&format!("{upper}/{}", lower.name))? {
                     if let Some((op, slot, damaged)) = parse_name(&item.name) {
+                        if damaged {
+                            self.note_damaged(op, slot);
+                        }
                         visit(FoundFile { op, slot, damaged, age: item.age })?;
                     }
                 }
             }
         }
+        self.damaged.lock().all = true;
         Ok(())
     }
 }
@@ -136,6 +166,11 @@ fn folders(op: OpId) -> (String, String) {
 
 fn path(op: OpId, slot: SlotIndex) -> String {
     format!("{}/{:032x}-{}", folders(op).1, u128::from_be_bytes(op.to_bytes()), slot.0)
+}
+
+/// Where it lies once it was set aside.
+fn aside(op: OpId, slot: SlotIndex) -> String {
+    format!("{}{DAMAGED}", path(op, slot))
 }
 
 fn parse_name(name: &str) -> Option<(OpId, SlotIndex, bool)> {

@@ -7,11 +7,18 @@
 //! 4. Once all of that is durable and in a synced index, remove the segment.
 //!
 //! A crash before step 4 leaves both copies; the newer sequence counts.
+//!
+//! **Damage.** A segment whose metadata does not verify is replaced by what the index knows, with all older ones before it.
+//! One that cannot be replaced, or in which an inline shard cannot be read, keeps nothing from the others.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::types::OpId;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::DriveStore;
 use super::mutate::{Change, Changed, NewShard};
@@ -26,18 +33,70 @@ use crate::journal::{AppendError, JournalError, Place, RecordKind};
 const LIVE_PERCENT: u64 = 50;
 /// The same while the drive is full.
 const LIVE_PERCENT_FULL: u64 = 90;
+/// Before a segment that could not be carried over is tried again: every register may be looked at for it.
+const RETRY_PAUSE: Duration = Duration::from_secs(3600);
+
+/// Segments that could not be carried over, and when that was tried.
+pub(super) type Stuck = Mutex<BTreeMap<u64, Instant>>;
+
+/// Why a segment was not carried over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CarryError {
+    /// Its metadata cannot be read, or does not verify.
+    #[error("{0}")]
+    Damaged(String),
+    /// An inline shard in it cannot be read: it waits until that is healed, or dropped.
+    #[error("{0}")]
+    Shard(JournalError),
+    /// The drive takes no records, or its index cannot be read: no other segment would do better.
+    #[error("{0}")]
+    Drive(String),
+}
+
+impl From<String> for CarryError {
+    fn from(reason: String) -> Self {
+        Self::Drive(reason)
+    }
+}
 
 impl DriveStore {
     /// Compacts at most one segment; false if there was none to compact. `breathe` is called after each record, with how
     /// many segments there are to compact.
     pub(super) fn compact(&self, breathe: &mut dyn FnMut(usize)) -> Result<bool, String> {
         let segments = self.segments_to_compact()?;
-        let Some(segment) = segments.first() else { return Ok(false) };
-        self.compact_segment(*segment, &mut || breathe(segments.len())).map(|()| true)
+        if segments.is_empty() {
+            return Ok(false);
+        }
+        // The end of the newest sealed segment may still be on its way to the drive.
+        self.journal.durable_blocking(self.journal.last_sequence()).map_err(|error| error.to_string())?;
+        for segment in &segments {
+            let mut breathe = || breathe(segments.len());
+            let error = match self.compact_segment(*segment, &mut breathe) {
+                Ok(()) => return Ok(true),
+                Err(CarryError::Drive(reason)) => return Err(reason),
+                Err(CarryError::Shard(error)) => error.to_string(),
+                Err(CarryError::Damaged(reason)) => {
+                    let sealed = self.journal.sealed();
+                    let Some(oldest) = sealed.first().filter(|_| sealed.contains(segment)) else { continue };
+                    // The next round goes on, until it is the damaged one's turn.
+                    match self.rescue_oldest(*oldest, &mut breathe) {
+                        Ok(()) => return Ok(true),
+                        Err(error) => format!("{reason}; {error}"),
+                    }
+                }
+            };
+            self.health.read_error();
+            tracing::error!(drive = %self.id, segment, error, "a damaged journal segment is not compacted");
+            self.stuck.lock().insert(*segment, Instant::now());
+        }
+        Ok(false)
     }
 
     /// Runs an append, waiting for the next segment where it is needed.
-    fn with_room<T>(&self, mut append: impl FnMut() -> Result<T, AppendError>) -> Result<T, String> {
+    pub(super) fn with_room<T>(
+        &self,
+        mut append: impl FnMut() -> Result<T, AppendError>,
+    ) -> Result<T, String> {
         loop {
             match append() {
                 Err(AppendError::NotReady) => self.journal.room_blocking(),
@@ -56,13 +115,15 @@ impl DriveStore {
         let percent = if self.health.is_full() { LIVE_PERCENT_FULL } else { LIVE_PERCENT };
         let most = u64::from(self.journal.segment_bytes()) * percent / 100;
         let live = |segment: &u64| live.get(segment).copied().unwrap_or(0);
-        sealed.retain(|segment| live(segment) < most);
+        let mut stuck = self.stuck.lock();
+        stuck.retain(|_, tried| tried.elapsed() < RETRY_PAUSE);
+        sealed.retain(|segment| live(segment) < most && !stuck.contains_key(segment));
         sealed.sort_by_key(live);
         Ok(sealed)
     }
 
     /// Carries over what is live in a sealed segment, and removes it.
-    pub(super) fn compact_segment(&self, segment: u64, breathe: &mut dyn FnMut()) -> Result<(), String> {
+    pub(super) fn compact_segment(&self, segment: u64, breathe: &mut dyn FnMut()) -> Result<(), CarryError> {
         // An inline shard here whose register has a newer record elsewhere is found through the older record that lies
         // beside it.
         let oldest = self.journal.sealed().first() == Some(&segment);
@@ -74,22 +135,27 @@ impl DriveStore {
                 }
                 Ok(())
             })
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| CarryError::Damaged(error.to_string()))?;
         for (kind, place, payload) in records {
             self.carry(segment, oldest, (kind, place, payload))?;
             breathe();
         }
-        self.remove_carried(segment)
+        Ok(self.remove_carried(segment)?)
+    }
+
+    /// Carries over what is live in a damaged segment, and in all older ones, and removes them.
+    pub(super) fn rescue(&self, segment: u64, breathe: &mut dyn FnMut()) -> Result<(), String> {
+        while let Some(oldest) = self.journal.sealed().first().filter(|oldest| **oldest <= segment) {
+            self.rescue_oldest(*oldest, breathe)?;
+        }
+        Ok(())
     }
 
     /// Carries over what is live in the oldest sealed segment and removes it. If it is damaged, what is live in it is made
     /// anew from the index, which is slower: every register is looked at. Records of dropped registers need not be carried:
     /// no older segment could bring those back.
-    pub(super) fn rescue_oldest(&self, segment: u64) -> Result<(), String> {
-        if self.journal.sealed().first() != Some(&segment) {
-            return Err(format!("segment {segment} is not the journal's oldest"));
-        }
-        if self.compact_segment(segment, &mut || {}).is_ok() {
+    fn rescue_oldest(&self, segment: u64, breathe: &mut dyn FnMut()) -> Result<(), String> {
+        if self.compact_segment(segment, breathe).is_ok() || !self.journal.sealed().contains(&segment) {
             return Ok(());
         }
         self.apply(true);
@@ -97,7 +163,8 @@ impl DriveStore {
         while let Some(found) = scan.next().map_err(|error| error.to_string())? {
             let entry = found.entry().map_err(|error| error.to_string())?;
             if entry.places().any(|place| place.segment == segment) {
-                self.carry_register(segment, &entry.key)?;
+                self.carry_register(segment, &entry.key).map_err(|error| error.to_string())?;
+                breathe();
             }
         }
         for (key, place, payload) in self.state_in(segment).map_err(|error| error.to_string())? {
@@ -122,9 +189,14 @@ impl DriveStore {
         Ok(())
     }
 
-    fn carry(&self, segment: u64, oldest: bool, record: (RecordKind, Place, Bytes)) -> Result<(), String> {
+    fn carry(
+        &self,
+        segment: u64,
+        oldest: bool,
+        record: (RecordKind, Place, Bytes),
+    ) -> Result<(), CarryError> {
         let (kind, place, payload) = record;
-        let bad = |error: crate::image::DecodeImageError| error.to_string();
+        let bad = |error: crate::image::DecodeImageError| CarryError::Damaged(error.to_string());
         let state = match kind {
             RecordKind::Register => {
                 let entry = decode_entry(payload, 0, place).map_err(bad)?;
@@ -132,7 +204,7 @@ impl DriveStore {
             }
             RecordKind::Forget => {
                 let key = decode_forget(payload).map_err(bad)?;
-                return if oldest { Ok(()) } else { self.carry_forget(&key) };
+                return if oldest { Ok(()) } else { Ok(self.carry_forget(&key)?) };
             }
             RecordKind::Boot => StateKey::Boot,
             RecordKind::Partition => StateKey::Partition(decode_partition(payload.clone()).map_err(bad)?.0),
@@ -140,10 +212,10 @@ impl DriveStore {
             RecordKind::Snapshot => decode_copy(payload.clone()).map_err(bad)?.key(),
             RecordKind::Owed | RecordKind::InlineShard | RecordKind::Footer => return Ok(()),
         };
-        self.with_room(|| self.carry_state(state, &payload, place))
+        Ok(self.with_room(|| self.carry_state(state, &payload, place))?)
     }
 
-    fn carry_register(&self, segment: u64, key: &Bytes) -> Result<(), String> {
+    fn carry_register(&self, segment: u64, key: &Bytes) -> Result<(), CarryError> {
         loop {
             let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
             let Some(entry) = loaded.entry().cloned() else { return Ok(()) };
@@ -168,7 +240,7 @@ impl DriveStore {
 
     /// Appends inline shards again and lets their register name the new places. As many at a time as a segment takes for
     /// sure: each time the register is recorded anew too.
-    fn carry_shards(&self, key: &Bytes, mut shards: Vec<(OpId, Place)>) -> Result<(), String> {
+    fn carry_shards(&self, key: &Bytes, mut shards: Vec<(OpId, Place)>) -> Result<(), CarryError> {
         let most = self.journal.segment_bytes() / 8;
         while !shards.is_empty() {
             let mut bytes = 0;
@@ -181,7 +253,7 @@ impl DriveStore {
             for (op, place) in shards.drain(..fits) {
                 let mut bytes = vec![0; place.len as usize];
                 let read = self.journal.read(place.segment, u64::from(place.offset), &mut bytes);
-                read.map_err(|error: JournalError| error.to_string())?;
+                read.map_err(CarryError::Shard)?;
                 olds.push(StoredShard { op, location: ShardLocation::Inline(place) });
                 news.push(NewShard::Inline(op, bytes.into()));
             }

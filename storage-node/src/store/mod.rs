@@ -51,6 +51,7 @@ pub(crate) use list::{DriveItem, DriveList};
 pub(crate) use scrub::Scrubbed;
 pub(crate) use unfinished::{Task, Unfinished};
 
+use self::compact::Stuck;
 use self::install::Rebuilt;
 use self::owed::OwedSet;
 use self::slots::Slots;
@@ -94,6 +95,7 @@ pub struct DriveStore {
     unfinished: UnfinishedSet,
     owed: OwedSet,
     rebuilt: Rebuilt,
+    stuck: Stuck,
     /// Ops whose shard files are being written.
     receiving: Mutex<HashSet<OpId>>,
     /// Partitions in which the drive has a slot, and those whose slot does not vote yet; 0 if nothing was ever lost.
@@ -158,6 +160,7 @@ impl DriveStore {
             unfinished: UnfinishedSet::default(),
             owed: OwedSet::default(),
             rebuilt: Rebuilt::default(),
+            stuck: Stuck::default(),
             receiving: Mutex::default(),
             joining,
             scrub: Mutex::default(),
@@ -182,6 +185,11 @@ impl DriveStore {
     /// How often its journal was synced since it was opened.
     pub(crate) fn journal_syncs(&self) -> u64 {
         self.journal.syncs()
+    }
+
+    /// Damaged shard files that were replaced and are kept; not known for some seconds after the drive was opened.
+    pub(crate) fn quarantined_shards(&self) -> Option<usize> {
+        self.files.set_aside_count()
     }
 
     /// The drive's own files.

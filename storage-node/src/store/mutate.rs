@@ -108,6 +108,15 @@ impl DriveStore {
         Ok(Loaded { entry: self.index.get(key)?, generation })
     }
 
+    /// Whether a register is still as it was loaded; under its lock.
+    pub(super) fn is_newest(&self, key: &[u8], loaded: &Loaded) -> bool {
+        let sequence = |entry: &Option<Arc<Entry>>| entry.as_ref().map(|entry| entry.sequence);
+        match self.index.recent(key) {
+            Some(entry) => sequence(&entry) == sequence(&loaded.entry),
+            None => self.index.generation() == loaded.generation,
+        }
+    }
+
     /// Changes a register under its lock. `step` tells whether it changed anything; if so the shards and the whole register
     /// are appended to the journal.
     pub(super) fn mutate<R>(

@@ -6,40 +6,86 @@
 //!
 //! 1. A register comes in when a version becomes STABLE without all slots having acknowledged it, and leaves when they
 //!    have.
-//! 2. After a start the set is empty and incomplete; [`DriveStore::find_owed`] walks over all registers, a piece at a
-//!    time. What did not fit makes the next walk necessary, once there is room.
-//! 3. [`DriveStore::owed_page`] answers from the set alone, and looks each register up before it tells it.
+//! 2. Of the drives that hold the slots each has its share: as many registers as there is room left. So one that stays away
+//!    fills half of the set, and there is room for what the next one misses.
+//! 3. What does not fit leaves a [`Gap`] for that drive alone: from that key on the set may lack something. After a start
+//!    all drives have a gap from the first key on. A slot of a drive with a gap is never told that it knows all.
+//! 4. [`DriveStore::find_owed`] walks over the registers in a gap, a piece at a time, while the drive's share is mostly
+//!    empty, and moves the gap's beginning: a drive that comes back is told what it missed as fast as it takes it over,
+//!    whoever else stays away.
+//! 5. [`DriveStore::owed_page`] answers from the set alone, and looks each register up before it tells it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use bytes::Bytes;
+use coffer_common::limits::PARTITION_COUNT;
 use coffer_common::node::{NodeError, OwedPage, OwedRegister, OwedRequest};
 use coffer_common::protocol::catch_up;
 use coffer_common::protocol::quorum::Geometry;
 use coffer_common::protocol::register::{PartitionState, Role};
-use coffer_common::types::{PartitionId, RegisterKey, SlotIndex, SlotSet};
+use coffer_common::types::{DriveId, PartitionId, RegisterKey, SlotIndex, SlotSet};
 use parking_lot::Mutex;
 
 use super::DriveStore;
+use super::mutate::Loaded;
 use crate::image::Entry;
 
-/// Most registers that are kept in mind: a minute's absence at two thousand writes a second, some 25 MiB.
+/// Most registers that are kept in mind, some 25 MiB: half of it is a minute's absence at a thousand writes a second.
 const LIMIT: usize = 131_072;
 /// Registers looked at in one go.
 const PIECE: usize = 1024;
 /// Bytes of metadata after which a page ends.
 const PAGE_BYTES: usize = 1 << 20;
 
-#[derive(Debug, Default)]
+/// A drive that holds slots beside this one's.
+#[derive(Clone, Debug, Default)]
+struct Peer {
+    /// Registers in the set that are owed to it.
+    held: usize,
+    gap: Option<Gap>,
+}
+
+/// What the set may lack of what is owed to a drive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Gap {
+    /// It has all registers below this key.
+    from: Bytes,
+    /// Whether there is something that did not fit since the walk's last piece began.
+    widened: bool,
+}
+
+impl Peer {
+    /// The set may lack something from this key on.
+    fn lack(&mut self, key: &Bytes) {
+        let gap = self.gap.get_or_insert_with(|| Gap { from: key.clone(), widened: true });
+        if *key < gap.from {
+            gap.from = key.clone();
+        }
+        gap.widened = true;
+    }
+}
+
+#[derive(Debug)]
 struct Inner {
+    /// The registers, and the slots that they are held for.
     registers: BTreeMap<Bytes, (PartitionId, SlotSet)>,
-    /// Whether every register that is owed is among them.
-    complete: bool,
-    /// Where the walk stopped, and whether everything has fitted since it began.
-    walk: Option<(Vec<u8>, bool)>,
+    /// Who holds each slot, partition by partition, as a place in `peers`; nothing until that is known.
+    holders: Vec<u16>,
+    /// Slots of a partition.
+    n: u8,
+    peers: Vec<Peer>,
+    limit: usize,
+    piece: usize,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        let (registers, holders, peers) = Default::default();
+        Self { registers, holders, n: 0, peers, limit: LIMIT, piece: PIECE }
+    }
 }
 
 /// See the module.
@@ -55,19 +101,27 @@ impl OwedSet {
     pub(super) fn follow(&self, before: &Entry, after: &Entry) {
         let (was, owed) = (self.owed_by(before), self.owed_by(after));
         if was != owed {
-            self.inner.lock().set(after, owed);
+            self.inner.lock().set(&after.key, after.partition, owed);
         }
     }
 
     /// Registers that are owed, and whether they are all.
     pub(super) fn known(&self) -> (usize, bool) {
         let inner = self.inner.lock();
-        (inner.registers.len(), inner.complete)
+        let complete = !inner.peers.is_empty() && inner.peers.iter().all(|peer| peer.gap.is_none());
+        (inner.registers.len(), complete)
     }
 
     fn owed_by(&self, entry: &Entry) -> SlotSet {
         let others = self.all.load(Ordering::Relaxed) & !(1 << entry.slot.0);
         catch_up::owed(&entry.register, entry.kind(), SlotSet(others))
+    }
+
+    /// Keeps fewer registers in mind, and walks in smaller pieces.
+    #[cfg(test)]
+    pub(super) fn shrink(&self, limit: usize, piece: usize) {
+        let mut inner = self.inner.lock();
+        (inner.limit, inner.piece) = (limit, piece);
     }
 }
 
@@ -75,17 +129,95 @@ impl OwedSet {
 type OwedKey = (Bytes, PartitionId, SlotIndex);
 
 impl Inner {
-    fn set(&mut self, entry: &Entry, owed: SlotSet) {
-        if owed.is_empty() {
-            self.registers.remove(&entry.key);
-        } else if self.registers.len() < LIMIT || self.registers.contains_key(&entry.key) {
-            self.registers.insert(entry.key.clone(), (entry.partition, owed));
-        } else {
-            self.complete = false;
-            if let Some((_, fitted)) = &mut self.walk {
-                *fitted = false;
+    /// Registers that fit.
+    fn room(&self) -> usize {
+        self.limit.saturating_sub(self.registers.len())
+    }
+
+    /// The place in `peers` of the drive that holds a slot; nothing if there is no such slot.
+    fn holder(&self, partition: PartitionId, slot: SlotIndex) -> Option<usize> {
+        let at = usize::from(partition.0) * usize::from(self.n) + usize::from(slot.0);
+        self.holders.get(at).filter(|_| slot.0 < self.n).map(|place| usize::from(*place))
+    }
+
+    /// Takes over who holds the slots now.
+    fn regroup(&mut self, n: u8, holders: Vec<u16>) {
+        let count = holders.iter().max().map_or(0, |last| usize::from(*last) + 1);
+        let mut peers = vec![Peer::default(); count];
+        let start = Gap::default();
+        for (at, place) in holders.iter().enumerate() {
+            // A slot takes its gap along.
+            let before = self.holders.get(at).map(|place| self.peers[usize::from(*place)].gap.as_ref());
+            if let Some(gap) = before.unwrap_or(Some(&start)) {
+                peers[usize::from(*place)].lack(&gap.from);
             }
         }
+        (self.n, self.holders, self.peers) = (n, holders, peers);
+        if self.room() < self.limit / 4 {
+            // Shares may have grown together, and leave no room for others.
+            for (key, (partition, slots)) in std::mem::take(&mut self.registers) {
+                self.set(&key, partition, slots);
+            }
+            return;
+        }
+        for (partition, slots) in self.registers.values() {
+            for slot in slots.iter() {
+                if let Some(at) = self.holder(*partition, slot) {
+                    self.peers[at].held += 1;
+                }
+            }
+        }
+    }
+
+    /// Takes note of the slots that are owed something of a register; each only if its drive's share has room.
+    fn set(&mut self, key: &Bytes, partition: PartitionId, owed: SlotSet) {
+        let before = self.registers.get(key).map(|(_, slots)| *slots).unwrap_or_default();
+        let room = self.room();
+        let mut after = SlotSet::default();
+        for slot in owed.iter() {
+            let Some(at) = self.holder(partition, slot) else { continue };
+            if before.contains(slot) || self.peers[at].held < room {
+                after.insert(slot);
+            } else {
+                self.peers[at].lack(key);
+            }
+        }
+        for slot in SlotSet(before.0 ^ after.0).iter() {
+            let Some(at) = self.holder(partition, slot) else { continue };
+            let held = &mut self.peers[at].held;
+            *held = if after.contains(slot) { *held + 1 } else { *held - 1 };
+        }
+        if after.is_empty() {
+            self.registers.remove(key);
+        } else {
+            self.registers.insert(key.clone(), (partition, after));
+        }
+    }
+
+    /// Where the walk goes on: at the first gap of a drive whose share is mostly empty.
+    fn next_gap(&self) -> Option<&Bytes> {
+        let room = self.room();
+        let walked = self.peers.iter().filter(|peer| 2 * peer.held < room);
+        walked.filter_map(|peer| peer.gap.as_ref()).map(|gap| &gap.from).min()
+    }
+
+    /// All registers from `from` up to `end` (nothing: the last one) were looked at since `from` was the next gap.
+    fn close_gaps(&mut self, from: &Bytes, end: Option<&Bytes>) {
+        for peer in &mut self.peers {
+            let Some(gap) = peer.gap.as_mut().filter(|gap| !gap.widened && gap.from >= *from) else {
+                continue;
+            };
+            match end {
+                None => peer.gap = None,
+                Some(end) => gap.from = end.max(&gap.from).clone(),
+            }
+        }
+    }
+
+    /// Whether all is known that is owed to these slots.
+    fn knows_all(&self, slots: &[(PartitionId, SlotIndex)]) -> bool {
+        let whole = |at: usize| self.peers[at].gap.is_none();
+        slots.iter().all(|(partition, slot)| self.holder(*partition, *slot).is_some_and(whole))
     }
 
     /// The next registers after `after` of which one of the slots is owed something.
@@ -106,19 +238,31 @@ impl Inner {
 }
 
 impl DriveStore {
-    /// Tells how many slots a partition has: before that nothing is known to be owed.
-    pub(crate) fn expect_slots(&self, n: u8) {
+    /// Tells how many slots a partition has and which drive holds each: before that nothing is known to be owed.
+    pub(crate) fn expect_slots(&self, n: u8, holder: impl Fn(PartitionId, SlotIndex) -> DriveId) {
+        let mut places = HashMap::<DriveId, u16>::new();
+        let slots = (0..PARTITION_COUNT).flat_map(|partition| (0..n).map(move |slot| (partition, slot)));
+        let holders = slots.map(|(partition, slot)| {
+            let next = places.len();
+            let place = places.entry(holder(PartitionId(partition), SlotIndex(slot)));
+            *place.or_insert(u16::try_from(next).unwrap_or(u16::MAX))
+        });
+        let holders: Vec<u16> = holders.collect();
+        let mut inner = self.owed.inner.lock();
+        // Who they are does not matter, only which slots are together.
+        if inner.holders != holders {
+            inner.regroup(n, holders);
+        }
+        drop(inner);
         self.owed.all.store(Geometry::new(n).all().0, Ordering::Relaxed);
     }
 
     /// Whether [`Self::find_owed`] has to be called: after a start, and when there is room again for what did not fit.
     pub(crate) fn misses_owed(&self) -> bool {
-        let inner = self.owed.inner.lock();
-        let expects = self.owed.all.load(Ordering::Relaxed) != 0;
-        expects && !inner.complete && inner.registers.len() < LIMIT / 2
+        self.owed.inner.lock().next_gap().is_some()
     }
 
-    /// Looks at the next registers; true at the end of the walk.
+    /// Looks at the next registers; true if that is all that can be done now.
     ///
     /// # Errors
     /// [`NodeError`] if the drive cannot be read.
@@ -129,35 +273,33 @@ impl DriveStore {
     }
 
     fn walk_owed(&self) -> Result<bool, crate::index::IndexError> {
-        let after = {
+        let (from, piece) = {
             let mut inner = self.owed.inner.lock();
-            inner.walk.get_or_insert_with(|| (Vec::new(), true)).0.clone()
+            let Some(from) = inner.next_gap().cloned() else { return Ok(true) };
+            inner.peers.iter_mut().filter_map(|peer| peer.gap.as_mut()).for_each(|gap| gap.widened = false);
+            (from, inner.piece)
         };
-        let from = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after) };
-        let mut scan = self.index.scan(from, Vec::new());
-        let (mut last, mut walked) = (None, 0);
-        for _ in 0..PIECE {
-            let Some(found) = scan.next()? else { break };
+        let mut scan = self.index.scan(Bound::Included(from.to_vec()), Vec::new());
+        let (mut end, mut walked) = (None, 0);
+        while let Some(found) = scan.next()? {
+            if walked == piece {
+                end = Some(Bytes::copy_from_slice(found.key()));
+                break;
+            }
             let entry = found.entry()?;
-            last = Some(entry.key.to_vec());
             walked += 1;
             let owed = self.owed.owed_by(&entry);
-            let mut inner = self.owed.inner.lock();
-            // What is there was followed, and is newer.
-            if !owed.is_empty() && !inner.registers.contains_key(&entry.key) {
-                inner.set(&entry, owed);
+            if !owed.is_empty() {
+                let mut inner = self.owed.inner.lock();
+                // What is there was followed, and may be newer; what is too much goes when it is looked up.
+                let known = inner.registers.get(&entry.key).map_or(0, |(_, slots)| slots.0);
+                inner.set(&entry.key, entry.partition, SlotSet(known | owed.0));
             }
         }
-        metrics::counter!("coffer_heal_walked_registers_total").increment(walked);
+        metrics::counter!("coffer_heal_walked_registers_total").increment(walked as u64);
         let mut inner = self.owed.inner.lock();
-        let Some((at, fitted)) = &mut inner.walk else { return Ok(true) };
-        if let Some(last) = last {
-            *at = last;
-            return Ok(false);
-        }
-        inner.complete = *fitted;
-        inner.walk = None;
-        Ok(true)
+        inner.close_gaps(&from, end.as_ref());
+        Ok(inner.next_gap().is_none())
     }
 
     /// A page of what this drive owes to the slots that ask.
@@ -172,7 +314,7 @@ impl DriveStore {
         let (keys, more, complete) = {
             let inner = self.owed.inner.lock();
             let (keys, more) = inner.next(&request);
-            (keys, more, inner.complete)
+            (keys, more, inner.knows_all(&request.slots))
         };
         if keys.is_empty() {
             return Ok(OwedPage { registers: Vec::new(), next: Bytes::new(), complete });
@@ -203,23 +345,27 @@ impl DriveStore {
     fn look_up_owed(&self, (key, partition, slot): OwedKey) -> Result<Option<OwedRegister>, String> {
         // Before the register is looked at: a purge in between makes what is told worthless, not wrong.
         let PartitionState { epoch, role, .. } = self.partition(partition);
-        let entry = self.index.get(&key).map_err(|error| error.to_string())?;
+        let loaded = self.load_blocking(&key).map_err(|error| error.to_string())?;
         // What a drive knows of a partition that it has left is of no use to those that went on.
-        let owed = entry.filter(|_| role != Role::Out);
-        let owed = owed
-            .map(|entry| catch_up::owed_to(&entry.register, entry.kind(), slot).cloned().collect::<Vec<_>>());
-        let Some(versions) = owed.filter(|versions| !versions.is_empty()) else {
-            // The walk may have met an older state than what was followed at the same time.
-            let mut inner = self.owed.inner.lock();
-            if let Some((_, owed)) = inner.registers.get_mut(&key) {
-                owed.0 &= !(1 << slot.0);
-                if owed.is_empty() {
-                    inner.registers.remove(&key);
-                }
-            }
+        let entry = loaded.entry().filter(|_| role != Role::Out);
+        let owed = entry.map(|entry| catch_up::owed_to(&entry.register, entry.kind(), slot).cloned());
+        let versions: Vec<_> = owed.into_iter().flatten().collect();
+        if versions.is_empty() {
+            self.disown((&key, partition, slot), &loaded);
             return Ok(None);
-        };
+        }
         let register = RegisterKey::decode(&key).map_err(|error| error.to_string())?;
         Ok(Some(OwedRegister { register, partition, epoch, versions }))
+    }
+
+    /// Takes a slot out that is owed nothing of a register: the walk may have met an older state than what was followed at the
+    /// same time. Not if the register may have changed since it was loaded: what is followed then counts.
+    fn disown(&self, (key, partition, slot): (&Bytes, PartitionId, SlotIndex), loaded: &Loaded) {
+        let _lock = self.register_lock(key).lock();
+        if self.is_newest(key, loaded) {
+            let mut inner = self.owed.inner.lock();
+            let slots = inner.registers.get(key).map(|(_, slots)| *slots).unwrap_or_default();
+            inner.set(key, partition, SlotSet(slots.0 & !(1 << slot.0)));
+        }
     }
 }

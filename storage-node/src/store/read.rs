@@ -169,33 +169,40 @@ impl DriveStore {
         self.health.read_error();
         tracing::warn!(drive = %self.id, %op, reason, "a shard cannot be read");
         let (store, entry) = (Arc::clone(self), Arc::clone(entry));
-        let marked = self.pool.submit(move || store.mark_missing(&entry, op));
+        let marked = self.pool.submit(move || {
+            if let Err(error) = store.mark_missing(&entry, op) {
+                let drive = store.id;
+                tracing::warn!(%drive, %op, error, "the damaged shard was not marked, its next read will");
+            }
+        });
         if marked.is_err() {
-            tracing::debug!(drive = %self.id, %op, "the damaged shard was not marked, its next read will");
+            tracing::warn!(drive = %self.id, %op, "the damaged shard was not marked, its next read will");
         }
         NodeError::ShardUnavailable { op, reason }
     }
 
-    fn mark_missing(&self, seen: &Entry, op: OpId) {
+    fn mark_missing(&self, seen: &Entry, op: OpId) -> Result<(), String> {
         let address = self.own_address(seen);
         let change = Change { key: &seen.key, address: &address, bucket: None, shards: Vec::new() };
         // Compaction may have moved the shard while it was read.
         let location = seen.shard(op);
-        for _ in 0..3 {
-            let Ok(loaded) = self.load_blocking(&seen.key) else { return };
-            let changed = self.mutate(loaded, &change, |entry| {
-                let same = entry.shard(op) == location;
-                let version = entry.register.versions.iter_mut().find(|v| v.version.op == op);
-                match version {
-                    Some(version) if same && version.shard_present => {
-                        version.shard_present = false;
-                        ((), true)
+        loop {
+            let loaded = self.load_blocking(&seen.key).map_err(|error| error.to_string())?;
+            let changed = self.with_room(|| {
+                self.mutate(loaded.clone(), &change, |entry| {
+                    let same = entry.shard(op) == location;
+                    let version = entry.register.versions.iter_mut().find(|v| v.version.op == op);
+                    match version {
+                        Some(version) if same && version.shard_present => {
+                            version.shard_present = false;
+                            ((), true)
+                        }
+                        _ => ((), false),
                     }
-                    _ => ((), false),
-                }
-            });
-            if !matches!(changed, Ok(Changed::Stale)) {
-                return;
+                })
+            })?;
+            if !matches!(changed, Changed::Stale) {
+                return Ok(());
             }
         }
     }

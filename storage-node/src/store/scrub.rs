@@ -205,10 +205,7 @@ impl DriveStore {
     /// [`NodeError`] if something live could not be carried; all of it is still where it was then.
     pub(crate) async fn rescue_segment(self: &Arc<Self>, segment: u64) -> Result<(), NodeError> {
         self.check_health()?;
-        let rescued = self.run(move |store| {
-            let damaged = store.journal.sealed().into_iter().take_while(|number| *number <= segment);
-            damaged.collect::<Vec<_>>().into_iter().try_for_each(|number| store.rescue_oldest(number))
-        });
+        let rescued = self.run(move |store| store.rescue(segment, &mut || {}));
         rescued.await?.map_err(|error| self.unavailable(error))
     }
 

@@ -15,9 +15,10 @@ use coffer_common::protocol::register::{PartitionState, Register};
 use coffer_common::shard::ShardHeader;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{
-    BucketId, ClusterId, DriveId, Epoch, Fence, ObjectKey, OpId, RegisterKey, RegisterKind, SlotIndex,
-    SlotSet, Tag,
+    BucketId, ClusterId, DriveId, Epoch, Fence, ObjectKey, OpId, PartitionId, RegisterKey, RegisterKind,
+    SlotIndex, SlotSet, Tag,
 };
+use parking_lot::{Condvar, Mutex};
 use proptest::prelude::*;
 
 use self::copies::{added, revisions_in, whole};
@@ -25,7 +26,7 @@ use self::model::data;
 use super::background::Background;
 use super::mutate::bound_superseded;
 use super::{DriveStore, RebuiltShard, Task};
-use crate::drive::{Call, Effect, Fault, OpenDrive, SimulatedDrive, When};
+use crate::drive::{Call, Effect, Fault, OpenDrive, SimulatedDrive, Threads, When};
 use crate::image::{Entry, ShardLocation, StoredShard, decode_entry};
 use crate::journal::RecordKind;
 
@@ -36,6 +37,7 @@ mod hand_over;
 mod heal;
 mod leave;
 mod model;
+mod owed;
 mod purge;
 mod restarts;
 mod scrub;
@@ -53,14 +55,45 @@ pub(crate) fn format_small(path: &Path, segment_bytes: u32) -> DriveId {
     identity.drive
 }
 
-struct Bench {
+pub(crate) struct Bench {
     drive: SimulatedDrive,
     store: Option<Arc<DriveStore>>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::seeded(0)
+    }
+
+    /// A drive with threads of its own.
+    pub(crate) fn threaded() -> Self {
+        let drive = SimulatedDrive::format(CLUSTER, DriveId(0xD), SEGMENT, 0);
+        let mut open = OpenDrive::simulated(&drive).unwrap();
+        open.threads = Threads::Own;
+        Self { drive, store: Some(DriveStore::open(open).unwrap()) }
+    }
+
+    /// The drive's threads get to nothing else until what this returns is called; whoever asks is turned away.
+    pub(crate) fn occupy(&self) -> impl FnOnce() {
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let (done, ended) = std::sync::mpsc::channel();
+        let mut jobs = 0;
+        while !self.store().pool.is_stuffed() {
+            let (gate, done) = (Arc::clone(&gate), done.clone());
+            let job = move || {
+                gate.1.wait_while(&mut gate.0.lock(), |open| !*open);
+                done.send(()).unwrap();
+            };
+            match self.store().pool.submit(job) {
+                Ok(()) => jobs += 1,
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+        move || {
+            *gate.0.lock() = true;
+            gate.1.notify_all();
+            (0..jobs).for_each(|_| ended.recv().unwrap());
+        }
     }
 
     /// The seed decides what faults do.
@@ -97,7 +130,7 @@ impl Bench {
         self.drive.lose("index");
     }
 
-    fn store(&self) -> &Arc<DriveStore> {
+    pub(crate) fn store(&self) -> &Arc<DriveStore> {
         self.store.as_ref().unwrap()
     }
 
@@ -123,7 +156,12 @@ impl Bench {
         self.store().call(SlotCall { address, register: key.clone(), bucket_revision, request }).await
     }
 
-    async fn put(&self, key: &RegisterKey, counter: u64, data: &[u8]) -> Result<SlotReply, NodeError> {
+    pub(crate) async fn put(
+        &self,
+        key: &RegisterKey,
+        counter: u64,
+        data: &[u8],
+    ) -> Result<SlotReply, NodeError> {
         let version = version(counter, data.len());
         let shard = encode(&version, data);
         self.call(key, SlotRequest::Prepare { op: version.op, shard }).await?;
@@ -219,7 +257,7 @@ fn pieces_of(shard: Bytes) -> ShardPieces {
     pieces
 }
 
-fn object(key: &str) -> RegisterKey {
+pub(crate) fn object(key: &str) -> RegisterKey {
     RegisterKey::object(BucketId(1), ObjectKey::new(key.to_owned()).unwrap())
 }
 
@@ -388,6 +426,39 @@ async fn compaction_gives_back_the_room_of_what_was_overwritten() {
             let expected = encode(&version(counter, 5000), &data(counter, 5000));
             assert_eq!(bench.inline(&object(&format!("k{}", counter % 4))).await, Some(expected));
         }
+        bench.reopen();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_segment_keeps_no_other_from_being_compacted() {
+    let mut bench = Bench::new();
+    let snapshot =
+        Snapshot { kind: SnapshotKind::Layout, generation: 1, revision: 1, data: data(1, 5000).into() };
+    bench.store().store_snapshot(&snapshot).await.unwrap();
+    for counter in 1..200_u64 {
+        bench.put(&object(&format!("k{}", counter % 4)), counter, &data(counter, 5000)).await.unwrap();
+    }
+    let before = bench.segments();
+    bench.store().apply(true);
+    bench.store().free_superseded(UnixMillis(u64::MAX), Vec::new()).unwrap();
+    bench.store().apply(true);
+    // The copy of the layout in the first segment cannot be replaced; all that is in the second can.
+    assert!(bench.drive.damage("journal/0000000000000001", |bytes| bytes[2000] ^= 1));
+    assert!(bench.drive.damage("journal/0000000000000002", |bytes| *bytes.last_mut().unwrap() ^= 1));
+    while bench.store().compact(&mut |_| {}).unwrap() {}
+    let left = |bench: &Bench| bench.store().journal.sealed();
+    assert_eq!(left(&bench), [1, 2], "of {before}: nothing is replaced before what is older");
+    bench.store().store_snapshot(&snapshot).await.unwrap();
+    bench.store().stuck.lock().clear();
+    while bench.store().compact(&mut |_| {}).unwrap() {}
+    assert!(bench.segments() <= 3, "{:?}", left(&bench));
+    for _ in 0..2 {
+        for counter in 196..200_u64 {
+            let expected = encode(&version(counter, 5000), &data(counter, 5000));
+            assert_eq!(bench.inline(&object(&format!("k{}", counter % 4))).await, Some(expected));
+        }
+        bench.lose_index();
         bench.reopen();
     }
 }

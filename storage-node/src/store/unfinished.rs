@@ -7,11 +7,13 @@
 //! 1. A register comes in when it gets something unfinished, and leaves when that is done or there is something else.
 //! 2. It is due after a while: STABLE, or a slow PREPARE, may be on its way. For settling, a step more for each slot before
 //!    this one, so that as a rule one slot settles and the others hear STABLE from it in time.
-//! 3. What was handed out and is still there is due again later and later.
+//! 3. What was handed out and is still there is due again later and later. Those that are due are handed out in turn: what
+//!    cannot be finished keeps nothing from the ones behind it.
 //! 4. After a start, and once there is room again after an overflow, [`DriveStore::find_unfinished`] walks over the
 //!    registers that the index has marked as unfinished.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use bytes::Bytes;
 use coffer_common::limits::SETTLE_AFTER;
 use coffer_common::node::{NodeError, SlotAddress};
 use coffer_common::protocol::catch_up;
-use coffer_common::protocol::message::VersionState;
+use coffer_common::protocol::message::{Version, VersionState};
 use coffer_common::types::{OpId, PartitionId, RegisterKey, SlotIndex};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -31,6 +33,8 @@ use crate::image::Entry;
 const LIMIT: usize = 65_536;
 /// A STABLE told by the slot before has arrived within this time.
 const SLOT_STEP: Duration = Duration::from_millis(300);
+/// Before what could not be tried, because too few other slots are alive, is looked at again.
+const POSTPONED: Duration = Duration::from_secs(10);
 /// Longest time between two tries of one register.
 const RETRY_LIMIT: Duration = Duration::from_secs(60);
 /// Registers looked at in one go.
@@ -48,15 +52,20 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    /// The op whose version is unfinished.
-    fn of(self, entry: &Entry) -> Option<OpId> {
+    /// The version that is unfinished.
+    fn version(self, entry: &Entry) -> Option<&Version> {
         let held = match self {
             Self::Settle => {
                 entry.register.current().filter(|current| current.state == VersionState::Committed)
             }
             Self::Heal => catch_up::missing(&entry.register, entry.kind()),
         };
-        held.map(|held| held.version.op)
+        held.map(|held| &held.version)
+    }
+
+    /// Its op.
+    fn of(self, entry: &Entry) -> Option<OpId> {
+        self.version(entry).map(|version| version.op)
     }
 
     /// How long a slot waits for others to finish before it.
@@ -81,6 +90,8 @@ pub(crate) struct Unfinished {
     pub(crate) bucket_revision: u64,
     /// The op of the version that is unfinished.
     pub(crate) op: OpId,
+    /// How many shards make that version.
+    pub(crate) k: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +110,8 @@ struct List {
     complete: bool,
     /// Whether they are all, and no walk runs that is to find them.
     known: bool,
+    /// The last one that was handed out.
+    cursor: Bytes,
 }
 
 /// See the module.
@@ -149,17 +162,24 @@ impl List {
         self.registers.entry(key).or_insert(Wait { op, partition, slot, due, tries: 0 });
     }
 
-    /// Registers that are due, at most `limit`; each is due again only after some time.
+    /// Registers that are due, at most `limit`, from behind the last one on; each is due again only after some time.
     fn take_due(&mut self, task: Task, limit: usize) -> Vec<(Bytes, OpId)> {
         let now = Instant::now();
-        let due = self.registers.iter_mut().filter(|(_, wait)| wait.due <= now).take(limit);
-        due.map(|(key, wait)| {
-            wait.tries = wait.tries.saturating_add(1);
-            let pause = (SETTLE_AFTER * 2_u32.saturating_pow(wait.tries)).min(RETRY_LIMIT);
-            wait.due = now + pause + task.step(wait.slot);
-            (key.clone(), wait.op)
-        })
-        .collect()
+        let mut taken = Vec::new();
+        let behind = (Bound::Excluded(self.cursor.clone()), Bound::Unbounded);
+        for range in [behind, (Bound::Unbounded, Bound::Included(self.cursor.clone()))] {
+            let due = self.registers.range_mut(range).filter(|(_, wait)| wait.due <= now);
+            for (key, wait) in due.take(limit - taken.len()) {
+                wait.tries = wait.tries.saturating_add(1);
+                let pause = (SETTLE_AFTER * 2_u32.saturating_pow(wait.tries)).min(RETRY_LIMIT);
+                wait.due = now + pause + task.step(wait.slot);
+                taken.push((key.clone(), wait.op));
+            }
+        }
+        if let Some((last, _)) = taken.last() {
+            self.cursor = last.clone();
+        }
+        taken
     }
 
     fn holds(&self, key: &Bytes, op: OpId) -> bool {
@@ -240,18 +260,23 @@ impl DriveStore {
     }
 
     fn look_up_unfinished(&self, task: Task, key: Bytes, op: OpId) -> Result<Option<Unfinished>, String> {
-        let entry = self.index.get(&key).map_err(|error| error.to_string())?;
-        let Some(entry) = entry.filter(|entry| task.of(entry) == Some(op)) else {
-            // The walk may have met an older state than what was followed at the same time.
+        let loaded = self.load_blocking(&key).map_err(|error| error.to_string())?;
+        let version = loaded.entry().and_then(|entry| Some((entry, task.version(entry)?)));
+        let Some((entry, version)) = version.filter(|(_, version)| version.op == op) else {
+            // The walk may have met an older state than what was followed at the same time. What may have changed since it
+            // was loaded stays.
+            let _lock = self.register_lock(&key).lock();
+            let newest = self.is_newest(&key, &loaded);
             let mut list = self.unfinished.list(task).lock();
-            if list.holds(&key, op) {
+            if newest && list.holds(&key, op) {
                 list.registers.remove(&key);
             }
             return Ok(None);
         };
         let register = RegisterKey::decode(&key).map_err(|error| error.to_string())?;
         let bucket_revision = self.bucket_revision(register.bucket);
-        Ok(Some(Unfinished { key, register, address: self.own_address(&entry), bucket_revision, op }))
+        let (address, k) = (self.own_address(entry), version.k);
+        Ok(Some(Unfinished { key, register, address, bucket_revision, op, k }))
     }
 
     /// Whether it is still unfinished.
@@ -259,11 +284,11 @@ impl DriveStore {
         self.unfinished.list(task).lock().holds(&unfinished.key, unfinished.op)
     }
 
-    /// It was not tried after all: it is due again after [`SETTLE_AFTER`], as if it had not been.
+    /// It could not be tried: it is due again after [`POSTPONED`], with as many tries as before.
     pub(crate) fn postpone(&self, task: Task, unfinished: &Unfinished) {
         if let Some(wait) = self.unfinished.list(task).lock().registers.get_mut(&unfinished.key) {
             wait.tries = wait.tries.saturating_sub(1);
-            wait.due = Instant::now() + SETTLE_AFTER;
+            wait.due = Instant::now() + POSTPONED;
         }
     }
 }

@@ -6,7 +6,7 @@ use rand::RngExt;
 use super::crashes::{Step, World};
 use super::model::{COUNTERS, KEYS, Violation, is_file, name, shard_data, shard_of, version_of};
 use super::*;
-use crate::journal::RecordKind;
+use crate::journal::{AppendError, RecordKind};
 
 /// Requests only; each key's ops in any order.
 pub(super) fn requests() -> impl Strategy<Value = Vec<Step>> {
@@ -122,6 +122,29 @@ fn lie() -> impl Strategy<Value = Fault> {
     let inline = prop_oneof![Just(Effect::Flip), Just(Effect::Stale)];
     let inline = inline.prop_map(move |effect| chance(Call::Read, "journal", effect));
     prop_oneof![write, read, inline]
+}
+
+#[tokio::test]
+async fn a_shard_found_damaged_while_the_journal_changes_segments_is_marked_all_the_same() {
+    let bench = Bench::new();
+    let (key, version) = (object("k"), version(1, 30_000));
+    bench.prepare_file(&key, 1, &data(1, 30_000)).await.unwrap();
+    bench.commit(&key, version.clone()).await.unwrap();
+    let path = bench.drive.paths().into_iter().find(|path| path.starts_with("shards/") && path.contains('-'));
+    assert!(bench.drive.damage(&path.unwrap(), |bytes| bytes[20_000] ^= 1));
+    let store = bench.store();
+    // Until not even a small record fits.
+    for len in [20_000, 1] {
+        let refused = loop {
+            let filler = Bytes::from(vec![0; len]);
+            if let Err(error) = store.journal.appender().append(RecordKind::InlineShard, filler) {
+                break error;
+            }
+        };
+        assert!(matches!(refused, AppendError::NotReady), "{refused}");
+    }
+    bench.read_shard(&key, version.op).await.unwrap_err();
+    assert_eq!(store.info().heal.missing, 1);
 }
 
 proptest! {

@@ -1,93 +1,11 @@
-//! What a drive owes to others, what it lacks itself, and how both end.
+//! What a drive lacks, and how that ends.
 
-use coffer_common::node::{OwedPage, OwedRegister, OwedRequest};
+use coffer_common::node::OwedRegister;
 use coffer_common::protocol::message::{SlotVersion, VersionState};
 
 use super::*;
 
 const LEN: usize = 300_000;
-const FOURTH: SlotIndex = SlotIndex(3);
-
-impl Bench {
-    /// Makes a version STABLE that these slots have acknowledged; this drive is slot 0.
-    async fn acknowledge(&self, key: &str, counter: u64, acknowledged: u16) {
-        let (version, tag) = (version(counter, 0), tag(counter));
-        let request = SlotRequest::Stable { version, tag, acknowledged: SlotSet(acknowledged) };
-        assert_eq!(self.call(&object(key), request).await, Ok(SlotReply::Done));
-    }
-
-    async fn owed_to(&self, slot: SlotIndex, keys: &[&str], (after, limit): (Bytes, u32)) -> OwedPage {
-        let partition = |key: &&str| self.address(&object(key)).partition;
-        let mut slots: Vec<_> = keys.iter().map(|key| (partition(key), slot)).collect();
-        slots.sort_unstable_by_key(|(partition, _)| *partition);
-        let request = OwedRequest { cluster: CLUSTER, slots, after, limit };
-        self.store().owed_page(Arc::new(request)).await.unwrap()
-    }
-
-    async fn walk(&self) {
-        while !self.store().find_owed().await.unwrap() {}
-    }
-}
-
-fn keys(page: &OwedPage) -> Vec<RegisterKey> {
-    page.registers.iter().map(|owed| owed.register.clone()).collect()
-}
-
-#[tokio::test]
-async fn what_a_slot_has_not_acknowledged_is_owed_to_it_until_it_has_also_after_a_start() {
-    let mut bench = Bench::new();
-    let all = ["a", "b", "c", "d"];
-    let everything = (Bytes::new(), 100);
-    bench.store().expect_slots(4);
-    bench.acknowledge("a", 1, 0b1111).await;
-    bench.acknowledge("b", 2, 0b0111).await;
-    bench.acknowledge("c", 3, 0b0011).await;
-    bench.acknowledge("d", 4, 0b1011).await;
-    for walked in [false, true] {
-        if walked {
-            bench.reopen();
-            assert_eq!(keys(&bench.owed_to(FOURTH, &all, everything.clone()).await), []);
-            assert!(!bench.store().misses_owed(), "how many slots there are is not known yet");
-            bench.store().expect_slots(4);
-            assert!(bench.store().misses_owed());
-            bench.walk().await;
-        }
-        let page = bench.owed_to(FOURTH, &all, everything.clone()).await;
-        assert_eq!((keys(&page), page.complete), (vec![object("b"), object("c")], walked));
-        assert_eq!(page.registers[0].versions.iter().map(|held| held.tag).collect::<Vec<_>>(), [tag(2)]);
-        assert_eq!(
-            keys(&bench.owed_to(SlotIndex(2), &all, everything.clone()).await),
-            [object("c"), object("d")]
-        );
-        assert_eq!(keys(&bench.owed_to(FOURTH, &["a", "c"], everything.clone()).await), [object("c")]);
-    }
-    assert_eq!(bench.store().info().heal.owed, 3);
-    bench.acknowledge("b", 2, 0b1000).await;
-    bench.acknowledge("c", 5, 0b1111).await;
-    assert_eq!(keys(&bench.owed_to(FOURTH, &all, everything).await), [], "told, and superseded");
-    assert_eq!(bench.store().info().heal.owed, 1);
-}
-
-#[tokio::test]
-async fn what_is_owed_comes_in_pages() {
-    let bench = Bench::new();
-    bench.store().expect_slots(4);
-    let names: Vec<String> = (0..10).map(|number| format!("k{number}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    for (name, counter) in names.iter().zip(1..) {
-        bench.acknowledge(name, counter, 0b0111).await;
-    }
-    let (mut after, mut found, mut pages) = (Bytes::new(), Vec::new(), 0);
-    loop {
-        let page = bench.owed_to(FOURTH, &names, (after, 4)).await;
-        found.extend(keys(&page));
-        (after, pages) = (page.next, pages + 1);
-        if after.is_empty() {
-            break;
-        }
-    }
-    assert_eq!((found, pages), (names.iter().map(|name| object(name)).collect(), 3));
-}
 
 #[tokio::test]
 async fn what_a_peer_told_is_recorded_and_its_shard_is_missing_until_it_is_installed() {
@@ -122,9 +40,30 @@ async fn what_a_peer_told_is_recorded_and_its_shard_is_missing_until_it_is_insta
     assert!(!store.is_unfinished(Task::Heal, &due[0]));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_finished_keeps_nothing_from_those_behind_it() {
+    let bench = Bench::new();
+    for counter in 1..=9 {
+        let commit = SlotRequest::Commit { version: version(counter, LEN), tag: tag(counter) };
+        bench.call(&object(&format!("k{counter}")), commit).await.unwrap();
+    }
+    for task in [Task::Settle, Task::Heal] {
+        let mut taken = Vec::new();
+        // The first ones are due again before the last ones are taken.
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            for due in bench.store().due(task, 3).await.unwrap() {
+                bench.store().postpone(task, &due);
+                taken.push(due.op.counter);
+            }
+        }
+        assert_eq!(taken, [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3]);
+    }
+}
+
 #[tokio::test]
 async fn a_damaged_file_stays_until_a_whole_one_is_in_its_place_and_is_then_set_aside() {
-    let bench = Bench::new();
+    let mut bench = Bench::new();
     let (key, version) = (object("rotten"), version(1, LEN));
     bench.prepare_file(&key, 1, &data(1, LEN)).await.unwrap();
     let commit = SlotRequest::Stable { version: version.clone(), tag: tag(1), acknowledged: SlotSet(1) };
@@ -148,9 +87,19 @@ async fn a_damaged_file_stays_until_a_whole_one_is_in_its_place_and_is_then_set_
     let mut blocks = bench.store().read_shard(first).await.unwrap();
     assert!(blocks.recv().await.unwrap().is_ok(), "its other blocks may be all that is left");
 
+    assert_eq!(bench.store().quarantined_shards(), None, "nobody has looked");
+    bench.store().sweep_files(Duration::ZERO);
+    assert_eq!(bench.store().quarantined_shards(), Some(0), "it was put back");
     bench.install(&key, &install, shard).await.unwrap();
     assert_eq!(bench.read_shard(&key, version.op).await, Ok(data(1, LEN)));
     assert!(bench.drive.paths().contains(&format!("{path}.damaged")));
+    assert_eq!(bench.store().quarantined_shards(), Some(1));
+    bench.reopen();
     bench.store().sweep_files(Duration::ZERO);
-    assert_eq!(bench.shard_files(), 2, "of an op in use both stay");
+    assert_eq!((bench.shard_files(), bench.store().quarantined_shards()), (2, Some(1)), "both are in use");
+    bench.put(&key, 2, &[]).await.unwrap();
+    bench.store().apply(true);
+    bench.store().free_superseded(UnixMillis(u64::MAX), Vec::new()).unwrap();
+    bench.store().sweep_files(Duration::ZERO);
+    assert_eq!((bench.shard_files(), bench.store().quarantined_shards()), (0, Some(0)));
 }

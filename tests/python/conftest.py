@@ -21,7 +21,7 @@ REPO = Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("COFFER_BIN", str(REPO / "target/debug/coffer"))
 ACCESS_KEY, SECRET_KEY = "coffer-test", "coffer-test-secret"
 # So many seconds are a day for lifecycle rules.
-DAY_SECONDS = 4
+DAY_SECONDS = 2
 # Where the balancer's connections to gateways come from.
 BALANCER = "127.0.0.2"
 # What objects are encrypted with where a request asks for it: the first is the default.

@@ -178,23 +178,12 @@ fn outermost<'a>(rules: impl Iterator<Item = &'a Rule>) -> Vec<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::{Attributes, Owner, VersionId};
+    use crate::object::Attributes;
 
     fn object(size: u64, written_ms: u64, tags: &[(&str, &str)]) -> ObjectInfo {
         let tags = tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        ObjectInfo {
-            size,
-            etag: String::new(),
-            last_modified: UnixMillis(written_ms),
-            owner: Owner::default(),
-            attributes: Attributes { tags, ..Attributes::default() },
-            checksums: Vec::new(),
-            versioned: false,
-            sequence: None,
-            encryption: None,
-            version: VersionId::Null,
-            parts: Vec::new(),
-        }
+        let attributes = Attributes { tags, ..Attributes::default() };
+        ObjectInfo { size, last_modified: UnixMillis(written_ms), attributes, ..ObjectInfo::empty() }
     }
 
     fn rule(id: &str, prefix: &str, expiration: Option<When>) -> Rule {

@@ -1,42 +1,49 @@
-//! Goes over the buckets that have rules.
+//! Has every bucket with rules gone over once a round, by the gateway that it falls to.
+//!
+//! 1. A bucket is due if it has had no pass since the round began ([`super::rounds`]). Only when some are is the coordinator asked who
+//!    takes part, and for the locks of buckets that fall to this gateway ([`super::share`]) and that it does not hold already: a lock is kept from pass
+//!    to pass. Buckets without rules cost nothing.
+//! 2. Each pass is a task of its own ([`super::pass`]), and they take turns page by page: a bucket that is large, slow or fails puts off
+//!    no other by more than that.
+//! 3. A bucket that has become another gateway's is let go in the next round. Who does not get a lock, or loses it, tries again some seconds later.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_common::cluster::Cluster;
-use coffer_common::coordination::{Kept, KeptLock};
-use coffer_common::random;
+use coffer_common::coordination::LockGuard;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::BucketName;
-use futures_util::stream::{self, StreamExt};
+use coffer_common::types::BucketId;
+use tokio::sync::Semaphore;
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::Instant;
 
-use super::expire::Expirer;
-use super::rules::{DAY_MS, Rules};
-use super::walk::Walk;
+use super::pass::pass;
+use super::rounds::Rounds;
+use super::rules::DAY_MS;
+use super::share::Share;
 use crate::notify::Notifier;
-use crate::object::{BucketInfo, ListError, ListUploads, ListVersions, ObjectStore, UploadError, UploadRef};
+use crate::object::ObjectStore;
 
-/// The lock of the one that goes over the buckets.
-const LOCK: &str = "sweep/lifecycle";
-/// From one pass to the next.
-const PAUSE: Duration = Duration::from_secs(10 * 60);
-/// Passes in a day that a test makes shorter.
-const PASSES_PER_TEST_DAY: u32 = 8;
-/// Items that are listed at a time.
-const PAGE: u32 = 1_000;
-/// Versions that are deleted at the same time.
-const CONCURRENCY: usize = 16;
+/// Pages that a gateway works on at the same time, of as many buckets.
+const PAGES: usize = 4;
 
-const ABORTED: &str = "coffer_lifecycle_aborted_uploads_total";
 pub(super) const FAILED: &str = "coffer_lifecycle_failures_total";
 
-/// What a pass works with.
+/// What passes work with.
 pub(super) struct Worker {
     /// Where objects are.
     pub(super) store: ObjectStore,
     /// Where their events go.
     pub(super) notifier: Notifier,
-    day_ms: u64,
+    /// Where the locks of buckets are.
+    pub(super) cluster: Cluster,
+    /// A day, shorter in tests.
+    pub(super) day_ms: u64,
+    /// Turns for pages: whoever has waited longest is next.
+    pub(super) turns: Semaphore,
 }
 
 /// Begins to carry out rules, until the stop is told. `day` is shorter than a day in tests.
@@ -47,133 +54,158 @@ pub(crate) fn start(
     shutdown: &Shutdown,
 ) {
     let day_ms = day.map_or(DAY_MS, |day| u64::try_from(day.as_millis()).unwrap_or(DAY_MS));
-    let worker = Worker { store, notifier, day_ms };
-    shutdown.spawn_until_told(async move { take_turns(&worker, &cluster, day).await });
+    let worker = Worker { store, notifier, cluster, day_ms, turns: Semaphore::new(PAGES) };
+    shutdown.spawn_until_told(go_round(Arc::new(worker)));
 }
 
-async fn take_turns(worker: &Worker, cluster: &Cluster, day: Option<Duration>) {
-    let pause = day.map_or(PAUSE, |day| day / PASSES_PER_TEST_DAY);
-    let mut lock = KeptLock::new(LOCK);
+async fn go_round(worker: Arc<Worker>) {
+    let rounds = Rounds::new(worker.day_ms);
+    let (mut passes, mut share) = (Passes::new(rounds), Share::new());
+    let mut next = Instant::now() + rounds.until_next(UnixMillis::now());
     loop {
-        // Not all gateways of a cluster that is started at once try at the same time.
-        tokio::time::sleep(pause.mul_f64(random::between(0.8..1.2))).await;
-        if lock.keep(&*cluster.coordinator()).await != Kept::No {
-            worker.pass().await;
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {
+                passes.begin(&worker, &mut share).await;
+                next = Instant::now() + rounds.until_look(UnixMillis::now());
+            }
+            Some(ended) = passes.tasks.join_next_with_id() => passes.end(ended, UnixMillis::now()),
         }
     }
 }
 
-impl Worker {
-    /// Goes over all buckets once.
-    async fn pass(&self) {
-        let buckets = match self.store.list_buckets().await {
-            Ok(buckets) => buckets,
-            Err(error) => return tracing::debug!(%error, "nothing expires: the buckets are not known"),
+/// What this gateway knows of a bucket with rules.
+enum Turn {
+    /// No pass goes on.
+    Rests {
+        /// Its lock, if it is this gateway's.
+        lock: Option<LockGuard>,
+        /// The round in which it was done with; `None` if it is due.
+        done: Option<u64>,
+    },
+    /// This task goes over it.
+    Runs(task::Id),
+}
+
+impl Turn {
+    fn is_due(&self, round: u64) -> bool {
+        matches!(self, Self::Rests { done, .. } if *done != Some(round))
+    }
+
+    fn lock(self) -> Option<LockGuard> {
+        match self {
+            Self::Rests { lock, .. } => lock,
+            Self::Runs(_) => None,
+        }
+    }
+}
+
+/// The passes that go on, and when the next ones are due.
+struct Passes {
+    rounds: Rounds,
+    turns: HashMap<BucketId, Turn>,
+    /// They end with this.
+    tasks: JoinSet<Option<LockGuard>>,
+    buckets: HashMap<task::Id, BucketId>,
+}
+
+impl Passes {
+    fn new(rounds: Rounds) -> Self {
+        Self { rounds, turns: HashMap::new(), tasks: JoinSet::new(), buckets: HashMap::new() }
+    }
+
+    /// Begins what is due and falls to this gateway.
+    async fn begin(&mut self, worker: &Arc<Worker>, share: &mut Share) {
+        let mut buckets = worker.store.buckets_with(super::DOCUMENT);
+        let known: HashSet<BucketId> = buckets.iter().map(|bucket| bucket.id).collect();
+        self.turns.retain(|bucket, _| known.contains(bucket));
+        let round = self.rounds.at(UnixMillis::now());
+        buckets.retain(|bucket| self.turns.get(&bucket.id).is_none_or(|turn| turn.is_due(round)));
+        if buckets.is_empty() {
+            return;
+        }
+        let members = match share.members(&*worker.cluster.coordinator()).await {
+            Ok(members) => members,
+            Err(error) => return tracing::debug!(%error, "nothing expires: who takes part is not known"),
         };
         for bucket in buckets {
-            let Some(text) = bucket.documents.get(super::DOCUMENT) else { continue };
-            let Some(rules) = Rules::decode(text) else {
-                tracing::error!(bucket = %bucket.name, "nothing expires: its lifecycle rules cannot be read");
-                continue;
+            let (id, before) = (bucket.id, self.turns.remove(&bucket.id));
+            let turn = if members.is_ours(id) {
+                let lock = before.and_then(Turn::lock);
+                let task = self.tasks.spawn(pass(Arc::clone(worker), bucket, lock)).id();
+                self.buckets.insert(task, id);
+                Turn::Runs(task)
+            } else {
+                Turn::Rests { lock: None, done: Some(round) }
             };
-            if let Err(error) = self.versions(&bucket, &rules).await {
-                tracing::warn!(bucket = %bucket.name, %error, "not all that is due has expired");
-            }
-            if let Err(error) = uploads(&self.store, &bucket.name, (&rules, self.day_ms)).await {
-                tracing::warn!(bucket = %bucket.name, %error, "not all uploads that are due were given up");
-            }
+            self.turns.insert(id, turn);
         }
     }
 
-    async fn versions(&self, bucket: &BucketInfo, rules: &Rules) -> Result<(), ListError> {
-        let expirer = Expirer::new(self, bucket);
-        for prefix in rules.object_prefixes() {
-            let mut walk = Walk::new(rules, self.day_ms);
-            let mut after = (String::new(), None);
-            loop {
-                if !self.is_as_before(bucket).await? {
-                    return Ok(());
-                }
-                let list = ListVersions {
-                    bucket: bucket.name.clone(),
-                    prefix: prefix.to_owned(),
-                    delimiter: String::new(),
-                    after_key: after.0,
-                    after_version: after.1,
-                    limit: PAGE,
-                };
-                let page = self.store.list_versions(list).await?;
-                let (now, mut due) = (UnixMillis::now(), Vec::new());
-                for version in page.versions {
-                    walk.look(version, now, &mut due);
-                }
-                if page.next.is_none() {
-                    walk.end(now, &mut due);
-                }
-                let acts = due.into_iter().map(|due| expirer.carry_out(due));
-                stream::iter(acts).buffer_unordered(CONCURRENCY).collect::<()>().await;
-                match page.next {
-                    Some(next) => after = next,
-                    None => break,
-                }
+    /// Notes that a pass has ended.
+    fn end(&mut self, ended: Result<(task::Id, Option<LockGuard>), JoinError>, now: UnixMillis) {
+        let round = self.rounds.at(now);
+        let (task, lock, done) = match ended {
+            Ok((task, lock)) => {
+                let done = lock.is_some().then_some(round);
+                (task, lock, done)
             }
+            Err(error) => {
+                tracing::error!(%error, "a pass over a bucket's lifecycle rules failed");
+                (error.id(), None, Some(round))
+            }
+        };
+        let turn = self.buckets.remove(&task).and_then(|bucket| self.turns.get_mut(&bucket));
+        // The bucket may have lost its rules meanwhile, and have got others.
+        if let Some(turn) = turn.filter(|turn| matches!(turn, Turn::Runs(id) if *id == task)) {
+            *turn = Turn::Rests { lock, done };
         }
-        Ok(())
-    }
-
-    /// Whether the bucket is the same, with the same rules: else the pass ends for it.
-    async fn is_as_before(&self, before: &BucketInfo) -> Result<bool, ListError> {
-        let now = self.store.head_bucket(&before.name).await?;
-        let rules = |bucket: &BucketInfo| bucket.documents.get(super::DOCUMENT).map(str::to_owned);
-        Ok(now.id == before.id && rules(&now) == rules(before))
     }
 }
 
-async fn uploads(
-    store: &ObjectStore,
-    bucket: &BucketName,
-    (rules, day_ms): (&Rules, u64),
-) -> Result<(), ListError> {
-    for prefix in rules.upload_prefixes() {
-        let mut after = (String::new(), None);
-        loop {
-            let list = ListUploads {
-                bucket: bucket.clone(),
-                prefix: prefix.to_owned(),
-                delimiter: String::new(),
-                after_key: after.0,
-                after_upload: after.1,
-                limit: PAGE,
-            };
-            let page = store.list_uploads(list).await?;
-            let now = UnixMillis::now();
-            for upload in page.uploads {
-                let end = rules.upload_end(upload.key.as_str(), upload.initiated, day_ms);
-                if end.is_some_and(|(end, _)| end <= now) {
-                    give_up(
-                        store,
-                        UploadRef { bucket: bucket.clone(), key: upload.key, upload: upload.upload },
-                    )
-                    .await;
-                }
-            }
-            match page.next {
-                Some(next) => after = next,
-                None => break,
-            }
-        }
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn give_up(store: &ObjectStore, upload: UploadRef) {
-    match store.abort_upload(&upload).await {
-        Ok(()) => metrics::counter!(ABORTED).increment(1),
-        // It was completed or aborted meanwhile.
-        Err(UploadError::NoSuchUpload | UploadError::NoSuchBucket) => {}
-        Err(error) => {
-            metrics::counter!(FAILED).increment(1);
-            tracing::debug!(key = %upload.key, %error, "an upload is not given up; the next pass tries again");
-        }
+    const BUCKET: BucketId = BucketId(1);
+
+    /// A pass over the bucket that ends like this, and whether the bucket is due in the same round and in the next one.
+    async fn due_after(pass: impl Future<Output = Option<LockGuard>> + Send + 'static) -> (bool, bool) {
+        let rounds = Rounds::new(DAY_MS);
+        let mut passes = Passes::new(rounds);
+        let task = passes.tasks.spawn(pass).id();
+        passes.buckets.insert(task, BUCKET);
+        passes.turns.insert(BUCKET, Turn::Runs(task));
+        let now = UnixMillis(12_345_678);
+        let round = rounds.at(now);
+        assert!(!passes.turns[&BUCKET].is_due(round + 1), "it is gone over once at a time");
+        let ended = passes.tasks.join_next_with_id().await.unwrap();
+        passes.end(ended, now);
+        assert!(passes.buckets.is_empty());
+        (passes.turns[&BUCKET].is_due(round), passes.turns[&BUCKET].is_due(round + 1))
+    }
+
+    async fn fails() -> Option<LockGuard> {
+        panic!("a defect")
+    }
+
+    #[tokio::test]
+    async fn a_pass_without_a_lock_is_tried_again_and_one_that_panics_only_in_the_next_round() {
+        assert_eq!(due_after(async { None }).await, (true, true));
+        assert_eq!(due_after(fails()).await, (false, true));
+        let done = Turn::Rests { lock: None, done: Some(7) };
+        assert!(!done.is_due(7) && done.is_due(8) && done.is_due(6), "also if the clock goes back");
+    }
+
+    #[tokio::test]
+    async fn a_pass_over_rules_that_are_gone_says_nothing_of_those_that_came_after() {
+        let mut passes = Passes::new(Rounds::new(DAY_MS));
+        let [old, new] = [(); 2].map(|()| passes.tasks.spawn(async { None }).id());
+        passes.buckets.extend([(old, BUCKET), (new, BUCKET)]);
+        passes.turns.insert(BUCKET, Turn::Runs(new));
+        passes.end(Ok((old, None)), UnixMillis(0));
+        assert!(matches!(passes.turns[&BUCKET], Turn::Runs(id) if id == new));
+        passes.turns.clear();
+        passes.end(Ok((new, None)), UnixMillis(0));
+        assert!(passes.turns.is_empty());
     }
 }

@@ -319,6 +319,16 @@ impl Buckets {
         Ok(active.map(|bucket| bucket.info()).collect())
     }
 
+    /// The buckets in use that have a text of this name, as they are cached.
+    pub(super) fn with(&self, document: &str) -> Vec<BucketInfo> {
+        let table = self.table.load();
+        let active = table.values().filter(|bucket| bucket.record.state == BucketState::Active);
+        active
+            .filter(|bucket| bucket.record.documents.get(document).is_some())
+            .map(|bucket| bucket.info())
+            .collect()
+    }
+
     /// Asks the coordinator for a record, and caches it.
     pub(super) async fn ask(
         &self,

@@ -62,6 +62,7 @@ async fn find_in(
     let kept = versions::find(core, bucket, &request.key, (request.version, with_data)).await?;
     let mut info = object_info(kept.object.clone());
     info.versioned |= bucket.record.versioning.keeps_versions();
+    info.archived = kept.archived;
     check_read(&request.condition, &info)?;
     let selected = select(request.select, &info)?;
     let data_key = unlocked(core, bucket, request, (&kept, with_data))?;

@@ -39,6 +39,7 @@ pub(super) fn object_info(object: ObjectMeta) -> ObjectInfo {
     let parts = object.parts.into_iter().flat_map(|table| table.parts).filter(|part| part.number > 0);
     ObjectInfo {
         versioned: object.history.is_some(),
+        archived: false,
         size: object.size,
         etag: object.etag,
         last_modified: object.last_modified,

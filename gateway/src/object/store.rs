@@ -166,6 +166,11 @@ impl ObjectStore {
         self.core.buckets.list(coordinator.as_ref()).await
     }
 
+    /// The buckets in use whose records have a text of this name, as this gateway has been told of them: nobody is asked.
+    pub fn buckets_with(&self, document: &str) -> Vec<BucketInfo> {
+        self.core.buckets.with(document)
+    }
+
     /// Writes an object; the returned information is that of the version written.
     ///
     /// # Errors

@@ -59,6 +59,8 @@ pub struct ObjectInfo {
     pub parts: Vec<ObjectPartInfo>,
     /// Whether its bucket keeps versions, or did.
     pub versioned: bool,
+    /// Whether another version of the key is current: told by reads only.
+    pub archived: bool,
     /// Where a write came in the order of all writes of its key: told of writes only.
     pub sequence: Option<Tag>,
     /// How it is encrypted at rest, if it is.
@@ -79,6 +81,7 @@ impl ObjectInfo {
             version: VersionId::Null,
             parts: Vec::new(),
             versioned: false,
+            archived: false,
             sequence: None,
             encryption: None,
         }

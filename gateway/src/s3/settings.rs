@@ -143,8 +143,11 @@ impl BucketSettings {
         Ok(settings)
     }
 
-    /// The value of `x-amz-expiration`, if the object will expire.
+    /// The value of `x-amz-expiration`, if the object will expire. Rules for objects are about current versions only.
     pub(crate) fn expiration_header(&self, key: &str, info: &ObjectInfo) -> Option<String> {
+        if info.archived {
+            return None;
+        }
         let (time, rule) = self.lifecycle.as_ref()?.expiry(key, info, lifecycle::DAY_MS)?;
         Some(format!("expiry-date=\"{}\", rule-id=\"{}\"", http_date(time), printable(rule)))
     }

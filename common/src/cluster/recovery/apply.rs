@@ -15,7 +15,7 @@ use crate::types::ClusterId;
 /// Tells that a recovery is under way, or was.
 const MARKER_KEY: &str = "recovery";
 /// What comes and goes with the sessions of processes.
-const LEASED: [&str; 2] = [LIVE_PREFIX, "locks/"];
+const LEASED: [&str; 4] = [LIVE_PREFIX, "locks/", "quota-holders/", "lifecycle-gateways/"];
 /// Etcd takes 128 operations and 1.5 MiB in a transaction.
 const WRITES_AT_ONCE: usize = 100;
 const BYTES_AT_ONCE: usize = 1 << 19;

@@ -34,6 +34,7 @@ fn node(id: u128) -> NodeRecord {
         boot_count: 3,
         journal_sequence: 50,
         fresh: false,
+        absent: false,
     };
     NodeRecord {
         id: NodeId(format!("n{id}")),
@@ -253,7 +254,9 @@ async fn coordinator() -> Arc<LocalCoordinator> {
 async fn a_recovery_is_written_once_and_only_where_nothing_is() {
     let coordinator = coordinator().await;
     let recovery = Recovery::plan(&reports(), false).unwrap();
-    coordinator.put("live/n1", Bytes::new(), Expected::Any, true).await.unwrap();
+    for leased in ["live/n1", "quota-holders/0", "lifecycle-gateways/0"] {
+        coordinator.put(leased, Bytes::new(), Expected::Any, true).await.unwrap();
+    }
     recovery.apply(&*coordinator, "coffer/test").await.unwrap();
     let listed = coordinator.list("").await.unwrap().entries;
     let written = ClusterMap::from_entries(listed.iter()).unwrap().unwrap();

@@ -26,6 +26,8 @@ pub(in crate::object) struct Kept {
     pub(in crate::object) holders: SlotSet,
     /// Shards that came along.
     pub(in crate::object) inline: InlineShards,
+    /// Whether another version is current.
+    pub(in crate::object) archived: bool,
 }
 
 /// Finds a version by a strict read; the current one if none is named.
@@ -48,14 +50,14 @@ pub(in crate::object) async fn find(
         Place::Current => {
             let (object, current) = head.version().zip(head.current()).ok_or_else(absent)?;
             let (op, holders) = (current.version.op, current.holders);
-            visible(Kept { object: object.clone(), target, op, holders, inline }, version)
+            visible(Kept { object: object.clone(), target, op, holders, inline, archived: false }, version)
         }
         Place::Archived(at) => {
             let archived = archive::read(core, bucket, key, at).await?;
             let archived = archived.filter(|(_, object)| head.keeps(at, object));
             let (_, object) = archived.ok_or_else(absent)?;
             let (holders, inline) = (SlotSet::default(), InlineShards::new());
-            visible(Kept { object, target, op: at.op, holders, inline }, version)
+            visible(Kept { object, target, op: at.op, holders, inline, archived: true }, version)
         }
     }
 }

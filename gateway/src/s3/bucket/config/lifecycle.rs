@@ -24,6 +24,17 @@ const MAX_ID_CHARS: usize = 255;
 /// Most versions that a rule keeps whatever their age (S3).
 const MAX_NEWER: u32 = 100;
 
+/// What a rule says once at most.
+const RULE_PARTS: [&str; 7] = [
+    "ID",
+    "Status",
+    "Prefix",
+    "Filter",
+    "Expiration",
+    "NoncurrentVersionExpiration",
+    "AbortIncompleteMultipartUpload",
+];
+
 /// The rules.
 pub(super) async fn serve(mut context: Context<'_>) -> Result<S3Response, S3Error> {
     match context.verb {
@@ -69,6 +80,7 @@ fn parse(body: &[u8]) -> Result<(String, Rules), S3Error> {
 }
 
 fn parse_rule(id: String, rule: &Element) -> Result<Rule, S3Error> {
+    only(rule, &RULE_PARTS, &["Transition", "NoncurrentVersionTransition"])?;
     let enabled = match rule.text_of("Status").map(str::trim) {
         Some("Enabled") => true,
         Some("Disabled") => false,
@@ -82,9 +94,7 @@ fn parse_rule(id: String, rule: &Element) -> Result<Rule, S3Error> {
     let expiration = rule.child("Expiration").map(parse_expiration).transpose()?;
     let noncurrent = rule.child("NoncurrentVersionExpiration").map(parse_noncurrent).transpose()?;
     let abort = rule.child("AbortIncompleteMultipartUpload");
-    let abort_after_days = abort
-        .map(|abort| days(abort, "DaysAfterInitiation", "AbortIncompleteMultipartUpload"))
-        .transpose()?;
+    let abort_after_days = abort.map(parse_abort).transpose()?;
     let transitions = has_transitions(rule)?;
     if expiration.is_none() && noncurrent.is_none() && abort_after_days.is_none() && !transitions {
         return Err(invalid("At least one action needs to be specified in a rule"));
@@ -104,6 +114,7 @@ fn parse_rule(id: String, rule: &Element) -> Result<Rule, S3Error> {
 
 /// When objects expire, and whether delete markers are removed below which there is nothing.
 fn parse_expiration(action: &Element) -> Result<(Option<When>, bool), S3Error> {
+    only(action, &["Days", "Date", "ExpiredObjectDeleteMarker"], &[])?;
     let (date, markers) = (action.text_of("Date"), action.text_of("ExpiredObjectDeleteMarker"));
     match (action.child("Days").is_some(), date, markers.map(str::trim)) {
         (true, None, None) => Ok((Some(When::Days(days(action, "Days", "Expiration")?)), false)),
@@ -116,6 +127,7 @@ fn parse_expiration(action: &Element) -> Result<(Option<When>, bool), S3Error> {
 
 fn parse_noncurrent(action: &Element) -> Result<Noncurrent, S3Error> {
     let of = "NoncurrentVersionExpiration";
+    only(action, &["NoncurrentDays", "NewerNoncurrentVersions"], &[])?;
     let days = days(action, "NoncurrentDays", of)?;
     let newer = match action.child("NewerNoncurrentVersions") {
         None => 0,
@@ -129,13 +141,25 @@ fn parse_noncurrent(action: &Element) -> Result<Noncurrent, S3Error> {
     Ok(Noncurrent { days, newer })
 }
 
+fn parse_abort(action: &Element) -> Result<u32, S3Error> {
+    only(action, &["DaysAfterInitiation"], &[])?;
+    days(action, "DaysAfterInitiation", "AbortIncompleteMultipartUpload")
+}
+
 fn parse_filter(filter: &Element) -> Result<Filter, S3Error> {
     let parts = match filter.children.as_slice() {
         [] => return Ok(Filter::default()),
-        [all] if all.name == "And" => &all.children,
+        [all] if all.name == "And" => {
+            only(all, &["Prefix", "ObjectSizeGreaterThan", "ObjectSizeLessThan"], &["Tag"])?;
+            &all.children
+        }
         [_] => &filter.children,
         _ => return Err(malformed()),
     };
+    // An `And` of nothing would be about every object.
+    if parts.is_empty() {
+        return Err(malformed());
+    }
     let mut found = Filter::default();
     let mut tags = Vec::new();
     for part in parts {
@@ -157,6 +181,18 @@ fn parse_filter(filter: &Element) -> Result<Filter, S3Error> {
     }
     found.tags = tagging::collect(tags, tagging::MAX_OBJECT_TAGS)?;
     Ok(found)
+}
+
+/// Refuses what is said twice, or is not known: what a rule deletes must not rest on what was read of it by chance.
+fn only(element: &Element, once: &[&str], many: &[&str]) -> Result<(), S3Error> {
+    let mut seen = BTreeSet::new();
+    let is_known = |name: &str| many.contains(&name) || once.contains(&name);
+    let mut names = element.children.iter().map(|child| child.name.as_str());
+    if names.all(|name| is_known(name) && (many.contains(&name) || seen.insert(name))) {
+        Ok(())
+    } else {
+        Err(malformed())
+    }
 }
 
 /// Whether the rule asks for transitions, which nothing carries out, once they were checked.
@@ -296,6 +332,23 @@ mod tests {
         assert_eq!(filter(empty), Err(Code::InvalidRequest));
         assert_eq!(filter("<Prefix>a</Prefix><Prefix>b</Prefix>"), Err(Code::MalformedXML));
         assert_eq!(filter("<Suffix>a</Suffix>"), Err(Code::MalformedXML));
+        assert_eq!(filter("<And></And>"), Err(Code::MalformedXML), "it would be about everything");
+        assert_eq!(filter("<And><Prefix>a</Prefix><Prefix>b</Prefix></And>"), Err(Code::MalformedXML));
+    }
+
+    #[test]
+    fn what_is_said_twice_or_not_known_is_refused() {
+        let days = |days: u32| format!("<Expiration><Days>{days}</Days></Expiration>");
+        for inner in [
+            days(1) + &days(2),
+            days(1) + "<Filter><Prefix>b</Prefix></Filter>",
+            days(1) + "<Status>Disabled</Status>",
+            days(1) + "<DelMarkerExpiration><Days>1</Days></DelMarkerExpiration>",
+            "<Expiration><Days>1</Days><Days>2</Days></Expiration>".to_owned(),
+            "<Expiration><Days>1</Days><ExpiredObjectAllVersions>true</ExpiredObjectAllVersions></Expiration>".to_owned(),
+        ] {
+            assert_eq!(code(&rule(&inner)), Some(Code::MalformedXML), "{inner}");
+        }
     }
 
     #[test]

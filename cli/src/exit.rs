@@ -10,3 +10,5 @@ pub(crate) const NOT_FOUND: u8 = 3;
 pub(crate) const DEGRADED: u8 = 4;
 /// It may not.
 pub(crate) const DENIED: u8 = 5;
+/// What it had to ask did not answer.
+pub(crate) const NO_ANSWER: u8 = 6;

@@ -1,6 +1,6 @@
 //! `coffer`: one binary for servers, gateways, storage nodes and their operators.
 //!
-//! Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not found, 4 degraded, 5 denied ([`exit`]).
+//! Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not found, 4 degraded, 5 denied, 6 no answer ([`exit`]).
 
 mod admin;
 mod bucket;

@@ -5,20 +5,26 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use clap::{Args, Subcommand};
-use coffer_common::cluster::staged::{LayoutEdit, LayoutState};
+use coffer_common::cluster::staged::{ForgetRefusal, LayoutEdit, LayoutState, LayoutStateError};
+use coffer_common::types::NodeId;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time::Instant;
 
-use crate::exit::NOT_FOUND;
+use crate::exit::{NO_ANSWER, NOT_FOUND};
 use crate::layout::stage;
-use crate::reach::{ClusterArgs, on_layout};
+use crate::reach::{ClusterArgs, confirmed, on_layout};
 use crate::status::get;
 use crate::table::table;
 use crate::units::bytes;
 
 /// Between two questions whether a node may stop.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a gateway that does not answer is asked again: it may be restarting.
+const GATEWAY_PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Subcommand)]
 pub(crate) enum NodeCommand {
@@ -26,6 +32,8 @@ pub(crate) enum NodeCommand {
     List(ListArgs),
     /// Take a node out of service: for a restart, or for good.
     Drain(DrainArgs),
+    /// Drop what the cluster knows of a node that is gone for good and holds no slots.
+    Forget(ForgetArgs),
     /// Tell whether sets of numbered nodes may shrink: exit code 1 if a node beyond still holds slots.
     MayShrink(MayShrinkArgs),
 }
@@ -38,7 +46,8 @@ pub(crate) struct ListArgs {
 
 /// Take a node out of service: for a restart, or for good.
 ///
-/// Ask before each restart of a rolling upgrade; exit code 0 says that it may stop now, 1 that it must not:
+/// Ask before each restart of a rolling upgrade; exit code 0 says that it may stop now, 1 that it must not, 3 that no node has
+/// this name, 6 that no gateway could be asked:
 ///   coffer node drain node-3 --for-restart --wait && systemctl restart coffer-storage-node
 ///
 /// For good, this stages the removal of all its drives; nothing moves before it is applied:
@@ -54,7 +63,7 @@ pub(crate) struct DrainArgs {
     #[arg(long)]
     for_restart: bool,
 
-    /// Wait until it may stop.
+    /// Wait until it may stop, for ever; given up only when the gateway has not answered for a minute (exit code 6).
     #[arg(long, requires = "for_restart")]
     wait: bool,
 
@@ -79,6 +88,55 @@ pub(crate) struct MayShrinkArgs {
 
     #[command(flatten)]
     cluster: ClusterArgs,
+}
+
+/// Drop what the cluster knows of a node that is gone for good: it is no longer shown as away, and alerts on it end.
+///
+/// Refused while the node runs, or any of its drives holds slots or is to get some. If the node starts all the same, it
+/// registers as a new one does, and holds nothing:
+///   coffer node drain node-3        # and `coffer layout plan`, `apply`, until `coffer layout show` says that it is done
+///   coffer node forget node-3
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct ForgetArgs {
+    /// The node's id.
+    #[arg(value_name = "NODE")]
+    node: String,
+
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+async fn forget(args: &ForgetArgs) -> anyhow::Result<ExitCode> {
+    on_layout(&args.cluster, async |coordinator, state| {
+        let node = NodeId(args.node.clone());
+        state.may_forget(&node).map_err(LayoutStateError::from)?;
+        if args.cluster.ask_nodes(&state.map).await?.contains_key(&node) {
+            // Cut off from etcd, and not gone.
+            return Err(LayoutStateError::from(ForgetRefusal::Live(node)).into());
+        }
+        let drives = state.map.nodes.get(&node).map_or(0, |record| record.drives.len());
+        if !confirmed(&format!("Forget node {node} with its {drives} drives?"), args.yes)? {
+            return Ok(ExitCode::FAILURE);
+        }
+        match state.forget(&node, coordinator).await {
+            Err(LayoutStateError::Coordinator(error)) => {
+                bail!("{error}; whether it was done is not known: look with `coffer node list`")
+            }
+            done => done?,
+        }
+        if args.cluster.json {
+            println!("{}", json!({ "forgotten": node }));
+        } else {
+            println!("node {node} is forgotten; if it starts again, it registers as a new one");
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
 }
 
 fn parse_set(text: &str) -> Result<(String, u32), String> {
@@ -117,6 +175,7 @@ async fn may_shrink(args: &MayShrinkArgs) -> anyhow::Result<ExitCode> {
 pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<ExitCode> {
     match command {
         NodeCommand::MayShrink(args) => may_shrink(&args).await,
+        NodeCommand::Forget(args) => forget(&args).await,
         NodeCommand::List(args) => list(&args).await,
         NodeCommand::Drain(args) if args.for_restart => for_restart(&args).await,
         NodeCommand::Drain(args) => stage(&args.cluster, LayoutEdit::Remove(vec![args.node.clone()])).await,
@@ -221,7 +280,13 @@ async fn for_restart(args: &DrainArgs) -> anyhow::Result<ExitCode> {
     let url = format!("{}/health/cluster?maintenance={}", args.endpoint.trim_end_matches('/'), escaped(node));
     let mut told = String::new();
     loop {
-        let (code, body) = get(&url).await?;
+        let (code, body) = match ask(&url, args.wait).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                eprintln!("coffer: whether node {node} may stop is not known: {error:#}");
+                return Ok(ExitCode::from(NO_ANSWER));
+            }
+        };
         match code {
             StatusCode::OK => {
                 if args.cluster.json {
@@ -238,8 +303,7 @@ async fn for_restart(args: &DrainArgs) -> anyhow::Result<ExitCode> {
                 );
                 return Ok(ExitCode::from(NOT_FOUND));
             }
-            StatusCode::PRECONDITION_FAILED => {}
-            other => bail!("`{url}` answered {other}"),
+            _ => {}
         }
         let answer = serde_json::from_slice(&body).with_context(|| format!("`{url}` gave no such answer"))?;
         let reasons = obstacles_text(node, &answer);
@@ -252,6 +316,21 @@ async fn for_restart(args: &DrainArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
         told = reasons;
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Asks a gateway. Without an answer, again for a while if that is worth `waiting` for.
+async fn ask(url: &str, waiting: bool) -> anyhow::Result<(StatusCode, Bytes)> {
+    let begun = Instant::now();
+    loop {
+        let answer = get(url).await.and_then(|(code, body)| match code {
+            StatusCode::OK | StatusCode::NOT_FOUND | StatusCode::PRECONDITION_FAILED => Ok((code, body)),
+            other => bail!("`{url}` answered {other}"),
+        });
+        if answer.is_ok() || !waiting || begun.elapsed() >= GATEWAY_PATIENCE {
+            return answer;
+        }
         tokio::time::sleep(ASK_AGAIN).await;
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::Args;
 use coffer_common::cluster::ClusterMap;
-use coffer_common::cluster::staged::{EditError, LayoutState, LayoutStateError};
+use coffer_common::cluster::staged::{EditError, ForgetRefusal, LayoutState, LayoutStateError};
 use coffer_common::config::{EtcdArgs, SecurityArgs};
 use coffer_common::coordination::{Coordinator, CoordinatorError, EtcdCoordinator};
 use coffer_common::endpoints::Endpoints;
@@ -107,7 +107,11 @@ pub(crate) async fn on_layout(
 
 fn exit_code(error: Option<&LayoutStateError>) -> u8 {
     match error {
-        Some(LayoutStateError::NoCluster | LayoutStateError::Edit(EditError::NotFound(_))) => NOT_FOUND,
+        Some(
+            LayoutStateError::NoCluster
+            | LayoutStateError::Edit(EditError::NotFound(_))
+            | LayoutStateError::Forget(ForgetRefusal::Unknown(_)),
+        ) => NOT_FOUND,
         Some(LayoutStateError::Edit(EditError::Ambiguous { .. })) => USAGE,
         Some(LayoutStateError::Coordinator(CoordinatorError::Refused(_))) => DENIED,
         _ => FAILED,

@@ -102,6 +102,8 @@ struct Node {
     alive: bool,
     version: String,
     clock_ahead_ms: i64,
+    /// Older gateways do not tell.
+    slots: Option<u32>,
     drives: Vec<Drive>,
 }
 
@@ -296,10 +298,14 @@ fn next_steps(status: &Status) -> Vec<String> {
     let mut next = Vec::new();
     for node in &status.nodes {
         if !node.alive {
-            next.push(format!(
-                "node {} does not answer at {}: start it, or look at its log",
-                node.id, node.address
-            ));
+            let Node { id, address, .. } = node;
+            next.push(match node.slots {
+                Some(0) => format!(
+                    "node {id} does not answer at {address} and holds no slots: start it, or, if it is gone for good, \
+                     `coffer node forget {id}`"
+                ),
+                _ => format!("node {id} does not answer at {address}: start it, or look at its log"),
+            });
         }
         if node.clock_ahead_ms.unsigned_abs() > CLOCK_WORTH_A_WORD_MS {
             next.push(format!("node {}'s clock is {} ms off: set it by NTP", node.id, node.clock_ahead_ms));
@@ -375,7 +381,12 @@ mod tests {
                 used_percent: 96,
                 share_bytes: Some(7_210_000_000_000),
             }],
-            nodes: vec![node("a", true, "failed"), node("bb", false, "online"), node("c", true, "read-only")],
+            nodes: vec![
+                node("a", true, "failed"),
+                node("bb", false, "online"),
+                node("c", true, "read-only"),
+                Node { slots: Some(0), drives: Vec::new(), ..node("d", false, "online") },
+            ],
             layout: 2,
             moves: Some(Moves { version: 3, total: 900, moved: 100, under_way: 16 }),
             ..Status::default()
@@ -387,7 +398,8 @@ mod tests {
             "1.0 TiB of 2.0 TiB",
             "node c drive /data1: healing waits for room for 11 missing shards",
             "drive c:/data1 is 96 % full: `coffer layout set c:/data1 --capacity 7.21TB`",
-            "node bb does not answer",
+            "node bb does not answer at bb:9100: start it, or look at its log",
+            "node d does not answer at d:9100 and holds no slots: start it, or, if it is gone for good, `coffer node forget d`",
             "drive /data1 is failed",
             "votes in 4000 of 4096",
             "version 2, on the way to 3: 100 of 900 slots have moved, 16 are under way",

@@ -15,9 +15,12 @@ mod stage;
 pub(crate) use room::advice;
 pub(crate) use stage::stage;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use coffer_common::node::{DriveState, NodeInfo};
+use coffer_common::types::{DriveId, NodeId};
 
 use crate::reach::ClusterArgs;
 use crate::units::parse_bytes;
@@ -36,7 +39,7 @@ use crate::units::parse_bytes;
 pub(crate) enum LayoutCommand {
     /// Show the drives and their share of the slots, what is staged, and how far running moves are.
     Show(ShowArgs),
-    /// Stage drives that are to hold slots; without names, all that are registered and hold none.
+    /// Stage drives that are to hold slots; without names, all that are registered, are there and hold none.
     Add(AddArgs),
     /// Stage drives, or all drives of a node, that are to hold no slots any more.
     Remove(RemoveArgs),
@@ -123,6 +126,15 @@ pub(crate) struct RevertArgs {
 
     #[command(flatten)]
     plan: PlanArgs,
+}
+
+/// What the drives that answer hold, in bytes.
+fn held_bytes(infos: &BTreeMap<NodeId, NodeInfo>) -> BTreeMap<DriveId, u64> {
+    let drives = infos.values().flat_map(|info| &info.drives);
+    drives
+        .filter(|drive| !matches!(drive.state, DriveState::Failed | DriveState::Offline))
+        .map(|drive| (drive.id, drive.capacity_bytes.saturating_sub(drive.free_bytes)))
+        .collect()
 }
 
 pub(crate) async fn run(command: LayoutCommand) -> anyhow::Result<ExitCode> {

@@ -10,12 +10,12 @@ use coffer_common::cluster::staged::{
 };
 use coffer_common::coordination::Coordinator;
 use coffer_common::layout::Layout;
-use coffer_common::node::{DriveState, NodeInfo};
+use coffer_common::node::{DriveInfo, DriveState, NodeInfo};
 use coffer_common::types::NodeId;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{ApplyArgs, PlanArgs, RevertArgs, advice};
+use super::{ApplyArgs, PlanArgs, RevertArgs, advice, held_bytes};
 use crate::reach::{confirmed, on_layout};
 use crate::table::table;
 use crate::units::{bytes, duration};
@@ -57,7 +57,7 @@ pub(super) async fn revert(args: &RevertArgs) -> anyhow::Result<ExitCode> {
             println!("{}", json!({ "dropped": state.staged, "moves_under_way": moving }));
         } else {
             println!("dropped version {}, which was staged", state.staged.version);
-            if moving {
+            if moving && state.before_moves().is_ok() {
                 println!(
                     "the moves that are under way go on; `coffer layout revert` once more takes them back"
                 );
@@ -133,24 +133,38 @@ impl Report {
     }
 
     fn new(plan: LayoutPlan, infos: &BTreeMap<NodeId, NodeInfo>, rate: u64) -> Self {
-        let drives = infos.values().flat_map(|info| &info.drives);
-        let held: BTreeMap<_, _> = drives
-            .filter(|drive| !matches!(drive.state, DriveState::Failed | DriveState::Offline))
-            .map(|drive| (drive.id, drive.capacity_bytes.saturating_sub(drive.free_bytes)))
-            .collect();
+        let held = held_bytes(infos);
         let traffic = plan.traffic(&held);
         let of_plan = plan.drives.iter().filter(|drive| drive.before.is_some());
-        let held_in_all: u64 = of_plan.clone().filter_map(|drive| held.get(&drive.id)).sum();
-        let silent: Vec<String> = of_plan
-            .filter(|drive| !held.contains_key(&drive.id))
-            .map(|drive| format!("{}:{}", drive.node, drive.path))
-            .collect();
+        let held_in_all: u64 = of_plan.filter_map(|drive| held.get(&drive.id)).sum();
         let mut warnings = warnings(&plan, held_in_all);
-        if !silent.is_empty() {
-            warnings.push(format!(
-                "these drives do not answer: {}; what they hold is rebuilt from the others, which takes longer",
-                silent.join(", ")
-            ));
+        let is_full = |drive: &DriveInfo| drive.state == DriveState::ReadOnly;
+        let full: Vec<_> =
+            infos.values().flat_map(|info| &info.drives).filter(|drive| is_full(drive)).collect();
+        let named = |is: &dyn Fn(&DrivePlan) -> bool| -> String {
+            let drives = plan.drives.iter().filter(|drive| is(drive));
+            drives.map(|drive| format!("{}:{}", drive.node, drive.path)).collect::<Vec<_>>().join(", ")
+        };
+        let silent = |drive: &DrivePlan| !held.contains_key(&drive.id);
+        let telling = [
+            (
+                named(&|drive| silent(drive) && drive.before.is_some()),
+                "do not answer",
+                "what they hold is rebuilt from the others, which takes longer",
+            ),
+            (
+                named(&|drive| silent(drive) && drive.slots_in > 0),
+                "do not answer, and are to get slots",
+                "none moves there before they do, and the change is not done before",
+            ),
+            (
+                named(&|drive| drive.slots_in > 0 && full.iter().any(|full| full.id == drive.id)),
+                "are full, and are to get slots",
+                "none moves there before they have room",
+            ),
+        ];
+        for (drives, what, then) in telling.iter().filter(|(drives, ..)| !drives.is_empty()) {
+            warnings.push(format!("these drives {what}: {drives}; {then}"));
         }
         let about_seconds = traffic.busiest_drive_bytes.div_ceil(rate.max(1));
         Self { plan, traffic, about_seconds, warnings, nearly_full: Vec::new() }

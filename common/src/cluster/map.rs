@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::record::{
-    ClusterRecord, LAYOUT_KEY, LAYOUT_TARGET_KEY, NODES_PREFIX, NodeRecord, PARTITIONS_PREFIX,
-    parse_partition_key,
+    ClusterRecord, LAYOUT_KEY, LAYOUT_MOVES_KEY, LAYOUT_TARGET_KEY, MovesBegun, NODES_PREFIX, NodeRecord,
+    PARTITIONS_PREFIX, parse_partition_key,
 };
 use bytes::Bytes;
 
@@ -103,6 +103,8 @@ pub struct ClusterMap {
     pub layout: Layout,
     /// Where slots are on their way to, if they are.
     pub target: Option<Layout>,
+    /// What the moves there began with; `None` if that is not known.
+    pub(super) begun: Option<MovesBegun>,
     /// The nodes by id.
     pub nodes: BTreeMap<NodeId, NodeRecord>,
     /// Partitions that differ from new ones.
@@ -125,7 +127,7 @@ impl ClusterMap {
         entries: impl Iterator<Item = &'a Entry>,
         decoded: &mut Decoded,
     ) -> Result<Option<Self>, MapError> {
-        let (mut record, mut table, mut target) = (None, None, None);
+        let (mut record, mut table, mut target, mut begun) = (None, None, None, None);
         let (mut nodes, mut partitions) = (BTreeMap::new(), Records::default());
         for entry in entries {
             if entry.key == CLUSTER_KEY {
@@ -134,6 +136,9 @@ impl ClusterMap {
                 table = Some(decoded.table.get(entry, layout)?);
             } else if entry.key == LAYOUT_TARGET_KEY {
                 target = Some(decoded.target.get(entry, layout)?);
+            } else if entry.key == LAYOUT_MOVES_KEY {
+                // Only for people: a map does without it.
+                begun = json::<MovesBegun>(entry).ok();
             } else if entry.key.starts_with(NODES_PREFIX) {
                 let node = json::<NodeRecord>(entry)?;
                 nodes.insert(node.id.clone(), node);
@@ -151,7 +156,7 @@ impl ClusterMap {
         }
         let drives = drives_of(&nodes);
         let (cluster, generation) = (record.id, record.generation);
-        Ok(Some(Self { cluster, generation, record, layout, target, nodes, partitions, drives }))
+        Ok(Some(Self { cluster, generation, record, layout, target, begun, nodes, partitions, drives }))
     }
 
     /// Takes over records of partitions that have changed.
@@ -258,6 +263,12 @@ impl ClusterMap {
             |record: &Arc<PartitionRecord>| record.slots.iter().filter(|slot| slot.source.is_some()).count();
         let left = self.target.as_ref().map_or(0, |target| target.moves_from(&self.present_layout()).len());
         (left, self.partitions.iter().map(|(_, record)| under_way(record)).sum())
+    }
+
+    /// What the moves that are under way began with; `None` if there are none, or an older version began them.
+    pub fn moves_begun(&self) -> Option<MovesBegun> {
+        let version = self.target.as_ref()?.version();
+        self.begun.filter(|begun| begun.version == version)
     }
 
     /// A drive as a layout sees it, whether or not a table has it.

@@ -40,8 +40,9 @@ pub use bootstrap::{BootstrapError, FirstLayout, first_layout};
 pub use map::{ClusterMap, MapError, Records, SlotSource, SlotTarget};
 pub use raise::{Changed, RAISES_AT_ONCE, change_partitions, partition_records, raise_epochs};
 pub use record::{
-    ClusterRecord, DriveRecord, LAYOUT_KEY, LAYOUT_TARGET_KEY, LiveRecord, NodeRecord, PROTOCOL_VERSION,
-    live_key, node_key, partition_key, protocol_compatible,
+    ClusterRecord, DriveRecord, LAYOUT_KEY, LAYOUT_MOVES_KEY, LAYOUT_TARGET_KEY, LiveRecord, MovesBegun,
+    NodeRecord, PROGRESS_PREFIX, PROTOCOL_VERSION, live_key, node_key, partition_key, progress_key,
+    protocol_compatible,
 };
 pub use snapshot::{
     SnapshotDisagreement, agreed_entries, bucket_entries, decode_entries, encode_entries, user_entries,

@@ -6,7 +6,9 @@
 //! layout           Layout (binary, see `layout`): the table
 //! layout-target    Layout, only while slots move: where they go. Its version is above that of `layout`, which it becomes
 //!                  when every slot is there
-//! nodes/<id>       NodeRecord, persistent
+//! layout-moves     MovesBegun: how many slots the moves to the target began with
+//! nodes/<id>       NodeRecord, persistent; goes with `coffer node forget`
+//! progress/<id>    DriveRecord of each drive that the node has, as of a few seconds ago
 //! live/<id>        LiveRecord, leased: goes with the node's session
 //! partitions/<p>   PartitionRecord (binary), only where it differs from a new one; p is 4 hexadecimal digits
 //! ```
@@ -30,7 +32,11 @@ pub fn protocol_compatible(ours: u32, theirs: u32) -> bool {
 pub const LAYOUT_KEY: &str = "layout";
 /// The key of the layout that slots are on their way to.
 pub const LAYOUT_TARGET_KEY: &str = "layout-target";
+/// The key of what the moves to the target began with.
+pub const LAYOUT_MOVES_KEY: &str = "layout-moves";
 pub(super) const NODES_PREFIX: &str = "nodes/";
+/// What the keys of all [`progress_key`]s begin with.
+pub const PROGRESS_PREFIX: &str = "progress/";
 pub(super) const LIVE_PREFIX: &str = "live/";
 pub(super) const PARTITIONS_PREFIX: &str = "partitions/";
 
@@ -41,6 +47,11 @@ pub(super) const PREFIXES: [&str; 5] =
 /// The key of a node's persistent record.
 pub fn node_key(node: &NodeId) -> String {
     format!("{NODES_PREFIX}{node}")
+}
+
+/// The key of how far the journals of a node's drives are.
+pub fn progress_key(node: &NodeId) -> String {
+    format!("{PROGRESS_PREFIX}{node}")
 }
 
 /// The key of a node's sign of life.
@@ -116,6 +127,10 @@ pub struct DriveRecord {
     /// Whether it still waits to become part of the cluster (it has no `coffer.json` yet).
     #[serde(default)]
     pub fresh: bool,
+    /// Whether the node was last started without it: the record stays, so that an old copy of the drive is known for one. Nodes
+    /// of older versions do not tell.
+    #[serde(default)]
+    pub absent: bool,
 }
 
 impl From<&DriveInfo> for DriveRecord {
@@ -128,6 +143,7 @@ impl From<&DriveInfo> for DriveRecord {
             boot_count: info.boot_count,
             journal_sequence: info.journal_sequence,
             fresh: false,
+            absent: false,
         }
     }
 }
@@ -139,4 +155,15 @@ pub struct LiveRecord {
     pub since_ms: u64,
     /// Random, one per process: two processes that claim one node id see each other.
     pub process: u64,
+}
+
+/// The moves to a target, as they were when it was made one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovesBegun {
+    /// The target's version; of another target this tells nothing.
+    pub version: u64,
+    /// Slots that had to move.
+    pub slots: usize,
+    /// When, in milliseconds since the Unix epoch, by the clock of who asked for it.
+    pub began_ms: u64,
 }

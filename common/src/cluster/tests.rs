@@ -112,6 +112,7 @@ fn record(index: u32) -> NodeRecord {
         boot_count: 1,
         journal_sequence: 0,
         fresh: false,
+        absent: false,
     };
     NodeRecord {
         id: NodeId(format!("n{index}")),

@@ -19,6 +19,7 @@ mod quotas;
 mod status;
 mod users;
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
@@ -134,32 +135,76 @@ async fn cluster_health(State(admin): State<Arc<Admin>>, Query(query): Query<Clu
 }
 
 async fn render(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    record(&admin.cluster);
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render())
+    let status = Status::of(&admin.cluster);
+    record(&status);
+    let text = admin.metrics.render() + &nodes_text(&status.nodes);
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
 /// Records what is only known when somebody asks.
-fn record(cluster: &Cluster) {
-    let quorum = Quorum::of(cluster, None);
+fn record(status: &Status) {
+    let quorum = &status.quorum;
     gauge!("coffer_cluster_partitions").set(quorum.partitions as f64);
     gauge!("coffer_cluster_partitions_writable").set(quorum.writable as f64);
     gauge!("coffer_cluster_partitions_readable").set(quorum.readable as f64);
-    let status = Status::of(cluster);
     gauge!("coffer_cluster_capacity_bytes").set(status.capacity_bytes as f64);
     gauge!("coffer_cluster_free_bytes").set(status.free_bytes as f64);
-    for node in &status.nodes {
+}
+
+/// What is told of each node, as text: a recorder would go on telling it of nodes that have been forgotten.
+fn nodes_text(nodes: &[NodeView]) -> String {
+    let escaped = |text: &str| text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+    let mut up = "# TYPE coffer_cluster_node_up gauge\n".to_owned();
+    let mut writable = "# TYPE coffer_cluster_drive_writable gauge\n".to_owned();
+    for node in nodes {
+        let name = escaped(&node.id.0);
+        let _ = writeln!(up, "coffer_cluster_node_up{{node=\"{name}\"}} {}", u8::from(node.alive));
         for drive in &node.drives {
-            let labels = [("node", node.id.0.clone()), ("path", drive.path.clone())];
-            let writable = matches!(drive.state, DriveState::Online | DriveState::Suspect);
-            gauge!("coffer_cluster_drive_writable", &labels).set(if writable { 1.0 } else { 0.0 });
+            let takes = matches!(drive.state, DriveState::Online | DriveState::Suspect);
+            let (path, takes) = (escaped(&drive.path), u8::from(takes));
+            let _ = writeln!(
+                writable,
+                "coffer_cluster_drive_writable{{node=\"{name}\",path=\"{path}\"}} {takes}"
+            );
         }
     }
-    for node in cluster.nodes() {
-        let up = if node.alive { 1.0 } else { 0.0 };
-        gauge!("coffer_cluster_node_up", "node" => node.record.id.0.clone()).set(up);
-    }
+    up + &writable
 }
 
 async fn cluster_status(State(admin): State<Arc<Admin>>) -> Json<Status> {
     Json(Status::of(&admin.cluster))
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_common::node::DriveInfo;
+    use coffer_common::types::{DriveId, Incarnation};
+
+    use super::*;
+
+    #[test]
+    fn each_node_and_drive_is_told_with_its_labels() {
+        let drive =
+            |path: &str, state| DriveInfo::unknown(DriveId(1), Incarnation(0), path.to_owned(), state);
+        let node = NodeView {
+            id: NodeId("a".to_owned()),
+            address: String::new(),
+            zone: String::new(),
+            alive: true,
+            version: String::new(),
+            clock_ahead_ms: 0,
+            slots: 0,
+            drives: vec![drive("/a\"b", DriveState::Online), drive("/c", DriveState::ReadOnly)],
+        };
+        let away = NodeView { id: NodeId("b".to_owned()), alive: false, drives: Vec::new(), ..node.clone() };
+        let expected = [
+            "# TYPE coffer_cluster_node_up gauge",
+            r#"coffer_cluster_node_up{node="a"} 1"#,
+            r#"coffer_cluster_node_up{node="b"} 0"#,
+            "# TYPE coffer_cluster_drive_writable gauge",
+            r#"coffer_cluster_drive_writable{node="a",path="/a\"b"} 1"#,
+            r#"coffer_cluster_drive_writable{node="a",path="/c"} 0"#,
+        ];
+        assert_eq!(nodes_text(&[node, away]).lines().collect::<Vec<_>>(), expected);
+    }
 }

@@ -111,6 +111,8 @@ pub struct NodeView {
     pub version: String,
     /// How far its clock is ahead of the gateway's, in milliseconds.
     pub clock_ahead_ms: i64,
+    /// Slots on its drives now.
+    pub slots: u32,
     /// Its drives as it reported them last.
     pub drives: Vec<DriveInfo>,
 }
@@ -120,7 +122,12 @@ impl Status {
     pub(super) fn of(cluster: &Cluster) -> Self {
         let map = cluster.map();
         let quorum = Quorum::of(cluster, None);
-        let nodes: Vec<NodeView> = cluster.nodes().into_iter().map(NodeView::from).collect();
+        let mut nodes: Vec<NodeView> = cluster.nodes().into_iter().map(NodeView::from).collect();
+        let now = map.present_layout();
+        for (drive, slots) in now.drives().iter().zip(now.loads()) {
+            let node = map.node_of(drive.id);
+            nodes.iter_mut().filter(|view| view.id == node).for_each(|view| view.slots += slots);
+        }
         let serving = |drive: &&DriveInfo| !matches!(drive.state, DriveState::Failed | DriveState::Offline);
         let drives = || nodes.iter().filter(|node| node.alive).flat_map(|node| &node.drives).filter(serving);
         Self {
@@ -128,7 +135,7 @@ impl Status {
             cluster: map.cluster,
             generation: map.generation,
             slots: map.layout.n(),
-            tolerance: map.present_layout().tolerance(),
+            tolerance: now.tolerance(),
             capacity_bytes: drives().map(|drive| drive.capacity_bytes).sum(),
             free_bytes: drives().map(|drive| drive.free_bytes).sum(),
             missing_shards: drives().map(|drive| drive.missing_shards).sum(),
@@ -175,6 +182,7 @@ impl From<NodeStatus> for NodeView {
             alive: node.alive,
             version,
             clock_ahead_ms: node.clock_ahead_ms,
+            slots: 0,
             drives,
         }
     }

@@ -6,7 +6,7 @@ use coffer_common::cluster::{
     BootstrapError, ClusterRecord, DriveRecord, LAYOUT_KEY, NodeRecord, PROTOCOL_VERSION, first_layout,
     live_key, node_key,
 };
-use coffer_common::coordination::{CLUSTER_KEY, Coordinator, CoordinatorError};
+use coffer_common::coordination::{CLUSTER_KEY, Coordinator, CoordinatorError, Expected as Condition};
 use coffer_common::layout::Layout;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{ClusterId, DriveId, Incarnation};
@@ -24,7 +24,7 @@ pub(super) async fn found(
 ) -> Result<ClusterId, MemberError> {
     // Made once: its ids may be in a layout though the answer to the write was lost.
     let record = insist(shutdown, || fresh_record(settings, coordinator)).await?;
-    insist(shutdown, || register::write(&record, coordinator)).await?;
+    insist(shutdown, || register::write(&record, Condition::Any, coordinator)).await?;
     let mut reminded = Instant::now();
     loop {
         let (cluster, nodes) = insist(shutdown, || founders(coordinator)).await?;
@@ -149,6 +149,7 @@ async fn fresh_record(
             boot_count: 0,
             journal_sequence: 0,
             fresh: true,
+            absent: false,
         });
     }
     Ok(NodeRecord {
@@ -198,6 +199,7 @@ mod tests {
             boot_count: 0,
             journal_sequence: 0,
             fresh: true,
+            absent: false,
         };
         NodeRecord {
             id: NodeId(address.to_owned()),

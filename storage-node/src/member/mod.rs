@@ -10,7 +10,7 @@
 //! 3. Fresh drives in a cluster that does not exist yet (`first`): register, wait for the expected nodes, and let one
 //!    coordinator transaction decide the first layout; then format.
 //! 4. Open the drives; refuse one that was put back from an older copy (`progress`); only then count the start.
-//! 5. Serve, register (`register`), and publish how far the journals are.
+//! 5. Serve, register (`register`), and publish how far the journals are. Register again if the record is gone.
 //!
 //! ## Crash consistency
 //! The ids of fresh drives are in the node's record before any layout names them; a node that crashes between the layout
@@ -170,7 +170,10 @@ impl Member {
         let (joined, stop) = (node.clone(), shutdown.clone());
         shutdown.spawn(async move {
             if register::keep_registered(&settings, &joined, opened, &*coordinator, &stop).await {
-                progress::keep_published(joined, coordinator, 0, stop).await;
+                tokio::join!(
+                    register::keep_known(&settings, &joined, &*coordinator, &stop),
+                    progress::keep_published(joined.clone(), coordinator.clone(), 0, stop.clone())
+                );
             }
         });
         Ok(Self { node, cluster })

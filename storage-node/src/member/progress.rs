@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coffer_common::cluster::{DriveRecord, NodeRecord};
+use coffer_common::cluster::{DriveRecord, NodeRecord, PROGRESS_PREFIX, progress_key};
 use coffer_common::coordination::{Coordinator, CoordinatorError, Expected};
 use coffer_common::node::DriveInfo;
 use coffer_common::shutdown::Shutdown;
@@ -23,7 +23,6 @@ use coffer_common::shutdown::Shutdown;
 use super::{MemberRefusal, encode};
 use crate::node::StorageNode;
 
-const PREFIX: &str = "progress/";
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the cluster knows of the drives of all nodes; a drive may be in it several times.
@@ -33,7 +32,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 pub async fn known(coordinator: &dyn Coordinator) -> Result<Vec<DriveRecord>, CoordinatorError> {
     let nodes = coordinator.list("nodes/").await?;
     let nodes = nodes.entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok());
-    let progress = coordinator.list(PREFIX).await?;
+    let progress = coordinator.list(PROGRESS_PREFIX).await?;
     let progress = progress.entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok());
     Ok(nodes
         .flat_map(|node: NodeRecord| node.drives)
@@ -88,8 +87,7 @@ pub async fn keep_published(
             before.is_none_or(|before| drive.journal_sequence > before.journal_sequence + own_records)
         };
         if stopping || drives.iter().any(advanced) {
-            let key = format!("{PREFIX}{}", node.id());
-            match coordinator.put(&key, encode(&drives), Expected::Any, false).await {
+            match coordinator.put(&progress_key(node.id()), encode(&drives), Expected::Any, false).await {
                 Ok(_) => published = drives,
                 Err(error) => tracing::debug!(%error, "the journals' progress was not published"),
             }

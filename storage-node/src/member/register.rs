@@ -13,22 +13,12 @@ use super::{MemberRefusal, MemberSettings, encode, node_records, own_drives, pro
 use crate::node::StorageNode;
 
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two looks whether the cluster still knows this node.
+const LOOK: Duration = Duration::from_secs(10);
 
-/// Writes what a node says of itself, its record and its leased sign of life, in one change.
-pub(super) async fn write(
-    record: &NodeRecord,
-    coordinator: &dyn Coordinator,
-) -> Result<(), CoordinatorError> {
-    let live = LiveRecord { since_ms: UnixMillis::now().0, process: DriveId::random().0 as u64 };
-    let put = |key, value, leased| {
-        let change = Change::Put { value, leased };
-        Write { key, expected: Expected::Any, change }
-    };
-    let writes = vec![
-        put(node_key(&record.id), encode(record), false),
-        put(live_key(&record.id), encode(&live), true),
-    ];
-    coordinator.transaction(writes).await.map(drop)
+/// A sign of life of this process.
+fn live_record() -> LiveRecord {
+    LiveRecord { since_ms: UnixMillis::now().0, process: DriveId::random().0 as u64 }
 }
 
 /// Registers the node until it worked once; from then on the coordinator renews its sign of life by itself. False if the
@@ -81,12 +71,56 @@ async fn register(
             drive.clone_from(told);
         }
     }
-    write(&record, coordinator).await?;
+    write(&record, Expected::Any, coordinator).await?;
     Ok(Ok(()))
 }
 
-/// Drives that could not be opened now stay in the node's record: an old copy of one, or an empty folder in its place,
-/// must be known for what it is.
+/// Writes the record and a sign of life at once: who finds the one without the other may take the node for gone.
+///
+/// # Errors
+/// [`CoordinatorError`], with [`CoordinatorError::Conflict`] if the present record is not the `expected` one.
+pub(super) async fn write(
+    record: &NodeRecord,
+    expected: Expected,
+    coordinator: &dyn Coordinator,
+) -> Result<(), CoordinatorError> {
+    let put = |key, expected, value, leased| Write { key, expected, change: Change::Put { value, leased } };
+    let writes = vec![
+        put(node_key(&record.id), expected, encode(record), false),
+        put(live_key(&record.id), Expected::Any, encode(&live_record()), true),
+    ];
+    coordinator.transaction(writes).await?;
+    Ok(())
+}
+
+/// Writes the record again whenever it is gone: a node that is cut off may be forgotten while it runs.
+pub(super) async fn keep_known(
+    settings: &MemberSettings,
+    node: &StorageNode,
+    coordinator: &dyn Coordinator,
+    shutdown: &Shutdown,
+) {
+    let record = record(settings, &node.drive_infos());
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = shutdown.told() => return,
+        }
+        match coordinator.get(&node_key(&record.id)).await {
+            Ok(None) => match write(&record, Expected::Absent, coordinator).await {
+                Ok(()) => {
+                    tracing::warn!(node = %record.id, "the cluster had forgotten this node: registered again")
+                }
+                Err(error) => tracing::debug!(%error, "not registered again yet"),
+            },
+            Ok(Some(_)) => {}
+            Err(error) => tracing::debug!(%error, "the node's record was not looked at"),
+        }
+    }
+}
+
+/// Drives that could not be opened now stay in the node's record, as absent ones: an old copy of one, or an empty folder in its
+/// place, must be known for what it is.
 ///
 /// # Errors
 /// [`CoordinatorError`] if the present record cannot be read.
@@ -97,7 +131,7 @@ pub async fn keep_absent(
     let nodes = node_records(coordinator).await?;
     for drive in own_drives(&nodes, &record.id.clone()) {
         if !record.drives.iter().any(|here| here.id == drive.id) {
-            record.drives.push(drive.clone());
+            record.drives.push(DriveRecord { absent: true, ..drive.clone() });
         }
     }
     Ok(())

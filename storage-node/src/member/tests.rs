@@ -223,6 +223,7 @@ fn a_drive_that_another_node_started_later_is_not_missing_here() {
         boot_count,
         journal_sequence: 0,
         fresh,
+        absent: false,
     };
     let node = |id: &str, drives: &[DriveRecord]| NodeRecord {
         id: NodeId(id.to_owned()),

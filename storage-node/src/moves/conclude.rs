@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use coffer_common::cluster::{Cluster, ClusterMap, LAYOUT_KEY, LAYOUT_TARGET_KEY};
+use coffer_common::cluster::{Cluster, ClusterMap, LAYOUT_KEY, LAYOUT_MOVES_KEY, LAYOUT_TARGET_KEY};
 use coffer_common::coordination::{Change, CoordinatorError, Expected, Write};
 use coffer_common::layout::{PartitionRecord, SlotRole};
 
@@ -52,6 +52,7 @@ async fn conclude(cluster: &Cluster) -> Result<Option<u64>, CoordinatorError> {
             change: Change::Put { value, leased: false },
         },
         Write { key: target.key, expected: Expected::Revision(target.revision), change: Change::Delete },
+        Write { key: LAYOUT_MOVES_KEY.to_owned(), expected: Expected::Any, change: Change::Delete },
     ];
     match coordinator.transaction(writes).await {
         Ok(_) => Ok(confirmed.target.map(|target| target.version())),

@@ -1,6 +1,8 @@
 //! What people call drives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
 
 use super::{EditError, Placement, drive_table};
 use crate::cluster::ClusterMap;
@@ -19,9 +21,62 @@ pub struct KnownDrive {
     pub placed: Option<Placement>,
     /// Whether it waits for its cluster's first layout.
     pub fresh: bool,
+    /// Whether its node runs without it.
+    pub absent: bool,
+}
+
+/// A drive that a request leaves out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// Its id.
+    pub id: DriveId,
+    /// `NODE:PATH`.
+    pub place: String,
+    /// Why.
+    pub why: SkipReason,
+}
+
+/// Why a request leaves a drive out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SkipReason {
+    /// Its node runs without it.
+    Absent,
+    /// It has not been formatted.
+    Fresh,
+    /// Its node's lease is gone.
+    NodeAway,
+    /// It is not part of the layout, or is to leave it.
+    NotPlaced,
+}
+
+impl std::fmt::Display for Skipped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let why = match self.why {
+            SkipReason::Absent => "its node runs without it",
+            SkipReason::Fresh => "it has not been formatted yet",
+            SkipReason::NodeAway => "its node is away",
+            SkipReason::NotPlaced => "it is not part of the layout, or is to leave it",
+        };
+        write!(f, "{} ({why})", self.place)
+    }
 }
 
 impl KnownDrive {
+    /// Why it could not take slots now, as far as the coordinator knows.
+    pub fn obstacle(&self, live: &BTreeSet<NodeId>) -> Option<SkipReason> {
+        match self {
+            Self { absent: true, .. } => Some(SkipReason::Absent),
+            Self { fresh: true, .. } => Some(SkipReason::Fresh),
+            _ if !live.contains(&self.registered.node) => Some(SkipReason::NodeAway),
+            _ => None,
+        }
+    }
+
+    pub(super) fn skipped(&self, why: SkipReason) -> Skipped {
+        Skipped { id: self.id, place: self.place(), why }
+    }
+
     /// `NODE:PATH`.
     pub fn place(&self) -> String {
         let Placement { node, .. } = &self.registered;
@@ -50,6 +105,7 @@ pub fn known_drives(map: &ClusterMap) -> Vec<KnownDrive> {
                 },
                 placed: placed.remove(&drive.id),
                 fresh: drive.fresh,
+                absent: drive.absent,
             });
         }
     }
@@ -59,6 +115,7 @@ pub fn known_drives(map: &ClusterMap) -> Vec<KnownDrive> {
         registered: placement,
         placed,
         fresh: false,
+        absent: false,
     };
     known.extend(
         placed.into_iter().map(|(id, placement)| unregistered(id, placement.clone(), Some(placement))),
@@ -74,20 +131,27 @@ pub fn known_drives(map: &ClusterMap) -> Vec<KnownDrive> {
     known
 }
 
-/// The drives of all these names, each once.
+/// Drives, each once.
+pub(super) type Found<'a> = Vec<&'a KnownDrive>;
+
+/// The drives of all these names, and those that are left out: a name that means several drives means those that `suit`, if
+/// any of them does.
 pub(super) fn find_all<'a>(
     known: &'a [KnownDrive],
     names: &[String],
-) -> Result<Vec<&'a KnownDrive>, EditError> {
-    let mut found: Vec<&KnownDrive> = Vec::new();
+    suits: impl Fn(&KnownDrive) -> bool,
+) -> Result<(Found<'a>, Found<'a>), EditError> {
+    let (mut found, mut left_out) = (BTreeMap::new(), BTreeMap::new());
     for name in names {
-        for drive in find(known, name)? {
-            if !found.iter().any(|other| other.id == drive.id) {
-                found.push(drive);
-            }
+        let drives = find(known, name)?;
+        let any = drives.iter().any(|drive| suits(drive));
+        for drive in drives {
+            let group = if suits(drive) || !any { &mut found } else { &mut left_out };
+            group.insert(drive.id, drive);
         }
     }
-    Ok(found)
+    left_out.retain(|id, _| !found.contains_key(id));
+    Ok((found.into_values().collect(), left_out.into_values().collect()))
 }
 
 fn find<'a>(known: &'a [KnownDrive], name: &str) -> Result<Vec<&'a KnownDrive>, EditError> {

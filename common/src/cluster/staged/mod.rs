@@ -11,11 +11,13 @@
 //! 3. [`LayoutPlan`] compares it with what is.
 //! 4. [`nearly_full`] proposes what to ask for when drives run out of room.
 //! 5. [`LayoutState::make_target`] makes it the target, if nobody has changed anything since it was read.
+//! 6. [`LayoutState::forget`] drops what is known of a node that is gone and that no layout needs.
 //!
 //! Each change gives the staged layout a new version, which no other change ever had: who applies a version applies what was
 //! planned under it.
 
 mod drives;
+mod forget;
 mod plan;
 mod progress;
 mod room;
@@ -23,7 +25,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +34,8 @@ use crate::layout::{Layout, LayoutDrive, LayoutError};
 use crate::protocol::quorum::Geometry;
 use crate::types::{DriveId, NodeId};
 
-pub use drives::{KnownDrive, known_drives};
+pub use drives::{KnownDrive, SkipReason, Skipped, known_drives};
+pub use forget::ForgetRefusal;
 pub use plan::{DrivePlan, LayoutPlan, Share, Traffic};
 pub use progress::MoveProgress;
 pub use room::{NearlyFull, nearly_full};
@@ -81,7 +84,7 @@ impl From<&LayoutDrive> for Placement {
 /// One request of an operator. Drives are named as `DRIVE-ID`, `NODE`, `PATH` or `NODE:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LayoutEdit {
-    /// Take these drives in; if none are named, all that have registered and are not part of the layout.
+    /// Take these drives in; if none are named, all that have registered, are there and are not part of the layout.
     Add(Vec<String>),
     /// Take these out.
     Remove(Vec<String>),
@@ -120,7 +123,7 @@ pub enum EditError {
     NotPlaced(DriveId, &'static str),
     /// The request says what is already so.
     #[error("that changes nothing: {0}")]
-    Nothing(&'static str),
+    Nothing(String),
     /// The drives that would be left are too few.
     #[error(
         "that cannot work: every partition has its {n} slots on {n} different drives, and {left} with a capacity would be \
@@ -154,46 +157,81 @@ impl From<LayoutError> for EditError {
 }
 
 impl StagedChanges {
-    /// The changes with one request more. Does not raise the version.
+    /// The changes with one request more, and the drives that it leaves out. Does not raise the version. `live` are the nodes
+    /// whose lease is held.
     ///
     /// # Errors
     /// [`EditError`].
-    pub fn edit(&self, map: &ClusterMap, edit: &LayoutEdit) -> Result<Self, EditError> {
+    pub fn edit(
+        &self,
+        map: &ClusterMap,
+        live: &BTreeSet<NodeId>,
+        edit: &LayoutEdit,
+    ) -> Result<(Self, Vec<Skipped>), EditError> {
         let known = known_drives(map);
         let mut next = self.clone();
-        let nothing = match edit {
+        let (skipped, nothing) = match edit {
+            LayoutEdit::Add(names) if names.is_empty() => (
+                next.add_all(&known, live),
+                "every drive that could be added is part of the layout or staged",
+            ),
             LayoutEdit::Add(names) => {
-                next.add(&known, names)?;
-                "every drive that is registered is part of the layout or staged"
+                (next.add(&known, live, names)?, "they are part of the layout or staged")
             }
             LayoutEdit::Remove(names) => {
-                for drive in drives::find_all(&known, names)? {
+                let (found, left_out) = drives::find_all(&known, names, |drive| self.holds(drive))?;
+                for drive in found {
                     next.remove(drive)?;
                 }
-                "they are to be removed already"
+                (not_placed(&left_out), "they are to be removed already")
             }
             LayoutEdit::Set { drives, capacity_bytes, zone } => {
-                for drive in drives::find_all(&known, drives)? {
+                let stays = |drive: &KnownDrive| self.drives.get(&drive.id) != Some(&DriveChange::Remove);
+                let (found, left_out) =
+                    drives::find_all(&known, drives, |drive| self.holds(drive) && stays(drive))?;
+                for drive in found {
                     next.set(drive, *capacity_bytes, zone.as_deref())?;
                 }
-                "it is so already"
+                (not_placed(&left_out), "it is so already")
             }
         };
         if next == *self {
-            return Err(EditError::Nothing(nothing));
+            let left_out: Vec<String> = skipped.iter().map(Skipped::to_string).collect();
+            let left_out = left_out.join(", ");
+            let left_out = if left_out.is_empty() { left_out } else { format!("; left out: {left_out}") };
+            return Err(EditError::Nothing(format!("{nothing}{left_out}")));
         }
-        Ok(next)
+        Ok((next, skipped))
     }
 
-    fn add(&mut self, known: &[KnownDrive], names: &[String]) -> Result<(), EditError> {
-        if names.is_empty() {
-            let new = known.iter().filter(|d| d.placed.is_none() && !d.fresh);
-            for drive in new.filter(|drive| !self.drives.contains_key(&drive.id)).collect::<Vec<_>>() {
-                self.drives.insert(drive.id, DriveChange::Place(drive.registered.clone()));
+    /// Whether a drive is part of the layout, or staged.
+    fn holds(&self, drive: &KnownDrive) -> bool {
+        drive.placed.is_some() || self.drives.contains_key(&drive.id)
+    }
+
+    fn add_all(&mut self, known: &[KnownDrive], live: &BTreeSet<NodeId>) -> Vec<Skipped> {
+        let mut skipped = Vec::new();
+        for drive in known.iter().filter(|drive| drive.placed.is_none()) {
+            match (drive.obstacle(live), self.drives.contains_key(&drive.id)) {
+                (_, true) => {}
+                (Some(why), false) => skipped.push(drive.skipped(why)),
+                (None, false) => {
+                    self.drives.insert(drive.id, DriveChange::Place(drive.registered.clone()));
+                }
             }
-            return Ok(());
         }
-        for drive in drives::find_all(known, names)? {
+        skipped
+    }
+
+    fn add(
+        &mut self,
+        known: &[KnownDrive],
+        live: &BTreeSet<NodeId>,
+        names: &[String],
+    ) -> Result<Vec<Skipped>, EditError> {
+        let could = |drive: &KnownDrive| self.holds(drive) || !(drive.absent || drive.fresh);
+        let (found, left_out) = drives::find_all(known, names, could)?;
+        for drive in found {
             if drive.fresh {
                 return Err(EditError::Fresh(drive.id));
             }
@@ -211,7 +249,7 @@ impl StagedChanges {
                 }
             }
         }
-        Ok(())
+        Ok(left_out.iter().filter_map(|drive| Some(drive.skipped(drive.obstacle(live)?))).collect())
     }
 
     fn remove(&mut self, drive: &KnownDrive) -> Result<(), EditError> {
@@ -263,6 +301,10 @@ impl StagedChanges {
         });
         kept.chain(placed).collect()
     }
+}
+
+fn not_placed(drives: &[&KnownDrive]) -> Vec<Skipped> {
+    drives.iter().map(|drive| drive.skipped(SkipReason::NotPlaced)).collect()
 }
 
 /// The drives that the slots are on when all that was applied is done.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::cluster::ClusterMap;
-use crate::layout::SlotRole;
+use crate::layout::{Layout, SlotRole};
 use crate::limits::PARTITION_COUNT;
 use crate::types::{PartitionId, SlotIndex};
 
@@ -23,9 +23,24 @@ pub struct MoveProgress {
 }
 
 impl MoveProgress {
-    /// As the map has it; `None` if no moves are under way.
+    /// As the map has it; `None` if no moves are under way. A slot that has moved back looks like one that has never moved:
+    /// those are counted only if it is known with how many the moves began.
     pub fn of(map: &ClusterMap) -> Option<Self> {
-        let target = map.target.as_ref()?;
+        let mut progress = Self::towards(map, map.target.as_ref()?);
+        if let Some(begun) = map.moves_begun() {
+            progress.total = begun.slots.max(progress.left());
+            progress.moved = progress.total - progress.left();
+        }
+        Some(progress)
+    }
+
+    /// Slots that are not there yet.
+    pub fn left(&self) -> usize {
+        self.under_way + self.waiting
+    }
+
+    /// Compares the map with a target, whatever is known of how the moves began.
+    pub(super) fn towards(map: &ClusterMap, target: &Layout) -> Self {
         let mut progress = Self { version: target.version(), total: 0, moved: 0, under_way: 0, waiting: 0 };
         for partition in (0..PARTITION_COUNT).map(PartitionId) {
             let record = map.partitions.get(partition);
@@ -46,6 +61,6 @@ impl MoveProgress {
                 }
             }
         }
-        Some(progress)
+        progress
     }
 }

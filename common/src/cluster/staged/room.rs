@@ -1,5 +1,7 @@
 //! Which drives are nearly full, and which share of the load they should have instead.
 
+use std::collections::BTreeSet;
+
 use super::{LayoutEdit, StagedChanges, drive_table, propose};
 use crate::cluster::ClusterMap;
 use crate::layout::Layout;
@@ -77,7 +79,7 @@ fn keep_what_helps(map: &ClusterMap, found: &mut [NearlyFull]) {
     for drive in found.iter().filter(|drive| drive.share_bytes.is_some()) {
         let drives = vec![drive.id.to_string()];
         let edit = LayoutEdit::Set { drives, capacity_bytes: drive.share_bytes, zone: None };
-        if let Ok(next) = staged.edit(map, &edit) {
+        if let Ok((next, _)) = staged.edit(map, &BTreeSet::new(), &edit) {
             staged = next;
         }
     }

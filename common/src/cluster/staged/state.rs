@@ -5,16 +5,21 @@
 //! target only where they are to go. Retries: [`LayoutStateError::Changed`] means that nothing was written; after
 //! [`LayoutStateError::Coordinator`] that is unknown. Crash consistency: each change is one transaction.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{EditError, LAYOUT_STAGED_KEY, LayoutEdit, StagedChanges, propose};
-use crate::cluster::record::{LAYOUT_KEY, LAYOUT_TARGET_KEY, LIVE_PREFIX, PREFIXES};
+use super::{
+    EditError, ForgetRefusal, LAYOUT_STAGED_KEY, LayoutEdit, MoveProgress, Skipped, StagedChanges, propose,
+};
+use crate::cluster::record::{
+    LAYOUT_KEY, LAYOUT_MOVES_KEY, LAYOUT_TARGET_KEY, LIVE_PREFIX, MovesBegun, NODES_PREFIX, PREFIXES,
+};
 use crate::cluster::{ClusterMap, MapError};
 use crate::coordination::{Change, Coordinator, CoordinatorError, Entry, Expected, Write};
 use crate::layout::{Layout, LayoutDrive};
 use crate::limits::PARTITION_COUNT;
+use crate::time::UnixMillis;
 use crate::types::{NodeId, PartitionId};
 
 /// The layout cannot be read or changed.
@@ -51,6 +56,9 @@ pub enum LayoutStateError {
     /// There is nothing to apply or take back.
     #[error("{0}")]
     Nothing(&'static str),
+    /// The node is not to be forgotten.
+    #[error(transparent)]
+    Forget(#[from] ForgetRefusal),
     /// The coordinator did not do it; the outcome may be unknown.
     #[error(transparent)]
     Coordinator(CoordinatorError),
@@ -74,9 +82,11 @@ pub struct LayoutState {
     pub staged: StagedChanges,
     /// The nodes whose lease is held.
     pub live: BTreeSet<NodeId>,
-    layout: Expected,
-    target: Expected,
-    stored: Expected,
+    /// The nodes' records.
+    pub(super) nodes: BTreeMap<NodeId, Expected>,
+    pub(super) layout: Expected,
+    pub(super) target: Expected,
+    pub(super) stored: Expected,
 }
 
 impl LayoutState {
@@ -99,7 +109,12 @@ impl LayoutState {
             None => StagedChanges::default(),
         };
         let live = entries.iter().filter_map(|entry| entry.key.strip_prefix(LIVE_PREFIX));
+        let node = |entry: &Entry| {
+            let id = NodeId(entry.key.strip_prefix(NODES_PREFIX)?.to_owned());
+            Some((id, Expected::Revision(entry.revision)))
+        };
         Ok(Self {
+            nodes: entries.iter().filter_map(node).collect(),
             live: live.map(|id| NodeId(id.to_owned())).collect(),
             layout: expected(LAYOUT_KEY),
             target: expected(LAYOUT_TARGET_KEY),
@@ -120,15 +135,15 @@ impl LayoutState {
         self.map.layout.version().max(target).max(self.staged.version) + 1
     }
 
-    /// The state after a request, and the layout that it leads to. Writes nothing.
+    /// The state after a request, the layout that it leads to, and the drives that were left out. Writes nothing.
     ///
     /// # Errors
     /// [`LayoutStateError::Edit`].
-    pub fn edited(&self, edit: &LayoutEdit) -> Result<(Self, Layout), LayoutStateError> {
-        let staged = self.staged.edit(&self.map, edit)?;
+    pub fn edited(&self, edit: &LayoutEdit) -> Result<(Self, Layout, Vec<Skipped>), LayoutStateError> {
+        let (staged, skipped) = self.staged.edit(&self.map, &self.live, edit)?;
         let next = Self { staged: StagedChanges { version: self.next_version(), ..staged }, ..self.clone() };
         let layout = propose(&next.map, &next.staged)?;
-        Ok((next, layout))
+        Ok((next, layout, skipped))
     }
 
     /// Writes what is staged.
@@ -138,7 +153,6 @@ impl LayoutState {
     pub async fn store(&self, coordinator: &dyn Coordinator) -> Result<(), LayoutStateError> {
         let value = serde_json::to_vec(&self.staged).expect("plain data is always JSON");
         let staged = put(LAYOUT_STAGED_KEY, self.stored, value);
-        let check = |key: &str, expected| Write { key: key.to_owned(), expected, change: Change::Check };
         let writes = vec![check(LAYOUT_KEY, self.layout), check(LAYOUT_TARGET_KEY, self.target), staged];
         coordinator.transaction(writes).await?;
         Ok(())
@@ -212,15 +226,29 @@ impl LayoutState {
         layout: &Layout,
         coordinator: &dyn Coordinator,
     ) -> Result<(), LayoutStateError> {
-        let check = |key: &str, expected, change| Write { key: key.to_owned(), expected, change };
+        let begun = MovesBegun {
+            version: layout.version(),
+            slots: MoveProgress::towards(&self.map, layout).left(),
+            began_ms: UnixMillis::now().0,
+        };
+        let begun = serde_json::to_vec(&begun).expect("plain data is always JSON");
         let writes = vec![
-            check(LAYOUT_KEY, self.layout, Change::Check),
+            check(LAYOUT_KEY, self.layout),
             put(LAYOUT_TARGET_KEY, self.target, layout.encode()),
-            check(LAYOUT_STAGED_KEY, self.stored, Change::Delete),
+            put(LAYOUT_MOVES_KEY, Expected::Any, begun),
+            delete(LAYOUT_STAGED_KEY, self.stored),
         ];
         coordinator.transaction(writes).await?;
         Ok(())
     }
+}
+
+pub(super) fn check(key: &str, expected: Expected) -> Write {
+    Write { key: key.to_owned(), expected, change: Change::Check }
+}
+
+pub(super) fn delete(key: &str, expected: Expected) -> Write {
+    Write { key: key.to_owned(), expected, change: Change::Delete }
 }
 
 fn put(key: &str, expected: Expected, value: Vec<u8>) -> Write {

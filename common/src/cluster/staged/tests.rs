@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -6,12 +6,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::cluster::record::{LAYOUT_KEY, LAYOUT_TARGET_KEY};
 use crate::cluster::tests::OneCopy;
-use crate::cluster::{ClusterRecord, DriveRecord, NodeRecord, PROTOCOL_VERSION, node_key};
+use crate::cluster::{ClusterRecord, DriveRecord, NodeRecord, PROTOCOL_VERSION, live_key, node_key};
 use crate::coordination::{CLUSTER_KEY, Coordinator, Entry, Expected, LocalCoordinator};
 use crate::layout::{PartitionRecord, SlotRecord, SlotRole};
 use crate::limits::PARTITION_COUNT;
 use crate::node::{DriveInfo, DriveState};
 use crate::types::{ClusterId, Epoch, Incarnation, PartitionId};
+
+mod gone;
 
 const TIB: u64 = 1 << 40;
 
@@ -28,6 +30,7 @@ fn drive_record(node: usize, drive: usize) -> DriveRecord {
         boot_count: 1,
         journal_sequence: 0,
         fresh: false,
+        absent: false,
     }
 }
 
@@ -85,14 +88,19 @@ fn capacity(drives: &[&str], bytes: u64) -> LayoutEdit {
     LayoutEdit::Set { drives: names(drives), capacity_bytes: Some(bytes), zone: None }
 }
 
+/// Every node of the map.
+fn all(map: &ClusterMap) -> BTreeSet<NodeId> {
+    map.nodes.keys().cloned().collect()
+}
+
 fn edited(map: &ClusterMap, edits: &[LayoutEdit]) -> StagedChanges {
     edits.iter().fold(StagedChanges { version: 2, ..StagedChanges::default() }, |staged, edit| {
-        staged.edit(map, edit).unwrap()
+        staged.edit(map, &all(map), edit).unwrap().0
     })
 }
 
 fn refused(map: &ClusterMap, edit: &LayoutEdit) -> String {
-    StagedChanges::default().edit(map, edit).unwrap_err().to_string()
+    StagedChanges::default().edit(map, &all(map), edit).unwrap_err().to_string()
 }
 
 #[test]
@@ -126,7 +134,8 @@ fn without_names_every_registered_drive_that_is_not_in_the_layout_is_added() {
     };
     let expected: BTreeMap<_, _> = [(drive_id(0, 0), removed), placed(4, 0), placed(4, 1)].into();
     assert_eq!(staged.drives, expected, "what is to leave does not come back by itself, what is fresh waits");
-    assert!(staged.edit(&map, &add(&[])).unwrap_err().to_string().contains("changes nothing"));
+    let again = staged.edit(&map, &all(&map), &add(&[])).unwrap_err().to_string();
+    assert!(again.contains("changes nothing") && again.contains("node-5:/data0"), "{again}");
     assert!(refused(&map, &add(&["node-5"])).contains("has not been formatted"));
 }
 
@@ -305,11 +314,15 @@ async fn coordinator(placed: usize, others: usize, drives: usize) -> Arc<LocalCo
     for (key, value) in entries(placed, others, drives) {
         coordinator.put(&key, value.into(), Expected::Any, false).await.unwrap();
     }
+    for node in 0..placed + others {
+        let key = live_key(&node_record(node, 0).id);
+        coordinator.put(&key, "{}".into(), Expected::Any, false).await.unwrap();
+    }
     coordinator
 }
 
 async fn stage(coordinator: &LocalCoordinator, edit: &LayoutEdit) -> u64 {
-    let (state, _) = LayoutState::read(coordinator).await.unwrap().edited(edit).unwrap();
+    let (state, ..) = LayoutState::read(coordinator).await.unwrap().edited(edit).unwrap();
     state.store(coordinator).await.unwrap();
     state.staged.version
 }
@@ -413,8 +426,8 @@ proptest! {
                 Step::Remove(_) => drop(model.remove(&id)),
                 Step::Set(_, size) => drop(model.get_mut(&id).map(|held| *held = size)),
             }
-            match staged.edit(&map, &edit) {
-                Ok(next) => staged = next,
+            match staged.edit(&map, &all(&map), &edit) {
+                Ok((next, _)) => staged = next,
                 Err(_) => prop_assert_eq!(&before, &model, "refused though it changes something: {:?}", edit),
             }
             let table = staged.apply_to(map.layout.drives());

@@ -59,7 +59,7 @@ pub(crate) struct DrainArgs {
     #[arg(value_name = "NODE", env = "COFFER_NODE_ID")]
     node: String,
 
-    /// Only ask whether every partition can be written while the node is down. Changes nothing.
+    /// Only ask whether every object can be read and written while the node is down. Changes nothing.
     #[arg(long)]
     for_restart: bool,
 
@@ -263,9 +263,10 @@ struct Maintenance {
 struct Partitions {
     partitions: u64,
     writable: u64,
+    certain: Option<u64>,
 }
 
-/// A drive whose slots are missing where too few would be left.
+/// A drive whose slots do not count where too few others would be left.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Obstacle {
@@ -292,7 +293,7 @@ async fn for_restart(args: &DrainArgs) -> anyhow::Result<ExitCode> {
                 if args.cluster.json {
                     println!("{}", String::from_utf8_lossy(&body));
                 } else {
-                    println!("go: every partition can be written while node {node} is down");
+                    println!("go: every object can be read and written while node {node} is down");
                 }
                 return Ok(ExitCode::SUCCESS);
             }
@@ -336,11 +337,21 @@ async fn ask(url: &str, waiting: bool) -> anyhow::Result<(StatusCode, Bytes)> {
 }
 
 fn obstacles_text(node: &str, answer: &Maintenance) -> String {
-    let Partitions { partitions, writable } = answer.quorum;
-    let mut out = format!(
-        "do not stop node {node} now: {} of {partitions} partitions could not be written while it is down\n",
-        partitions.saturating_sub(writable)
-    );
+    let Partitions { partitions, writable, certain } = answer.quorum;
+    let mut out = format!("do not stop node {node} now: ");
+    let (unwritable, unsure) =
+        (partitions - writable.min(partitions), partitions - certain.unwrap_or(partitions).min(partitions));
+    if unwritable > 0 {
+        let _ = write!(out, "{unwritable} of {partitions} partitions could not be written while it is down");
+    }
+    if unsure > 0 {
+        let and = if unwritable > 0 { "; " } else { "" };
+        let _ = write!(
+            out,
+            "{and}some objects of {unsure} of {partitions} partitions might not be readable while it is down"
+        );
+    }
+    out.push('\n');
     for obstacle in &answer.obstacles {
         let _ = writeln!(
             out,
@@ -349,7 +360,7 @@ fn obstacles_text(node: &str, answer: &Maintenance) -> String {
         );
     }
     if answer.obstacles.is_empty() {
-        out.push_str("  all other drives are well: this node alone holds too many slots of them\n");
+        out.push_str("  all other drives are well: this node alone holds too many slots of them, and waiting changes nothing\n");
     }
     out
 }
@@ -379,6 +390,9 @@ mod tests {
         let text = obstacles_text("a", &answer);
         assert!(text.contains("do not stop node a now: 96 of 4096 partitions"), "{text}");
         assert!(text.contains("node b drive /data1 does not answer: 96"), "{text}");
+        let quorum = Partitions { partitions: 4096, writable: 4096, certain: Some(12) };
+        let unsure = obstacles_text("a", &Maintenance { quorum, obstacles: vec![] });
+        assert!(unsure.contains("now: some objects of 4084 of 4096 partitions might not"), "{unsure}");
         let alone = obstacles_text("a", &Maintenance { obstacles: vec![], ..answer });
         assert!(alone.contains("this node alone"), "{alone}");
     }

@@ -17,6 +17,7 @@ use coffer_common::cluster::{
     first_layout, live_key, node_key,
 };
 use coffer_common::coordination::{CLUSTER_KEY, Coordinator, Expected, LocalCoordinator, SnapshotStore};
+use coffer_common::layout::{ParitySettings, StorageClass};
 use coffer_common::node::{
     DriveState, NodeClient, NodeError, Snapshot, SnapshotChange, SnapshotKind, SnapshotLog,
 };
@@ -68,7 +69,7 @@ pub(crate) async fn run(args: &ServerArgs, drives: Vec<PathBuf>) -> anyhow::Resu
         heal::start(&node, &cluster, &shutdown);
         scrub::start(&node, &cluster, args.node.scrub_period, &shutdown);
         purge::start(&node, &cluster, args.node.purge_period, &shutdown);
-        say_what_it_is(&cluster);
+        say_what_it_is(&cluster, &config.parity);
         Gateway::start(config, cluster, metrics, shutdown).await?;
         Ok(coordinator)
     };
@@ -203,9 +204,9 @@ async fn start_cluster(
     Ok(Cluster::start(options, MAP_PATIENCE).await?)
 }
 
-fn say_what_it_is(cluster: &Cluster) {
+fn say_what_it_is(cluster: &Cluster, parity: &ParitySettings) {
     let layout = &cluster.map().layout;
-    let tolerance = layout.tolerance();
+    let tolerance = layout.tolerance_of(parity.split(StorageClass::Standard, layout.n()).k);
     let (drives, reads, writes) =
         (layout.drives().len(), tolerance.drives_for_reads, tolerance.drives_for_writes);
     if layout.n() == 1 {

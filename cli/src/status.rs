@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -18,11 +19,12 @@ use crate::admin::TIMEOUT;
 use crate::exit::{DEGRADED, DENIED, NOT_FOUND};
 use crate::layout::advice;
 use crate::table::table;
-use crate::units::bytes;
+use crate::units::{bytes, duration};
 
 const CLOCK_WORTH_A_WORD_MS: u64 = 1000;
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Show on one screen how the cluster is. Exit code 0 if it is healthy, 4 if not.
+/// Show on one screen how the cluster is. Exit code 0 if it is healthy, 4 if not: slots are away, or shards are missing.
 #[derive(Args, Debug)]
 pub(crate) struct StatusArgs {
     /// The admin address of any gateway.
@@ -32,6 +34,10 @@ pub(crate) struct StatusArgs {
     /// Print the gateway's JSON as it is.
     #[arg(long)]
     json: bool,
+
+    /// Ask again until the cluster is healthy, at most for so long. After a start drives need some seconds to know what they lack.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    wait: u64,
 }
 
 /// What this screen needs of `GET /api/v1/status`.
@@ -39,6 +45,7 @@ pub(crate) struct StatusArgs {
 #[serde(default)]
 struct Status {
     health: String,
+    reason: String,
     cluster: String,
     slots: u32,
     quorum: Quorum,
@@ -57,10 +64,6 @@ struct Status {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Quorum {
-    partitions: u64,
-    writable: u64,
-    readable: u64,
-    complete: u64,
     spare_for_writes: u64,
     spare_for_reads: u64,
 }
@@ -77,6 +80,7 @@ struct Tolerance {
 #[serde(default)]
 struct Heal {
     missing_shards: u64,
+    lacking_drives: u64,
     owed_registers: u64,
     complete: bool,
     shards_per_minute: u64,
@@ -117,6 +121,8 @@ struct Drive {
     free_bytes: u64,
     join: Join,
     heal: DriveHeal,
+    /// In how many partitions it lacks shards; `None` if it does not know.
+    lacking_partitions: Option<u64>,
     scrub: DriveScrub,
 }
 
@@ -129,7 +135,16 @@ struct Join {
 
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let url = format!("{}/api/v1/status", args.endpoint.trim_end_matches('/'));
-    let (code, body) = get(&url).await?;
+    let deadline = Instant::now() + Duration::from_secs(args.wait);
+    let healthy =
+        |body: &Bytes| serde_json::from_slice(body).is_ok_and(|told: Status| told.health == "healthy");
+    let (code, body) = loop {
+        let answer = get(&url).await;
+        if answer.as_ref().is_ok_and(|(_, body)| healthy(body)) || Instant::now() >= deadline {
+            break answer?;
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    };
     match code {
         StatusCode::OK => {}
         StatusCode::NOT_FOUND => {
@@ -167,13 +182,12 @@ pub(crate) async fn get(url: &str) -> anyhow::Result<(StatusCode, Bytes)> {
 fn screen(status: &Status) -> String {
     let mut out = String::new();
     let quorum = &status.quorum;
-    let word = status.health.to_uppercase();
-    let _ = writeln!(out, "{word}: {}\n", meaning(status));
+    let _ = writeln!(out, "{}: {}\n", status.health.to_uppercase(), status.reason);
     let _ =
         writeln!(out, "cluster    {}, {} slots, version {}", status.cluster, status.slots, status.version);
     let _ = writeln!(
         out,
-        "may fail   now {} more drives for writes, {} for reads; with all up {} nodes for writes, {} for reads",
+        "can lose   {} more drives for writes, {} for reads; with all up and whole {} nodes for writes, {} for reads",
         quorum.spare_for_writes,
         quorum.spare_for_reads,
         status.tolerance.nodes_for_writes,
@@ -201,22 +215,6 @@ fn screen(status: &Status) -> String {
     out
 }
 
-fn meaning(status: &Status) -> String {
-    let quorum = &status.quorum;
-    match status.health.as_str() {
-        "healthy" => "every slot answers".to_owned(),
-        "degraded" => format!(
-            "all can be read and written; {} of {} partitions lack a slot",
-            quorum.partitions - quorum.complete.min(quorum.partitions),
-            quorum.partitions
-        ),
-        "read-only" => {
-            format!("all can be read; {} of {} partitions can be written", quorum.writable, quorum.partitions)
-        }
-        _ => format!("{} of {} partitions can be read", quorum.readable, quorum.partitions),
-    }
-}
-
 /// What is known to be unfinished, and how long it takes.
 fn repair(status: &Status) -> String {
     let heal = &status.heal;
@@ -225,8 +223,15 @@ fn repair(status: &Status) -> String {
          that were away",
         heal.missing_shards, status.unstable_versions, heal.owed_registers
     );
-    if let Some(seconds) = heal.eta_seconds.filter(|_| heal.missing_shards > 0) {
-        let _ = write!(line, "; {} shards a minute, some {seconds} s to go", heal.shards_per_minute);
+    if heal.lacking_drives > 0 {
+        let eta = heal.eta_seconds.map_or_else(
+            || "time unknown".to_owned(),
+            |seconds| format!("some {} to go", seconds_in_words(seconds)),
+        );
+        let _ = write!(line, "; {} shards a minute, {eta}", heal.shards_per_minute);
+        if status.moves.is_some() {
+            line.push_str(" for the slots that have begun to move");
+        }
     }
     if !heal.complete {
         line.push_str("; still looking for more");
@@ -269,7 +274,8 @@ fn scrub(status: &Status) -> String {
 }
 
 fn nodes_table(nodes: &[Node]) -> String {
-    let mut rows = vec![["NODE", "STATE", "DRIVES", "FREE", "ZONE", "VERSION", "ADDRESS"].map(str::to_owned)];
+    const HEAD: [&str; 8] = ["NODE", "STATE", "DRIVES", "MISSING", "FREE", "ZONE", "VERSION", "ADDRESS"];
+    let mut rows = vec![HEAD.map(str::to_owned)];
     for node in nodes {
         let up = node.drives.iter().filter(|drive| serves(drive)).count();
         let (free, size) = node
@@ -280,6 +286,7 @@ fn nodes_table(nodes: &[Node]) -> String {
             node.id.clone(),
             if node.alive { "up".to_owned() } else { "away".to_owned() },
             format!("{up}/{}", node.drives.len()),
+            missing(node),
             format!("{} of {}", bytes(free), bytes(size)),
             node.zone.clone(),
             node.version.clone(),
@@ -287,6 +294,20 @@ fn nodes_table(nodes: &[Node]) -> String {
         ]);
     }
     table(&rows)
+}
+
+/// Shards that are missing on a node's drives, as far as they know: `12`, `12?`, `-` if it does not answer.
+fn missing(node: &Node) -> String {
+    let missing: u64 = node.drives.iter().map(|drive| drive.heal.missing).sum();
+    match node.drives.iter().all(|drive| drive.lacking_partitions.is_some()) {
+        _ if !node.alive => "-".to_owned(),
+        true => missing.to_string(),
+        false => format!("{missing}?"),
+    }
+}
+
+fn seconds_in_words(seconds: u64) -> String {
+    duration(seconds as f64 / 3600.0)
 }
 
 fn serves(drive: &Drive) -> bool {
@@ -362,6 +383,7 @@ mod tests {
             free_bytes: 1 << 40,
             join: Join { partitions: 4096, waiting: 96 },
             heal: DriveHeal { missing: 11, ..DriveHeal::default() },
+            lacking_partitions: (state == "read-only").then_some(4),
             scrub: DriveScrub { damaged_shards: 7, unrepaired_segments: 1, ..DriveScrub::default() },
         };
         let node = |id: &str, alive: bool, state: &str| Node {
@@ -373,7 +395,9 @@ mod tests {
         };
         let status = Status {
             health: "degraded".to_owned(),
-            quorum: Quorum { partitions: 4096, complete: 96, ..Quorum::default() },
+            reason: "11 shards are missing; every object can be read and written".to_owned(),
+            quorum: Quorum { spare_for_writes: 1, spare_for_reads: 2 },
+            heal: Heal { missing_shards: 11, lacking_drives: 1, ..Heal::default() },
             nearly_full: vec![NearlyFull {
                 id: DriveId(3),
                 node: NodeId("c".to_owned()),
@@ -392,9 +416,11 @@ mod tests {
             ..Status::default()
         };
         let screen = screen(&status);
-        assert!(screen.starts_with("DEGRADED: "), "{screen}");
+        assert!(screen.starts_with("DEGRADED: 11 shards are missing; every"), "{screen}");
         for wanted in [
-            "4000 of 4096 partitions lack",
+            "can lose   1 more drives for writes, 2 for reads",
+            "0 shards a minute, time unknown for the slots that have begun to move",
+            "c     up     1/1     11       1.0 TiB",
             "1.0 TiB of 2.0 TiB",
             "node c drive /data1: healing waits for room for 11 missing shards",
             "drive c:/data1 is 96 % full: `coffer layout set c:/data1 --capacity 7.21TB`",
@@ -408,5 +434,22 @@ mod tests {
         ] {
             assert!(screen.contains(wanted), "{wanted} is not in\n{screen}");
         }
+    }
+    #[test]
+    fn how_long_it_takes_is_told_in_words_by_the_slowest_and_not_at_all_if_nobody_knows() {
+        let told = |missing_shards, lacking_drives, eta_seconds| {
+            let heal = Heal {
+                missing_shards,
+                lacking_drives,
+                shards_per_minute: 6000,
+                eta_seconds,
+                ..Heal::default()
+            };
+            repair(&Status { heal, ..Status::default() })
+        };
+        let told_of_many = told(2_000_000, 1, Some(19_920));
+        assert!(told_of_many.contains("6000 shards a minute, some 5 h 32 min to go"), "{told_of_many}");
+        assert!(told(2_000_000, 1, None).contains("a minute, time unknown"));
+        assert!(!told(3, 0, None).contains("a minute"), "a write has left these a moment ago");
     }
 }

@@ -98,7 +98,8 @@ impl Gateway {
             move |request, peer| service.clone().call(request, peer),
             shutdown.clone(),
         ));
-        let admin = admin::Admin { cluster, store, users, metrics, shutdown: shutdown.clone() };
+        let parity = config.parity;
+        let admin = admin::Admin { cluster, parity, store, users, metrics, shutdown: shutdown.clone() };
         shutdown.spawn(async move {
             if let Err(error) = admin::serve(admin_listener, admin).await {
                 tracing::error!(%error, "the admin API ended");

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
-use coffer_tests::harness::cli::coffer;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, StorageClass};
+use coffer_tests::harness::cli::{Printed, coffer};
 use coffer_tests::harness::daemons::{Daemon, Daemons};
 use coffer_tests::harness::{census, http_get, set_aside, shard_paths, status, wait_for};
 use coffer_tests::proxy::Link;
@@ -162,6 +162,79 @@ async fn a_slot_that_took_no_part_in_writes_gets_its_shards_although_its_node_ne
     cluster.proxies[2].set(Link::OPEN);
     wait_until_whole(&cluster).await?;
     wait_for_backlog(&cluster, "nothing to be unfinished", |known| known == (0, 0, true)).await?;
+    objects.check(&client).await
+}
+
+/// What the gateway tells of the cluster.
+async fn told(cluster: &Daemons) -> Option<serde_json::Value> {
+    let (_, body) = http_get(&cluster.gateways[0].admin_url("/api/v1/status")).await?;
+    serde_json::from_str(&body).ok()
+}
+
+fn may_stop(cluster: &Daemons, node: &str) -> Result<Printed> {
+    let endpoint = cluster.gateways[0].admin_url("");
+    coffer("", &format!("node drain --for-restart --endpoint {endpoint} {node}"), "")
+}
+
+async fn wait_until_all_is_well(cluster: &Daemons) -> Result<()> {
+    let endpoint = cluster.gateways[0].admin_url("");
+    let well = || async {
+        let healthy =
+            status(&endpoint).is_ok_and(|(screen, code)| screen.starts_with("HEALTHY") && code == Some(0));
+        healthy && may_stop(cluster, "node-0").is_ok_and(|printed| printed.code == Some(0))
+    };
+    let waited = wait_for("the status to be healthy, and a node to be free to stop", PATIENCE, well).await;
+    waited.with_context(|| format!("{:?} {:?}", status(&endpoint), may_stop(cluster, "node-0")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_says_that_all_is_well_while_a_drive_that_votes_still_lacks_its_shards() -> Result<()> {
+    // Of four slots three have data: what one lost can only be made from all others.
+    let mut cluster = Daemons::start_behind_proxies(4, 1, 1).await?;
+    let client = cluster.gateways[0].client();
+    client.create_bucket().bucket(BUCKET).send().await?;
+    let mut objects = Objects::default();
+    for number in 0..40 {
+        let (key, body) = (format!("reduced-{number}"), ByteStream::from(vec![number; INLINE]));
+        let put = client.put_object().bucket(BUCKET).key(&key).body(body);
+        put.storage_class(StorageClass::ReducedRedundancy).send().await?;
+        objects.0.insert(key, (number, INLINE));
+    }
+    wait_until_whole(&cluster).await?;
+    wait_until_all_is_well(&cluster).await?;
+
+    // The new drive's slots can have votes with two others, and no shards without the first.
+    cluster.nodes[3].process().kill();
+    cluster.wipe(3, 1)?;
+    let path = cluster.drive(3, 1).display().to_string();
+    cluster.nodes[3].spawn_with(&["--replace", &path])?;
+    let process = cluster.nodes[3].process().id();
+    cluster.proxies[0].set_for(process, Link::RESET);
+    let known = || async {
+        let Some(told) = told(&cluster).await else { return false };
+        let drive = &told["nodes"][3]["drives"][0];
+        let votes = drive["join"]["partitions"] == 4096 && drive["join"]["waiting"] == 0;
+        votes && told["quorum"]["complete"] == 4096 && drive["lacking_partitions"].as_u64() > Some(0)
+    };
+    let waited = wait_for("the new drive to vote, and to know what it lacks", PATIENCE, known).await;
+    waited.with_context(|| cluster.nodes[3].process().log_tail())?;
+    let now = told(&cluster).await.context("a status")?;
+    let (heal, quorum) = (&now["heal"], &now["quorum"]);
+    ensure!(now["health"] == "degraded" && now["data_shards"] == 3, "{now}");
+    ensure!(heal["missing_shards"] == 40 && heal["eta_seconds"].is_null(), "{now}");
+    ensure!(quorum["certain"] == 4096 && quorum["spare_for_reads"] == 0, "{now}");
+    let (screen, code) = status(&cluster.gateways[0].admin_url(""))?;
+    let words = "DEGRADED: 40 shards are missing; every object can be read and written";
+    ensure!(code == Some(4) && screen.starts_with(words), "{screen}");
+    let refused = may_stop(&cluster, "node-1")?;
+    ensure!(refused.code == Some(1) && refused.err.contains("node node-3 drive"), "{refused:?}");
+    ensure!(refused.err.contains("still lacks 40 shards"), "{refused:?}");
+    let itself = may_stop(&cluster, "node-3")?;
+    ensure!(itself.code == Some(0), "the other three have all: {itself:?}");
+
+    cluster.proxies[0].set(Link::OPEN);
+    wait_until_whole(&cluster).await?;
+    wait_until_all_is_well(&cluster).await?;
     objects.check(&client).await
 }
 

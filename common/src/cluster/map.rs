@@ -312,6 +312,11 @@ impl ClusterMap {
         self.slot_record(partition, slot).role == SlotRole::Voter
     }
 
+    /// While the slot moves: the drive that serves the shards which its own lacks.
+    pub fn source_of(&self, partition: PartitionId, slot: SlotIndex) -> Option<DriveId> {
+        self.slot_record(partition, slot).source
+    }
+
     /// The node that has the drive, or is to have it.
     pub fn node_of(&self, drive: DriveId) -> NodeId {
         self.whereabouts(drive).0

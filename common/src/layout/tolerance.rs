@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::quota::Groups;
 use super::{Layout, partitions};
 
-/// What may fail at once, whichever they are, with the default parity n / 2, and what the drives do not allow.
+/// What may fail at once, whichever they are, and what the drives do not allow.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Tolerance {
     /// Drives that may fail while writes go on.
@@ -32,11 +32,18 @@ pub struct Tolerance {
 const IDLE_WITHOUT_WARNING: f64 = 0.10;
 
 impl Layout {
-    /// What may fail under this layout. Exact: the worst partition decides.
+    /// What may fail under this layout with the default parity n / 2. Exact: the worst partition decides.
     pub fn tolerance(&self) -> Tolerance {
+        self.tolerance_of(self.n.div_ceil(2))
+    }
+
+    /// What may fail under this layout while objects of so many data shards stay readable. The parity of what is written rises when
+    /// drives are away, so that writes go on with n / 2 + 1 slots in every storage class.
+    pub fn tolerance_of(&self, data_shards: u8) -> Tolerance {
         let groups = Groups::new(&self.drives);
         let n = usize::from(self.n);
-        let (spare_for_writes, spare_for_reads) = (n - (n / 2 + 1), n / 2);
+        let read_needs = usize::from(data_shards).clamp(n - n / 2, n);
+        let (spare_for_writes, spare_for_reads) = (n - (n / 2 + 1), n - read_needs);
         let (capacity, usable) = self.capacity();
         let mut tolerance = Tolerance {
             drives_for_writes: spare_for_writes,
@@ -114,6 +121,12 @@ fn warnings(tolerance: &Tolerance, n: usize, nodes: usize, zones: usize) -> Vec<
         warnings.push(format!(
             "{fate} while any one of some nodes is down: {nodes} nodes do not hold stripes of {n} slots so that \
              {writes_need} remain; use at least 3 nodes with equal drives"
+        ));
+    } else if nodes > 1 && tolerance.nodes_for_reads == 0 {
+        let needed = n - tolerance.drives_for_reads;
+        warnings.push(format!(
+            "objects of {needed} data shards are not readable while any one of some nodes is down: their storage class has too \
+             little parity for {nodes} nodes"
         ));
     }
     if zones > 1 && tolerance.zones_for_reads == 0 {

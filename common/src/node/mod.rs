@@ -9,6 +9,7 @@ pub mod conformance;
 mod copies;
 mod door;
 mod faulty;
+mod lacking;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use crate::types::{
 pub use copies::{BrokenLog, Fit, Snapshot, SnapshotChange, SnapshotKind, SnapshotLog};
 pub use door::{Door, Stand};
 pub use faulty::{Doors, FaultPlan, FaultyNode};
+pub use lacking::{Lacking, Partitions};
 
 /// Names one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -305,7 +307,7 @@ pub struct DriveInfo {
     pub registers: u64,
     /// Versions COMMITTED, with no STABLE one above them.
     pub unstable: u64,
-    /// Current versions whose shard is missing here.
+    /// Versions whose shard is missing here, those that are superseded and not freed yet among them.
     pub missing_shards: u64,
     /// Starts of this drive so far.
     pub boot_count: u64,
@@ -317,6 +319,12 @@ pub struct DriveInfo {
     /// What its catch-up knows and has done.
     #[serde(default)]
     pub heal: DriveHeal,
+    /// Where it lacks shards. What a write has left missing a moment ago does not count yet: most of it comes back at once.
+    #[serde(rename = "lacking_partitions", skip_deserializing)]
+    pub lacking: Lacking,
+    /// The most data shards that a version which it knows of has; `None` until it has looked at all.
+    #[serde(default)]
+    pub most_data_shards: Option<u8>,
     /// How its scrubbing goes.
     #[serde(default)]
     pub scrub: DriveScrub,
@@ -340,6 +348,8 @@ impl DriveInfo {
             journal_sequence: 0,
             join: DriveJoin::default(),
             heal: DriveHeal::default(),
+            lacking: Lacking::Unknown,
+            most_data_shards: None,
             scrub: DriveScrub::default(),
         }
     }
@@ -357,7 +367,8 @@ pub struct DriveJoin {
 /// How far a drive's catch-up has come, as far as the drive knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DriveHeal {
-    /// Registers with a version that is not superseded and whose shard is missing here.
+    /// Registers with a version that is not superseded and whose shard is missing here. While they are too many to be kept in
+    /// mind, or are still looked for: [`DriveInfo::missing_shards`], if that is more.
     pub missing: u64,
     /// Registers of which other slots are not known to have all that is STABLE here.
     pub owed: u64,

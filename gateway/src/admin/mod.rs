@@ -4,8 +4,8 @@
 //! - `/health/live`: the process answers;
 //! - `/health/ready`: this gateway can serve now: it is not stopping, knows the buckets, and there are partitions it can
 //!   read. 503 if not;
-//! - `/health/cluster`: every partition has its write quorum; else 503. With `?maintenance=<node>`: 412 if stopping that
-//!   node would take the quorum from a partition;
+//! - `/health/cluster`: every partition can be written, and read as far as is known; else 503. With `?maintenance=<node>`: 412 if
+//!   that would not be so without the node, or if some object might not be readable then, because other drives still lack shards;
 //! - `/metrics`: Prometheus;
 //! - `/api/v1/status`: the same facts as JSON, for `coffer status`;
 //! - `/api/v1/users`: the users, for `coffer user`; signed by root;
@@ -29,6 +29,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
 use coffer_common::cluster::Cluster;
+use coffer_common::layout::ParitySettings;
 use coffer_common::node::DriveState;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::telemetry::Metrics;
@@ -39,7 +40,7 @@ use tokio::net::TcpListener;
 
 use crate::object::ObjectStore;
 use crate::users::Users;
-use quorum::{Obstacle, Quorum};
+use quorum::{Obstacle, Quorum, View};
 pub use quotas::{QuotaView, SetQuota, UsageView};
 pub use status::{Health, NodeView, Status};
 pub use users::UserView;
@@ -48,6 +49,8 @@ pub use users::UserView;
 pub(crate) struct Admin {
     /// The cluster.
     pub(crate) cluster: Cluster,
+    /// The parity of each class.
+    pub(crate) parity: ParitySettings,
     /// The object layer of this gateway.
     pub(crate) store: ObjectStore,
     /// The users.
@@ -56,6 +59,16 @@ pub(crate) struct Admin {
     pub(crate) metrics: Metrics,
     /// The end of this process.
     pub(crate) shutdown: Shutdown,
+}
+
+impl Admin {
+    fn view(&self) -> View {
+        View::of(&self.cluster, &self.parity)
+    }
+
+    fn status(&self) -> Status {
+        Status::of(&self.cluster, &self.parity)
+    }
 }
 
 /// The body of `/health/ready`.
@@ -78,7 +91,7 @@ struct ClusterHealth {
     quorum: Quorum,
     /// The node that is asked about, if one is.
     maintenance: Option<String>,
-    /// What keeps partitions from being written without that node.
+    /// What keeps partitions from being written, or read for certain, without that node.
     obstacles: Vec<Obstacle>,
 }
 
@@ -106,7 +119,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
         Some("this gateway is stopping")
     } else if !admin.store.is_ready() {
         Some("the bucket records are not known yet")
-    } else if Quorum::of(&admin.cluster, None).readable == 0 {
+    } else if !admin.view().any_decided() {
         Some("too few drives answer: nothing can be read")
     } else {
         None
@@ -122,20 +135,21 @@ async fn cluster_health(State(admin): State<Arc<Admin>>, Query(query): Query<Clu
     {
         return (StatusCode::NOT_FOUND, format!("no node `{node}` in this cluster\n")).into_response();
     }
-    let quorum = Quorum::of(&admin.cluster, node.as_ref());
-    let healthy = quorum.all_writable();
+    let view = admin.view();
+    let quorum = node.as_ref().map_or_else(|| view.quorum(), |node| view.quorum_without(node));
+    let healthy = if node.is_some() { quorum.all_certain() } else { quorum.all_served() };
     let status = match (healthy, &node) {
         (true, _) => StatusCode::OK,
         (false, Some(_)) => StatusCode::PRECONDITION_FAILED,
         (false, None) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let obstacles = node.iter().flat_map(|node| quorum::obstacles(&admin.cluster, node)).collect();
+    let obstacles = node.iter().flat_map(|node| view.obstacles(node)).collect();
     let maintenance = node.map(|node| node.0);
     (status, Json(ClusterHealth { healthy, quorum, maintenance, obstacles })).into_response()
 }
 
 async fn render(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let status = Status::of(&admin.cluster);
+    let status = admin.status();
     record(&status);
     let text = admin.metrics.render() + &nodes_text(&status.nodes);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
@@ -147,6 +161,10 @@ fn record(status: &Status) {
     gauge!("coffer_cluster_partitions").set(quorum.partitions as f64);
     gauge!("coffer_cluster_partitions_writable").set(quorum.writable as f64);
     gauge!("coffer_cluster_partitions_readable").set(quorum.readable as f64);
+    gauge!("coffer_cluster_partitions_certain").set(quorum.certain as f64);
+    gauge!("coffer_cluster_spare_drives_for_reads").set(quorum.spare_for_reads as f64);
+    gauge!("coffer_cluster_spare_drives_for_writes").set(quorum.spare_for_writes as f64);
+    gauge!("coffer_cluster_healthy").set(if status.health == Health::Healthy { 1.0 } else { 0.0 });
     gauge!("coffer_cluster_capacity_bytes").set(status.capacity_bytes as f64);
     gauge!("coffer_cluster_free_bytes").set(status.free_bytes as f64);
 }
@@ -172,7 +190,7 @@ fn nodes_text(nodes: &[NodeView]) -> String {
 }
 
 async fn cluster_status(State(admin): State<Arc<Admin>>) -> Json<Status> {
-    Json(Status::of(&admin.cluster))
+    Json(admin.status())
 }
 
 #[cfg(test)]

@@ -2,22 +2,22 @@
 
 use coffer_common::cluster::staged::{MoveProgress, NearlyFull, nearly_full};
 use coffer_common::cluster::{Cluster, NodeStatus};
-use coffer_common::layout::Tolerance;
-use coffer_common::node::{DriveInfo, DriveState};
+use coffer_common::layout::{ParitySettings, Tolerance};
+use coffer_common::node::{DriveInfo, DriveState, Lacking};
 use coffer_common::types::{ClusterId, NodeId};
 use serde::Serialize;
 
-use super::quorum::Quorum;
+use super::quorum::{Quorum, View};
 
 /// The cluster in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Health {
-    /// Every slot answers.
+    /// Every slot answers, and its drive knows that it lacks no shard but those that a write has left missing a moment ago.
     Healthy,
-    /// Everything can be read and written; some slots are away.
+    /// Everything can be written and, as far as is known, read; slots are away or lack shards, or do not know what they lack.
     Degraded,
-    /// Everything can be read, not everything written.
+    /// Everything can be read as far as is known, not everything written.
     ReadOnly,
     /// Not everything can be read.
     Unavailable,
@@ -28,6 +28,8 @@ pub enum Health {
 pub struct Status {
     /// The cluster in one word.
     pub health: Health,
+    /// For people: why it is not healthy, and what that means; what healthy means.
+    pub reason: String,
     /// Its id.
     pub cluster: ClusterId,
     /// Its generation.
@@ -36,13 +38,15 @@ pub struct Status {
     pub slots: u8,
     /// Partitions and what they can lose, as of now.
     pub quorum: Quorum,
-    /// What the layout can lose when everything is up.
+    /// What the layout can lose when everything is up and nothing is missing.
     pub tolerance: Tolerance,
+    /// Data shards of the widest objects, by which it is told what may fail.
+    pub data_shards: u8,
     /// Bytes of all drives that answer.
     pub capacity_bytes: u64,
     /// Free bytes of all drives that answer.
     pub free_bytes: u64,
-    /// Versions whose shard is missing on a drive that answers.
+    /// Versions whose shard is missing on a drive that answers, those that are superseded and not freed yet among them.
     pub missing_shards: u64,
     /// Versions that are committed but not yet known to be so everywhere.
     pub unstable_versions: u64,
@@ -65,6 +69,10 @@ pub struct Status {
 pub struct Heal {
     /// Registers with a version that is not superseded and whose shard is missing on some drive.
     pub missing_shards: u64,
+    /// Drives that lack shards which no write has left missing only a moment ago.
+    pub lacking_drives: u64,
+    /// Drives that do not know yet all that they lack.
+    pub unknown_drives: u64,
     /// About how many registers are owed to slots that did not take part: each is known to all other slots.
     pub owed_registers: u64,
     /// Whether every drive knows all of its own.
@@ -75,14 +83,25 @@ pub struct Heal {
     pub rebuilt_bytes: u64,
     /// How fast, lately.
     pub shards_per_minute: u64,
-    /// How long the missing shards take at that rate; `None` if nothing is being rebuilt.
+    /// How long the drive takes that needs longest at its rate; `None` if nothing is missing, if a drive that lacks shards stands
+    /// still, or if it is not known what is missing. Slots that have not begun to move are not in it.
     pub eta_seconds: Option<u64>,
 }
 
 impl Heal {
     fn of<'a>(drives: impl Iterator<Item = &'a DriveInfo>, n: u8) -> Self {
         let mut sum = Self { complete: true, ..Self::default() };
-        for heal in drives.map(|drive| &drive.heal) {
+        let mut slowest = Some(0);
+        for DriveInfo { heal, lacking, .. } in drives {
+            // A drive that lacks more than its list takes does not know where, but how much.
+            let unknown = *lacking == Lacking::Unknown && heal.missing == 0;
+            sum.unknown_drives += u64::from(unknown);
+            if lacking.anything() && !unknown {
+                sum.lacking_drives += 1;
+                let rate = heal.shards_per_minute;
+                let seconds = (rate > 0).then(|| (heal.missing * 60).div_ceil(rate));
+                slowest = slowest.zip(seconds).map(|(slowest, seconds)| slowest.max(seconds));
+            }
             sum.missing_shards += heal.missing;
             sum.owed_registers += heal.owed;
             sum.complete &= heal.complete;
@@ -91,7 +110,7 @@ impl Heal {
             sum.shards_per_minute += heal.shards_per_minute;
         }
         sum.owed_registers = sum.owed_registers.div_ceil(u64::from(n).saturating_sub(1).max(1));
-        sum.eta_seconds = (sum.missing_shards * 60).checked_div(sum.shards_per_minute);
+        sum.eta_seconds = slowest.filter(|_| sum.lacking_drives > 0 && sum.unknown_drives == 0);
         sum
     }
 }
@@ -119,9 +138,9 @@ pub struct NodeView {
 
 impl Status {
     /// As of now.
-    pub(super) fn of(cluster: &Cluster) -> Self {
-        let map = cluster.map();
-        let quorum = Quorum::of(cluster, None);
+    pub(super) fn of(cluster: &Cluster, parity: &ParitySettings) -> Self {
+        let (map, view) = (cluster.map(), View::of(cluster, parity));
+        let (quorum, data_shards) = (view.quorum(), view.data_shards());
         let mut nodes: Vec<NodeView> = cluster.nodes().into_iter().map(NodeView::from).collect();
         let now = map.present_layout();
         for (drive, slots) in now.drives().iter().zip(now.loads()) {
@@ -130,16 +149,21 @@ impl Status {
         }
         let serving = |drive: &&DriveInfo| !matches!(drive.state, DriveState::Failed | DriveState::Offline);
         let drives = || nodes.iter().filter(|node| node.alive).flat_map(|node| &node.drives).filter(serving);
+        let heal = Heal::of(drives(), map.layout.n());
+        let joining = drives().filter(|drive| drive.join.waiting > 0).count();
+        let health = health(&quorum, &heal, joining);
         Self {
-            health: health(&quorum, drives().any(|drive| drive.join.waiting > 0)),
+            health,
+            reason: reason(health, &quorum, &heal, joining),
             cluster: map.cluster,
             generation: map.generation,
             slots: map.layout.n(),
-            tolerance: now.tolerance(),
+            tolerance: now.tolerance_of(data_shards),
+            data_shards,
             capacity_bytes: drives().map(|drive| drive.capacity_bytes).sum(),
             free_bytes: drives().map(|drive| drive.free_bytes).sum(),
             missing_shards: drives().map(|drive| drive.missing_shards).sum(),
-            heal: Heal::of(drives(), map.layout.n()),
+            heal,
             layout: map.layout.version(),
             moves: MoveProgress::of(&map),
             nearly_full: nearly_full(&map, of_nodes(&nodes)),
@@ -156,17 +180,62 @@ fn of_nodes(nodes: &[NodeView]) -> impl Iterator<Item = (&NodeId, &DriveInfo)> {
     alive.flat_map(|node| node.drives.iter().map(|drive| (&node.id, drive)))
 }
 
-/// `joining`: a drive has lost its state, and not all of its slots vote.
-fn health(quorum: &Quorum, joining: bool) -> Health {
-    if quorum.complete == quorum.partitions && !joining {
-        Health::Healthy
-    } else if quorum.writable == quorum.partitions {
-        Health::Degraded
-    } else if quorum.readable == quorum.partitions {
-        Health::ReadOnly
-    } else {
+/// `joining`: drives that have lost their state, and not all of whose slots vote.
+fn health(quorum: &Quorum, heal: &Heal, joining: usize) -> Health {
+    let whole = heal.lacking_drives + heal.unknown_drives == 0;
+    if quorum.readable < quorum.partitions {
         Health::Unavailable
+    } else if quorum.writable < quorum.partitions {
+        Health::ReadOnly
+    } else if quorum.complete.min(quorum.certain) == quorum.partitions && joining == 0 && whole {
+        Health::Healthy
+    } else {
+        Health::Degraded
     }
+}
+
+/// What is the matter, and what that means for requests.
+fn reason(health: Health, quorum: &Quorum, heal: &Heal, joining: usize) -> String {
+    let Quorum { partitions, writable, readable, certain, complete, .. } = *quorum;
+    let mut said = Vec::new();
+    match health {
+        Health::Healthy => return "every slot answers and has its shards".to_owned(),
+        Health::Unavailable => said.push(format!("{readable} of {partitions} partitions can be read")),
+        Health::ReadOnly => said.push(format!("{writable} of {partitions} partitions can be written")),
+        Health::Degraded => {}
+    }
+    if complete < partitions {
+        said.push(format!("{} of {partitions} partitions lack a slot", partitions - complete));
+    }
+    if joining > 0 {
+        said.push(format!("{} not vote everywhere yet", many(joining as u64, "drive", "does", "do")));
+    }
+    if heal.lacking_drives > 0 {
+        let shards = many(heal.missing_shards.max(1), "shard", "is", "are");
+        said.push(format!(
+            "{shards} {}",
+            if heal.shards_per_minute > 0 { "being rebuilt" } else { "missing" }
+        ));
+    }
+    if heal.unknown_drives > 0 {
+        said.push(format!(
+            "{} not know yet what is missing",
+            many(heal.unknown_drives, "drive", "does", "do")
+        ));
+    }
+    if health != Health::Unavailable {
+        let all = if health == Health::Degraded { "read and written" } else { "read" };
+        said.push(match partitions - certain {
+            0 => format!("every object can be {all}"),
+            unsure => format!("some objects of {unsure} partitions may not be readable before that is over"),
+        });
+    }
+    said.join("; ")
+}
+
+/// `1 drive has`, `2 drives have`.
+fn many(count: u64, what: &str, one: &str, more: &str) -> String {
+    if count == 1 { format!("1 {what} {one}") } else { format!("{count} {what}s {more}") }
 }
 
 impl From<NodeStatus> for NodeView {
@@ -190,21 +259,76 @@ impl From<NodeStatus> for NodeView {
 
 #[cfg(test)]
 mod tests {
-    use coffer_common::node::DriveHeal;
-    use coffer_common::types::{DriveId, Incarnation};
+    use coffer_common::node::{DriveHeal, Partitions};
+    use coffer_common::types::{DriveId, Incarnation, PartitionId};
 
     use super::*;
 
+    fn drive(lacking: Lacking, (missing, owed, shards_per_minute): (u64, u64, u64)) -> DriveInfo {
+        DriveInfo {
+            heal: DriveHeal { missing, owed, shards_per_minute, complete: true, ..DriveHeal::default() },
+            lacking,
+            ..DriveInfo::unknown(DriveId(1), Incarnation(0), String::new(), DriveState::Online)
+        }
+    }
+
+    fn some() -> Lacking {
+        Lacking::In(Partitions::from_iter([PartitionId(1)]))
+    }
+
+    fn whole(figures: (u64, u64, u64)) -> DriveInfo {
+        drive(Lacking::nothing(), figures)
+    }
+
     #[test]
     fn what_three_slots_owe_to_the_fourth_is_counted_once() {
-        let drive = |missing, owed, shards_per_minute| DriveInfo {
-            heal: DriveHeal { missing, owed, shards_per_minute, complete: true, ..DriveHeal::default() },
-            ..DriveInfo::unknown(DriveId(1), Incarnation(0), String::new(), DriveState::Online)
-        };
-        let drives = [drive(0, 100, 0), drive(0, 100, 0), drive(0, 99, 0), drive(50, 0, 100)];
+        let drives = [whole((0, 100, 0)), whole((0, 100, 0)), whole((0, 99, 0)), drive(some(), (50, 0, 100))];
         let heal = Heal::of(drives.iter(), 4);
         assert_eq!((heal.missing_shards, heal.owed_registers, heal.complete), (50, 100, true));
-        assert_eq!(heal.eta_seconds, Some(30));
+        assert_eq!((heal.lacking_drives, heal.eta_seconds), (1, Some(30)));
         assert_eq!(Heal::of(drives[..3].iter(), 4).eta_seconds, None, "nothing is being rebuilt");
+    }
+
+    #[test]
+    fn the_slowest_drive_tells_how_long_it_takes_and_one_that_stands_still_that_nobody_knows() {
+        let eta = |drives: &[DriveInfo]| Heal::of(drives.iter(), 4).eta_seconds;
+        let (slow, fast) = (drive(some(), (2_000_000, 0, 6_000)), drive(some(), (60, 0, 6_000)));
+        assert_eq!(eta(&[slow.clone(), fast.clone()]), Some(20_000));
+        assert_eq!(eta(&[slow, fast.clone(), drive(some(), (1, 0, 0))]), None);
+        assert_eq!(eta(&[fast.clone(), whole((3, 0, 0))]), Some(1), "a write has left these a moment ago");
+        assert_eq!(eta(&[fast, drive(Lacking::Unknown, (0, 0, 0))]), None);
+    }
+
+    #[test]
+    fn nobody_is_healthy_while_shards_are_missing_or_that_is_not_known() {
+        let all =
+            Quorum { partitions: 9, writable: 9, readable: 9, certain: 9, complete: 9, ..Quorum::default() };
+        let told = |quorum: Quorum, drives: &[DriveInfo], joining| {
+            let heal = Heal::of(drives.iter(), 4);
+            let health = health(&quorum, &heal, joining);
+            (health, reason(health, &quorum, &heal, joining))
+        };
+        let check = |(health, reason): (Health, String), expected, words: &str| {
+            assert_eq!((health, reason.as_str()), (expected, words));
+        };
+        let written = whole((3, 0, 0));
+        check(told(all, &[written], 0), Health::Healthy, "every slot answers and has its shards");
+        let lacks = [drive(some(), (50, 0, 100)), whole((0, 0, 0))];
+        let words = "50 shards are being rebuilt; every object can be read and written";
+        check(told(all, &lacks, 0), Health::Degraded, words);
+        let unknown = [drive(Lacking::Unknown, (0, 0, 0))];
+        let words = "1 drive does not know yet what is missing; every object can be read and written";
+        check(told(all, &unknown, 0), Health::Degraded, words);
+        let words = "2 drives do not vote everywhere yet; every object can be read and written";
+        check(told(all, &[], 2), Health::Degraded, words);
+        let unsure = Quorum { certain: 7, ..all };
+        let words = "50 shards are being rebuilt; some objects of 2 partitions may not be readable before that is over";
+        check(told(unsure, &lacks, 0), Health::Degraded, words);
+        let down = Quorum { complete: 0, writable: 4, ..all };
+        let words =
+            "4 of 9 partitions can be written; 9 of 9 partitions lack a slot; every object can be read";
+        check(told(down, &[], 0), Health::ReadOnly, words);
+        let words = "8 of 9 partitions can be read; 9 of 9 partitions lack a slot";
+        check(told(Quorum { complete: 0, readable: 8, ..all }, &[], 0), Health::Unavailable, words);
     }
 }

@@ -48,7 +48,10 @@ impl Share {
         }
         let entries = coordinator.list(PREFIX).await?.entries;
         let names = entries.iter().filter_map(|entry| entry.key.strip_prefix(PREFIX));
-        Ok(Members { names: names.map(str::to_owned).collect(), own: self.name.clone() })
+        let names: Vec<_> = names.map(str::to_owned).collect();
+        // The key may be gone while its session lives, as after a recovery: the next look writes it again.
+        self.is_known = names.contains(&self.name);
+        Ok(Members { names, own: self.name.clone() })
     }
 }
 

@@ -3,15 +3,18 @@
 //! 1. A node is asked when it is first seen alive, when it comes back, [`POLL`] after it told all that it owes, and
 //!    [`RETRY`] after it did not.
 //! 2. One node at a time, page by page: what the first told, the others are told to be here before they are asked.
-//! 3. A step of the pace is a question, or [`TOGETHER`] registers with the notices to all their slots.
+//! 3. When R0 slots of each of the drive's partitions, its own among them, have told everything since the start, it is in step: of
+//!    whatever was committed one of them has told.
+//! 4. A step of the pace is a question, or [`TOGETHER`] registers with the notices to all their slots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::driver::{self, StableNotice};
 use coffer_common::node::{NodeClient, NodeError, OwedPage, OwedRegister, OwedRequest};
-use coffer_common::types::{NodeId, PartitionId, SlotIndex};
+use coffer_common::protocol::quorum::Geometry;
+use coffer_common::types::{DriveId, NodeId, PartitionId, SlotIndex};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
@@ -40,7 +43,8 @@ struct Asked {
 impl Drive {
     /// Takes over what is owed, for ever.
     pub(super) async fn find_all(&self) {
-        let mut asked = BTreeMap::<NodeId, Asked>::new();
+        let (mut asked, mut told) = (BTreeMap::<NodeId, Asked>::new(), BTreeSet::new());
+        let mut in_step = false;
         loop {
             for (node, client) in driver::nodes(&self.healing.cluster, None) {
                 let (now, alive) = (Instant::now(), self.healing.cluster.node_alive(&node));
@@ -56,30 +60,63 @@ impl Drive {
                     }
                 };
                 let due = Instant::now() + if complete { POLL } else { RETRY };
-                asked.insert(node, Asked { due, alive });
+                asked.insert(node.clone(), Asked { due, alive });
+                if complete {
+                    told.insert(node);
+                }
+            }
+            let reached = self.have_told(&told);
+            if in_step && !reached {
+                // It was cut off: what it missed is not known before the others have told again.
+                told.clear();
+                asked.clear();
+            }
+            if in_step != reached {
+                in_step = reached;
+                self.store.set_in_step(reached);
             }
             tokio::time::sleep(TICK).await;
         }
     }
 
+    /// Whether these nodes have drives that answer of so many of each partition's slots that, with this drive's own, they are R0.
+    fn have_told(&self, told: &BTreeSet<NodeId>) -> bool {
+        let (cluster, map) = (&self.healing.cluster, self.healing.cluster.map());
+        let (n, needed) = (map.layout.n(), Geometry::new(map.layout.n()).r0());
+        let mut drives = HashMap::<DriveId, bool>::new();
+        map.slots_on(self.store.id()).into_iter().all(|(partition, own)| {
+            let others = (0..n).map(SlotIndex).filter(|slot| *slot != own && map.votes(partition, *slot));
+            let have_told = others.filter(|slot| {
+                let drive = map.drive_of(partition, *slot);
+                *drives.entry(drive).or_insert_with(|| {
+                    let node = map.node_of(drive);
+                    told.contains(&node) && cluster.alive(&node, &drive)
+                })
+            });
+            have_told.count() + 1 >= needed
+        })
+    }
+
     /// Takes over all that a node owes. Returns whether it has told everything.
     async fn take_over(&self, client: &dyn NodeClient) -> Result<bool, NodeError> {
         let slots = self.healing.cluster.map().slots_on(self.store.id());
-        let mut after = Bytes::new();
+        // What a node finds behind the page that was read last is told the next time, and so is what could not be recorded.
+        let (mut after, mut all) = (Bytes::new(), true);
         loop {
             let page = {
                 let _turn = self.pace.turn(Urgency::Patient).await;
                 self.page(client, slots.clone(), after).await?
             };
-            let complete = page.complete;
+            all &= page.complete;
             after = page.next;
             for together in page.registers.chunks(TOGETHER) {
                 let _turn = self.pace.turn(Urgency::Patient).await;
                 let learned = join_all(together.iter().map(|told| self.record(&slots, told))).await;
-                self.tell(learned.into_iter().flatten().collect()).await;
+                all &= learned.iter().all(Option::is_some);
+                self.tell(learned.into_iter().flatten().flatten().collect()).await;
             }
             if after.is_empty() {
-                return Ok(complete);
+                return Ok(all);
             }
         }
     }
@@ -95,12 +132,16 @@ impl Drive {
         tokio::time::timeout(PAGE_LIMIT, client.owed(request)).await.map_err(late)?
     }
 
-    async fn record(&self, slots: &[(PartitionId, SlotIndex)], told: &OwedRegister) -> Vec<StableNotice> {
+    /// Takes over one register; nothing if that failed.
+    async fn record(
+        &self,
+        slots: &[(PartitionId, SlotIndex)],
+        told: &OwedRegister,
+    ) -> Option<Vec<StableNotice>> {
         let held = slots.iter().find(|(partition, _)| *partition == told.partition);
-        let Some((_, slot)) = held else { return Vec::new() };
-        self.learn(*slot, told.clone()).await.unwrap_or_else(|reason| {
-            tracing::debug!(drive = %self.store.id(), reason, "what a peer told is not recorded");
-            Vec::new()
-        })
+        let Some((_, slot)) = held else { return Some(Vec::new()) };
+        let learned = self.learn(*slot, told.clone()).await;
+        let failed = |reason: &_| tracing::debug!(drive = %self.store.id(), reason, "what a peer told is not recorded");
+        learned.inspect_err(failed).ok()
     }
 }

@@ -1,7 +1,7 @@
 //! One page of what a node owes to other slots: the pages of its drives, merged by key.
 //!
 //! A page speaks only up to the smallest end of the drives that have more; what lies behind is asked for again. A drive
-//! that fails makes the page incomplete: its slots will be asked again.
+//! that fails at that makes the page incomplete: its slots will be asked again.
 
 use std::sync::Arc;
 
@@ -22,7 +22,9 @@ impl StorageNode {
         request.limit = request.limit.clamp(1, MAX_REGISTERS);
         request.slots.sort_unstable_by_key(|(partition, _)| *partition);
         let request = Arc::new(request);
-        let pages = join_all(self.drives().map(|store| store.owed_page(Arc::clone(&request)))).await;
+        // A failed drive has no more to say than a node that is away.
+        let drives = self.drives().filter(|store| !store.is_failed());
+        let pages = join_all(drives.map(|store| store.owed_page(Arc::clone(&request)))).await;
         let mut complete = true;
         let mut known = Vec::new();
         for page in pages {

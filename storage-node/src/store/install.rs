@@ -157,12 +157,14 @@ impl DriveStore {
 
     /// What catch-up knows and has done.
     pub(super) fn heal_info(&self) -> DriveHeal {
-        let (missing, all_missing) = self.unfinished.known(Task::Heal);
+        let ((listed, walked), counted) = (self.unfinished.known(Task::Heal), self.census.missing_shards());
         let (owed, all_owed) = self.owed.known();
+        // The counter has superseded versions, too, but it knows of all: the list is bounded, and empty after a start.
+        let missing = if walked { listed as u64 } else { counted.max(listed as u64) };
         DriveHeal {
-            missing: missing as u64,
+            missing,
             owed: owed as u64,
-            complete: all_missing && all_owed,
+            complete: (walked || missing == 0) && all_owed,
             rebuilt_shards: self.rebuilt.shards.load(Ordering::Relaxed),
             rebuilt_bytes: self.rebuilt.bytes.load(Ordering::Relaxed),
             shards_per_minute: self.rebuilt.per_minute(),

@@ -37,7 +37,7 @@ mod unfinished;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,7 +57,7 @@ use self::owed::OwedSet;
 use self::slots::Slots;
 use self::unfinished::UnfinishedSet;
 use crate::drive::{DriveIo, Health, IoPool, OpenDrive, PoolError};
-use crate::image::{Census, decode_entry, decode_forget};
+use crate::image::{Census, Entry, decode_entry, decode_forget};
 use crate::index::{Index, IndexError, StateRow};
 use crate::journal::{Journal, JournalError, OpenOptions, Owner, RecordKind, Replayed};
 use crate::shards::ShardFiles;
@@ -92,6 +92,7 @@ pub struct DriveStore {
     register_locks: Box<[Mutex<()>]>,
     slots: Slots,
     census: LiveCensus,
+    widest: Widest,
     unfinished: UnfinishedSet,
     owed: OwedSet,
     rebuilt: Rebuilt,
@@ -118,6 +119,29 @@ impl LiveCensus {
         self.registers.fetch_add(change.registers, Ordering::Relaxed);
         self.unstable.fetch_add(change.unstable, Ordering::Relaxed);
         self.missing_shards.fetch_add(change.missing_shards, Ordering::Relaxed);
+    }
+
+    fn missing_shards(&self) -> u64 {
+        self.missing_shards.load(Ordering::Relaxed).max(0) as u64
+    }
+}
+
+/// The most data shards of the versions that a drive has had since it was opened.
+#[derive(Debug, Default)]
+struct Widest {
+    shards: AtomicU8,
+    /// Whether all registers have been looked at.
+    known: AtomicBool,
+}
+
+impl Widest {
+    fn look(&self, entry: &Entry) {
+        let most = entry.register.versions.iter().map(|held| held.version.k).max().unwrap_or_default();
+        self.shards.fetch_max(most, Ordering::Relaxed);
+    }
+
+    fn known(&self) -> Option<u8> {
+        self.known.load(Ordering::Relaxed).then(|| self.shards.load(Ordering::Relaxed))
     }
 }
 
@@ -157,6 +181,7 @@ impl DriveStore {
             register_locks: (0..REGISTER_LOCKS).map(|_| Mutex::default()).collect(),
             slots,
             census,
+            widest: Widest::default(),
             unfinished: UnfinishedSet::default(),
             owed: OwedSet::default(),
             rebuilt: Rebuilt::default(),
@@ -217,7 +242,7 @@ impl DriveStore {
             free_bytes: space.free,
             registers: count(&self.census.registers),
             unstable: count(&self.census.unstable),
-            missing_shards: count(&self.census.missing_shards),
+            missing_shards: self.census.missing_shards(),
             boot_count: self.slots.boot_count(),
             journal_sequence: self.journal.durable_sequence(),
             join: DriveJoin {
@@ -225,6 +250,8 @@ impl DriveStore {
                 waiting: self.joining.1.load(Ordering::Relaxed),
             },
             heal: self.heal_info(),
+            lacking: self.lacks(self.census.missing_shards() > 0),
+            most_data_shards: self.widest.known(),
             scrub: *self.scrub.lock(),
         }
     }
@@ -232,6 +259,11 @@ impl DriveStore {
     /// Age of the oldest call into the file system that has not come back.
     fn oldest_call(&self) -> Duration {
         self.pool.oldest_job().max(self.journal.stalled())
+    }
+
+    /// Whether it serves nothing.
+    pub(crate) fn is_failed(&self) -> bool {
+        self.check_health().is_err()
     }
 
     /// Refuses when the drive is failed.

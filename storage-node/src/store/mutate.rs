@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coffer_common::node::{NodeError, SlotAddress};
 use coffer_common::protocol::message::SlotReply;
-use coffer_common::protocol::register::PartitionState;
+use coffer_common::protocol::register::{PartitionState, Role};
 use coffer_common::protocol::slot::{BucketState, Served, Slot};
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketId, OpId, SlotIndex};
@@ -207,6 +207,7 @@ impl DriveStore {
                 new.shards.retain(|shard| shard.op != *op);
             }
         }
+        let voter = partition.role == Role::Voter;
         let Some((result, changed)) = step(&mut new, partition, bucket) else { return Ok(Changed::Stale) };
         if !changed {
             let sequence = old.sequence.max(partition_sequence).max(bucket_sequence);
@@ -218,7 +219,8 @@ impl DriveStore {
         settle_waiting(&mut new, now);
         let entry = self.append_entry(new, &change.shards)?;
         self.census.add(old.census(), entry.census());
-        self.unfinished.follow(&old, &entry);
+        self.widest.look(&entry);
+        self.unfinished.follow(&old, &entry, voter);
         self.owed.follow(&old, &entry);
         let sequence = entry.sequence.max(partition_sequence).max(bucket_sequence);
         Ok(Changed::Done(Done { result, entry, sequence, dropped_files }))

@@ -35,6 +35,8 @@ use crate::image::Entry;
 
 /// Most registers that are kept in mind, some 25 MiB: half of it is a minute's absence at a thousand writes a second.
 const LIMIT: usize = 131_072;
+/// The part of the limit that every drive's share has at least.
+const LEAST_SHARE: usize = 128;
 /// Registers looked at in one go.
 const PIECE: usize = 1024;
 /// Bytes of metadata after which a page ends.
@@ -134,6 +136,11 @@ impl Inner {
         self.limit.saturating_sub(self.registers.len())
     }
 
+    /// Most registers of a drive's share: as many as there is room left, and some however many drives are away.
+    fn share(&self) -> usize {
+        self.room().max(self.limit / LEAST_SHARE)
+    }
+
     /// The place in `peers` of the drive that holds a slot; nothing if there is no such slot.
     fn holder(&self, partition: PartitionId, slot: SlotIndex) -> Option<usize> {
         let at = usize::from(partition.0) * usize::from(self.n) + usize::from(slot.0);
@@ -172,7 +179,7 @@ impl Inner {
     /// Takes note of the slots that are owed something of a register; each only if its drive's share has room.
     fn set(&mut self, key: &Bytes, partition: PartitionId, owed: SlotSet) {
         let before = self.registers.get(key).map(|(_, slots)| *slots).unwrap_or_default();
-        let room = self.room();
+        let room = self.share();
         let mut after = SlotSet::default();
         for slot in owed.iter() {
             let Some(at) = self.holder(partition, slot) else { continue };
@@ -196,7 +203,7 @@ impl Inner {
 
     /// Where the walk goes on: at the first gap of a drive whose share is mostly empty.
     fn next_gap(&self) -> Option<&Bytes> {
-        let room = self.room();
+        let room = self.share();
         let walked = self.peers.iter().filter(|peer| 2 * peer.held < room);
         walked.filter_map(|peer| peer.gap.as_ref()).map(|gap| &gap.from).min()
     }
@@ -288,6 +295,7 @@ impl DriveStore {
             }
             let entry = found.entry()?;
             walked += 1;
+            self.widest.look(&entry);
             let owed = self.owed.owed_by(&entry);
             if !owed.is_empty() {
                 let mut inner = self.owed.inner.lock();
@@ -298,6 +306,10 @@ impl DriveStore {
         }
         metrics::counter!("coffer_heal_walked_registers_total").increment(walked as u64);
         let mut inner = self.owed.inner.lock();
+        if end.is_none() {
+            // Nothing is walked from the middle on before all was walked once: gaps begin with the first register.
+            self.widest.known.store(true, Ordering::Relaxed);
+        }
         inner.close_gaps(&from, end.as_ref());
         Ok(inner.next_gap().is_none())
     }

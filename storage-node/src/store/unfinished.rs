@@ -9,17 +9,21 @@
 //!    this one, so that as a rule one slot settles and the others hear STABLE from it in time.
 //! 3. What was handed out and is still there is due again later and later. Those that are due are handed out in turn: what
 //!    cannot be finished keeps nothing from the ones behind it.
-//! 4. After a start, and once there is room again after an overflow, [`DriveStore::find_unfinished`] walks over the
+//! 4. What a write leaves missing at a slot that is in step comes back within seconds as a rule: only what is missing for
+//!    [`SETTLES_WITHIN`] is told to be ([`DriveStore::lacks`]). What is missing after an absence, a loss, a move or a start counts
+//!    at once.
+//! 5. After a start, and once there is room again after an overflow, [`DriveStore::find_unfinished`] walks over the
 //!    registers that the index has marked as unfinished.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::limits::SETTLE_AFTER;
-use coffer_common::node::{NodeError, SlotAddress};
+use coffer_common::node::{Lacking, NodeError, Partitions, SlotAddress};
 use coffer_common::protocol::catch_up;
 use coffer_common::protocol::message::{Version, VersionState};
 use coffer_common::types::{OpId, PartitionId, RegisterKey, SlotIndex};
@@ -37,6 +41,10 @@ const SLOT_STEP: Duration = Duration::from_millis(300);
 const POSTPONED: Duration = Duration::from_secs(10);
 /// Longest time between two tries of one register.
 const RETRY_LIMIT: Duration = Duration::from_secs(60);
+/// What a write has left missing at a slot that is in step does not count before this is over: it has been due twice by then.
+const SETTLES_WITHIN: Duration = Duration::from_secs(10);
+/// How old may be what is told of a long list.
+const SURVEY_AGE: Duration = Duration::from_secs(1);
 /// Registers looked at in one go.
 const PIECE: usize = 1024;
 /// Between two pieces: the drive has other things to do.
@@ -101,6 +109,8 @@ struct Wait {
     slot: SlotIndex,
     due: Instant,
     tries: u32,
+    /// From when on it counts as lacking.
+    counts: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +122,8 @@ struct List {
     known: bool,
     /// The last one that was handed out.
     cursor: Bytes,
+    /// The partitions of those that counted, and when that was looked at.
+    surveyed: Option<(Instant, Partitions)>,
 }
 
 /// See the module.
@@ -119,11 +131,13 @@ struct List {
 pub(super) struct UnfinishedSet {
     settle: Mutex<List>,
     heal: Mutex<List>,
+    /// Whether the slots know what the others have.
+    in_step: AtomicBool,
 }
 
 impl UnfinishedSet {
-    /// Follows a change of a register; called under its lock.
-    pub(super) fn follow(&self, before: &Entry, after: &Entry) {
+    /// Follows a change of a register; called under its lock. `voter`: the slot's vote counts.
+    pub(super) fn follow(&self, before: &Entry, after: &Entry, voter: bool) {
         for task in [Task::Settle, Task::Heal] {
             let (before, op) = (task.of(before), task.of(after));
             if before == op {
@@ -132,7 +146,8 @@ impl UnfinishedSet {
             let mut list = self.list(task).lock();
             list.registers.remove(&after.key);
             if let Some(op) = op {
-                list.add(task, after.key.clone(), op, after);
+                let at_once = !voter || !self.in_step.load(Ordering::Relaxed);
+                list.add(task, after.key.clone(), (op, at_once), after);
             }
         }
     }
@@ -140,7 +155,7 @@ impl UnfinishedSet {
     /// Registers known for a task, and whether they are all.
     pub(super) fn known(&self, task: Task) -> (usize, bool) {
         let list = self.list(task).lock();
-        (list.registers.len(), list.complete)
+        (list.registers.len(), list.known)
     }
 
     fn list(&self, task: Task) -> &Mutex<List> {
@@ -152,14 +167,31 @@ impl UnfinishedSet {
 }
 
 impl List {
-    fn add(&mut self, task: Task, key: Bytes, op: OpId, entry: &Entry) {
+    fn add(&mut self, task: Task, key: Bytes, (op, at_once): (OpId, bool), entry: &Entry) {
         if self.registers.len() >= LIMIT {
             (self.complete, self.known) = (false, false);
             return;
         }
         let (partition, slot) = (entry.partition, entry.slot);
-        let due = Instant::now() + SETTLE_AFTER + task.step(slot);
-        self.registers.entry(key).or_insert(Wait { op, partition, slot, due, tries: 0 });
+        let now = Instant::now();
+        let due = now + SETTLE_AFTER + task.step(slot);
+        let counts = if at_once { now } else { now + SETTLES_WITHIN };
+        self.registers.entry(key).or_insert(Wait { op, partition, slot, due, tries: 0, counts });
+    }
+
+    /// The partitions of what counts; of a long list they may be as of [`SURVEY_AGE`] ago.
+    fn survey(&mut self) -> Partitions {
+        let now = Instant::now();
+        if let Some((at, partitions)) = &self.surveyed
+            && self.registers.len() > PIECE
+            && now - *at < SURVEY_AGE
+        {
+            return partitions.clone();
+        }
+        let count = self.registers.values().filter(|wait| wait.counts <= now);
+        let partitions: Partitions = count.map(|wait| wait.partition).collect();
+        self.surveyed = Some((now, partitions.clone()));
+        partitions
     }
 
     /// Registers that are due, at most `limit`, from behind the last one on; each is due again only after some time.
@@ -216,6 +248,21 @@ impl DriveStore {
         list.known.then(|| list.registers.values().map(|wait| wait.partition).collect())
     }
 
+    /// What the drive lacks, as far as it knows; `any` tells whether any version lacks its shard.
+    pub(super) fn lacks(&self, any: bool) -> Lacking {
+        let mut list = self.unfinished.heal.lock();
+        match self.unfinished.in_step.load(Ordering::Relaxed) {
+            true if !any => Lacking::nothing(),
+            true if list.known => Lacking::In(list.survey()),
+            _ => Lacking::Unknown,
+        }
+    }
+
+    /// Whether the peers have told all that they owe: what is missing from then on was left by writes.
+    pub(crate) fn set_in_step(&self, is_in_step: bool) {
+        self.unfinished.in_step.store(is_in_step, Ordering::Relaxed);
+    }
+
     async fn walk_unfinished(self: &Arc<Self>, task: Task) -> Result<(), NodeError> {
         self.check_health()?;
         // The walk sees what is in the table; what comes later is followed.
@@ -225,7 +272,7 @@ impl DriveStore {
             let walked = self.run(move |store| {
                 store.for_attention(after, PIECE, |key, entry| {
                     if let Some(op) = task.of(entry) {
-                        store.unfinished.list(task).lock().add(task, key, op, entry);
+                        store.unfinished.list(task).lock().add(task, key, (op, true), entry);
                     }
                     Ok(())
                 })
@@ -290,5 +337,38 @@ impl DriveStore {
             wait.tries = wait.tries.saturating_sub(1);
             wait.due = Instant::now() + POSTPONED;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(key: &'static str, partition: u16) -> Entry {
+        Entry::vacant(Bytes::from_static(key.as_bytes()), PartitionId(partition), SlotIndex(1))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_write_has_left_missing_counts_when_it_does_not_come_back_and_all_else_at_once() {
+        let mut list = List::default();
+        let add = |list: &mut List, key, partition: u16, at_once| {
+            let entry = entry(key, partition);
+            let op = OpId { session: 1, counter: partition.into() };
+            list.add(Task::Heal, entry.key.clone(), (op, at_once), &entry);
+        };
+        let counted = |list: &mut List, partitions: &[u16]| {
+            let expected: Partitions = partitions.iter().copied().map(PartitionId).collect();
+            assert_eq!(list.survey(), expected);
+        };
+        add(&mut list, "written", 1, false);
+        counted(&mut list, &[]);
+        add(&mut list, "moved here", 2, true);
+        counted(&mut list, &[2]);
+        tokio::time::advance(SETTLES_WITHIN / 2).await;
+        add(&mut list, "written later", 3, false);
+        tokio::time::advance(SETTLES_WITHIN / 2).await;
+        counted(&mut list, &[1, 2]);
+        list.registers.clear();
+        counted(&mut list, &[]);
     }
 }

@@ -1,8 +1,11 @@
 //! A node's own state and the snapshots it keeps.
 
+use bytes::Bytes;
+
 use super::{Malformed, optional, required};
 use crate::node::{
-    DriveHeal, DriveInfo, DriveJoin, DriveScrub, DriveState, NodeInfo, Snapshot, SnapshotKind,
+    DriveHeal, DriveInfo, DriveJoin, DriveScrub, DriveState, Lacking, NodeInfo, Partitions, Snapshot,
+    SnapshotKind,
 };
 use crate::proto::storage_v1 as wire;
 use crate::types::{DriveId, Incarnation, NodeId};
@@ -32,6 +35,14 @@ impl From<DriveInfo> for wire::DriveInfo {
             join: Some(wire::DriveJoin { partitions: drive.join.partitions, waiting: drive.join.waiting }),
             heal: Some(drive.heal.into()),
             scrub: Some(drive.scrub.into()),
+            lacking: match drive.lacking {
+                Lacking::Unknown => None,
+                Lacking::In(partitions) => {
+                    Some(wire::DrivePartitions { bits: Bytes::copy_from_slice(partitions.to_bytes()) })
+                }
+            },
+            most_data_shards: drive.most_data_shards.map(u32::from),
+            tells_lacking: true,
         }
     }
 }
@@ -121,6 +132,15 @@ impl TryFrom<wire::DriveInfo> for DriveInfo {
             Ok(wire::DriveState::Offline) => DriveState::Offline,
             Ok(wire::DriveState::Unspecified) | Err(_) => return Err(Malformed("drive.state")),
         };
+        let lacking = match drive.lacking {
+            Some(told) => Lacking::In(Partitions::from_bytes(&told.bits).ok_or(Malformed("drive.lacking"))?),
+            // An older node tells no more than this.
+            None if !drive.tells_lacking => match &drive.heal {
+                Some(heal) if heal.complete && heal.missing == 0 => Lacking::nothing(),
+                Some(_) | None => Lacking::Unknown,
+            },
+            None => Lacking::Unknown,
+        };
         Ok(Self {
             id: required(drive.id, "drive.id")?,
             incarnation: Incarnation(drive.incarnation),
@@ -141,6 +161,8 @@ impl TryFrom<wire::DriveInfo> for DriveInfo {
             }),
             // An older node has no catch-up.
             heal: drive.heal.map(DriveHeal::from).unwrap_or_default(),
+            lacking,
+            most_data_shards: drive.most_data_shards.and_then(|shards| u8::try_from(shards).ok()),
             // An older node has no scrub.
             scrub: drive.scrub.map(DriveScrub::from).unwrap_or_default(),
         })

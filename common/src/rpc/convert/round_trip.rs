@@ -184,6 +184,11 @@ fn info() -> impl Strategy<Value = NodeInfo> {
                 rebuilt_bytes: n[10],
                 shards_per_minute: n[11],
             },
+            lacking: match n[9] % 3 {
+                0 => Lacking::Unknown,
+                _ => Lacking::In(n[..3].iter().map(|at| PartitionId((at % 4096) as u16)).collect()),
+            },
+            most_data_shards: (n[10] % 2 == 0).then_some((n[10] % 17) as u8),
             scrub: DriveScrub {
                 period_seconds: n[0],
                 paused: n[1] % 2 == 0,
@@ -302,6 +307,21 @@ proptest! {
             let _ = ListPage::try_from(page);
         }
     }
+}
+
+#[test]
+fn an_older_node_that_lacks_nothing_is_believed_and_else_not_known() {
+    let told = |complete, missing, tells_lacking| {
+        let here = DriveInfo::unknown(DriveId(1), Incarnation(0), String::new(), DriveState::Online);
+        let heal = DriveHeal { complete, missing, ..DriveHeal::default() };
+        let wire = wire::DriveInfo::from(DriveInfo { heal, lacking: Lacking::Unknown, ..here });
+        DriveInfo::try_from(wire::DriveInfo { tells_lacking, ..wire }).unwrap().lacking
+    };
+    assert_eq!(told(true, 0, false), Lacking::nothing());
+    assert_eq!(
+        [told(true, 1, false), told(false, 0, false), told(true, 0, true)],
+        [const { Lacking::Unknown }; 3]
+    );
 }
 
 #[test]

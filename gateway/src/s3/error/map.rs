@@ -362,15 +362,20 @@ impl From<AmendError> for S3Error {
     }
 }
 
+/// A delete marker that is named by its version is no source.
+pub(crate) fn delete_marker_as_source() -> S3Error {
+    S3Error::with(
+        Code::InvalidRequest,
+        "The source of a copy request may not specifically refer to a delete marker by version id.",
+    )
+}
+
 /// A source's error: a condition of the source that says "not modified" is a failed condition of the copy, and a delete marker
 /// that is named by its version is no source.
 pub(crate) fn copy_source(error: GetError) -> S3Error {
     match error {
         GetError::NotModified(_) => S3Error::new(Code::PreconditionFailed),
-        GetError::IsDeleteMarker { .. } => S3Error::with(
-            Code::InvalidRequest,
-            "The source of a copy request may not specifically refer to a delete marker by version id.",
-        ),
+        GetError::IsDeleteMarker { .. } => delete_marker_as_source(),
         GetError::RangeNotSatisfiable { size } => beyond_source(size),
         error @ (GetError::NoSuchBucket
         | GetError::NoSuchKey

@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use super::response::{self, S3Response};
 use super::xml;
 
-pub(crate) use map::beyond_source;
+pub(crate) use map::{beyond_source, delete_marker_as_source};
 
 /// Seconds a client should wait after a 503.
 const RETRY_AFTER_S: &str = "1";

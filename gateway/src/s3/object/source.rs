@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::super::access::{Access, Action};
 use super::super::body::refused;
-use super::super::error::{Code, S3Error};
+use super::super::error::{Code, S3Error, delete_marker_as_source};
 use super::super::request::S3Request;
 use super::super::response;
 use crate::object::{CopySource, MakeDigester, ObjectStore, VersionId};
@@ -40,7 +40,11 @@ impl Source {
         let version = source.version.map(|version| version.to_string());
         let action = if version.is_some() { Action::GetObjectVersion } else { Action::GetObject };
         access = access.about_version(version.as_deref());
-        access.demand_to_read(store, action, Some((&source.key, version.as_deref()))).await?;
+        let asked = access.demand_to_read(store, action, Some((&source.key, version.as_deref()))).await;
+        asked.map_err(|error| match error.code() {
+            Code::MethodNotAllowed => delete_marker_as_source(),
+            _ => error,
+        })?;
         let (key, named) = (source.key.clone(), version.is_some());
         Ok(Self { access, key, named, version: Arc::default(), tags: None })
     }

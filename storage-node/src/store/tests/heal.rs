@@ -1,6 +1,6 @@
 //! What a drive lacks, and how that ends.
 
-use coffer_common::node::OwedRegister;
+use coffer_common::node::{Lacking, OwedRegister};
 use coffer_common::protocol::message::{SlotVersion, VersionState};
 
 use super::*;
@@ -59,6 +59,37 @@ async fn what_cannot_be_finished_keeps_nothing_from_those_behind_it() {
         }
         assert_eq!(taken, [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3]);
     }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_told_where_it_is_known_and_never_told_to_be_nothing_where_it_is_not() {
+    let mut bench = Bench::new();
+    let (key, version) = (object("missed"), version(1, LEN));
+    let partition = bench.address(&key).partition;
+    let told = |bench: &Bench| {
+        let info = bench.store().info();
+        (info.heal.missing, info.lacking)
+    };
+    let here = || Lacking::In([partition].into_iter().collect());
+    assert_eq!(told(&bench), (0, Lacking::Unknown), "others have not told what they owe");
+    bench.store().set_in_step(true);
+    assert_eq!(told(&bench), (0, Lacking::nothing()));
+    // Its shard may be on its way.
+    bench.call(&key, SlotRequest::Commit { version: version.clone(), tag: tag(1) }).await.unwrap();
+    bench.store().find_unfinished(Task::Heal).await.unwrap();
+    assert_eq!(told(&bench), (1, Lacking::nothing()));
+    bench.reopen();
+    assert_eq!(told(&bench), (1, Lacking::Unknown));
+    bench.store().set_in_step(true);
+    assert_eq!(told(&bench), (1, Lacking::Unknown), "the list is empty, but the drive has counted");
+    assert!(!bench.store().info().heal.complete);
+    bench.store().find_unfinished(Task::Heal).await.unwrap();
+    assert_eq!(told(&bench), (1, here()));
+    let install = Install { version: version.clone(), tag: tag(1), source_stable: true };
+    bench.install(&key, &install, encode(&version, &data(1, LEN))).await.unwrap();
+    assert_eq!(told(&bench), (0, Lacking::nothing()));
+    bench.store().set_in_step(false);
+    assert_eq!(told(&bench), (0, Lacking::Unknown), "it was cut off, and may have missed something");
 }
 
 #[tokio::test]

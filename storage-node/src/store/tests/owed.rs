@@ -269,3 +269,19 @@ proptest! {
         block_on(follow(&steps)).map_err(TestCaseError::fail)?;
     }
 }
+
+#[tokio::test]
+async fn the_most_data_shards_are_known_when_all_registers_have_been_looked_at() {
+    let mut bench = Bench::new();
+    bench.store().expect_slots(4, by_slot);
+    bench.acknowledge("a", 1, 0b1111).await;
+    let k = version(1, 0).k;
+    assert_eq!(bench.store().info().most_data_shards, None);
+    bench.walk().await;
+    assert_eq!(bench.store().info().most_data_shards, Some(k));
+    bench.reopen();
+    bench.store().expect_slots(4, by_slot);
+    assert_eq!(bench.store().info().most_data_shards, None);
+    bench.walk().await;
+    assert_eq!(bench.store().info().most_data_shards, Some(k));
+}

@@ -104,7 +104,7 @@ impl Context<'_> {
         if texts.iter().any(|(_, text)| text.is_some()) {
             let mut changed = bucket.documents.clone();
             change(&mut changed);
-            check_size(&changed)?;
+            check_size(&bucket.documents, &changed)?;
         }
         self.store.configure_bucket(bucket, &change).await?;
         Ok(())
@@ -117,18 +117,20 @@ impl Context<'_> {
     }
 }
 
-/// Refuses what is too long to be kept: every gateway keeps the record, and etcd takes no longer one.
-fn check_size(documents: &Documents) -> Result<(), S3Error> {
+/// Refuses what is too long to be kept: every gateway keeps the record, and etcd takes no longer one. What was that long before the
+/// change may get shorter, and is no reason to refuse another configuration.
+fn check_size(before: &Documents, changed: &Documents) -> Result<(), S3Error> {
     let too_long = |what: &str, bytes: usize, limit: usize| {
         let message = format!("{what} would have {bytes} bytes, and may have {limit}.");
         Err(S3Error::with(Code::MaxMessageLengthExceeded, message))
     };
-    let cors = documents.get(names::CORS).map_or(0, str::len);
-    if cors > MAX_CORS_BYTES {
+    let cors_of = |documents: &Documents| documents.get(names::CORS).map_or(0, str::len);
+    let cors = cors_of(changed);
+    if cors > MAX_CORS_BYTES && cors > cors_of(before) {
         return too_long("The CORS configuration", cors, MAX_CORS_BYTES);
     }
-    let all = documents.encoded_bytes();
-    if all > MAX_BYTES {
+    let all = changed.encoded_bytes();
+    if all > MAX_BYTES && all > before.encoded_bytes() {
         return too_long("All configurations of the bucket together", all, MAX_BYTES);
     }
     Ok(())

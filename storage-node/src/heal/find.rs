@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_secs(3);
 /// Registers of a page.
 const PAGE: u32 = 500;
 /// Registers that are recorded at the same time: they share syncs.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 32;
 /// How long a page may take.
 const PAGE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -138,9 +138,9 @@ impl Drive {
         slots: &[(PartitionId, SlotIndex)],
         told: &OwedRegister,
     ) -> Option<Vec<StableNotice>> {
-        let held = slots.iter().find(|(partition, _)| *partition == told.partition);
-        let Some((_, slot)) = held else { return Some(Vec::new()) };
-        let learned = self.learn(*slot, told.clone()).await;
+        let held = slots.binary_search_by_key(&told.partition, |(partition, _)| *partition);
+        let Ok(at) = held else { return Some(Vec::new()) };
+        let learned = self.learn(slots[at].1, told.clone()).await;
         let failed = |reason: &_| tracing::debug!(drive = %self.store.id(), reason, "what a peer told is not recorded");
         learned.inspect_err(failed).ok()
     }

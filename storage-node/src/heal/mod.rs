@@ -16,9 +16,9 @@
 //!    the drive that it left has that very shard). What fails is due again later and later.
 //! 3. A third loop keeps the drive's two lists complete: what it lacks, and what it owes to others.
 //!
-//! **Pace.** Each step, a small shard or a stripe of a large one, waits for its turn (`crate::pace`). `AT_ONCE` shards of a
-//! drive are on their way at a time, so that they share syncs and round trips; of those that are larger than a block
-//! `STREAMS_AT_ONCE`, because each holds some stripes in memory.
+//! **Pace.** Each step, up to `TOGETHER` small shards or a stripe of a large one, waits for its turn (`crate::pace`): small ones
+//! share syncs and round trips also when there is but one turn at a time. `AT_ONCE` shards of a drive are on their way at a
+//! time; of those that are larger than a block `STREAMS_AT_ONCE`, because each holds some stripes in memory.
 //! **Full drives.** Nothing is rebuilt while the drive has no room, and everything stays on its list; what finds it full half
 //! way removes its file. It goes on when the drive's housekeeping sees room.
 //! **Cancellation.** The stop ends all loops at once; a file that was being written is removed or swept.
@@ -40,6 +40,7 @@ use coffer_common::protocol::fenced::Trouble;
 use coffer_common::protocol::message::{Refusal, SlotReply, SlotVersion};
 use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{RegisterKey, SlotIndex, SlotSet};
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use metrics::counter;
 use parking_lot::Mutex;
@@ -47,14 +48,17 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::node::StorageNode;
-use crate::pace::{Kind, Pace, Urgency};
+use crate::pace::{Kind, Pace, Turn, Urgency};
 use crate::store::{DriveStore, RebuiltShard, Task, Unfinished};
 
 /// How often a drive is asked for what it lacks.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Shards of one drive that are on their way at the same time.
-const AT_ONCE: usize = 32;
-/// Of these, those that are streamed.
+const AT_ONCE: usize = 64;
+/// Of these, those that are taken in one turn, and how many bytes they have together.
+const TOGETHER: usize = 16;
+const TOGETHER_BYTES: u64 = 64 << 10;
+/// Those that are streamed.
 const STREAMS_AT_ONCE: usize = 4;
 /// Registers are asked for when there is room for so many.
 const BATCH: usize = AT_ONCE / 2;
@@ -63,7 +67,7 @@ const CHANNEL_PIECES: usize = 4;
 /// A drive that was full is not tried again before this is over: little room is filled, and found full, at once.
 const FULL_PAUSE: Duration = Duration::from_secs(30);
 /// Notices of what was learned that are told at the same time.
-const NOTICES_AT_ONCE: usize = 8;
+const NOTICES_AT_ONCE: usize = 64;
 /// How long the slots may take to say whether a version is still wanted.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// Between two walks over a drive's unfinished registers.
@@ -150,7 +154,10 @@ impl Drive {
             let room = AT_ONCE - running.len();
             let due = if room >= BATCH { self.due(room).await } else { Vec::new() };
             let more = due.len() == room;
-            running.extend(due.into_iter().map(|unfinished| self.take(unfinished)));
+            for step in steps(due) {
+                let turn = self.pace.turn(Urgency::Patient).map(Arc::new).shared();
+                running.extend(step.into_iter().map(|unfinished| self.take(unfinished, turn.clone())));
+            }
             if running.len() > AT_ONCE - BATCH || more {
                 running.next().await;
                 continue;
@@ -204,13 +211,13 @@ impl Drive {
         true
     }
 
-    /// Heals one register and counts what came of it.
-    async fn take(&self, unfinished: Unfinished) {
+    /// Heals one register, in a turn that it shares with others, and counts what came of it.
+    async fn take(&self, unfinished: Unfinished, turn: impl Future<Output = Arc<Turn>>) {
         if !self.busy.lock().insert(unfinished.key.clone()) {
             return;
         }
         let (op, partition) = (unfinished.op, unfinished.address.partition.0);
-        match self.heal(&unfinished).await {
+        match self.heal(&unfinished, turn).await {
             Ok(true) => tracing::debug!(%op, partition, "healed"),
             Ok(false) => {}
             Err(reason) => {
@@ -222,7 +229,11 @@ impl Drive {
     }
 
     /// Finds out whether the shard is still wanted, and brings it back. False if it was not its time, or no need.
-    async fn heal(&self, unfinished: &Unfinished) -> Result<bool, String> {
+    async fn heal(
+        &self,
+        unfinished: &Unfinished,
+        turn: impl Future<Output = Arc<Turn>>,
+    ) -> Result<bool, String> {
         let (store, address) = (&self.store, unfinished.address);
         let peers = Peers::of(&self.healing.cluster, address.partition);
         let ours = peers.get(address.slot).is_some_and(|peer| peer.address.drive == address.drive);
@@ -233,7 +244,7 @@ impl Drive {
             store.postpone(Task::Heal, unfinished);
             return Ok(false);
         };
-        let turn = self.pace.turn(Urgency::Patient).await;
+        let turn = turn.await;
         let lacking = store.lacking(unfinished).await.map_err(|error| error.to_string())?;
         let Some(held) = lacking else { return Ok(false) };
         let mut target = Target {
@@ -343,6 +354,22 @@ impl Drive {
             other => Err(format!("{other:?}")),
         }
     }
+}
+
+/// Divides what is due into steps of the pace.
+fn steps(due: Vec<Unfinished>) -> Vec<Vec<Unfinished>> {
+    let (mut steps, mut bytes) = (Vec::<Vec<Unfinished>>::new(), 0);
+    for unfinished in due {
+        bytes += unfinished.shard_len_bytes;
+        match steps.last_mut().filter(|step| step.len() < TOGETHER && bytes <= TOGETHER_BYTES) {
+            Some(step) => step.push(unfinished),
+            None => {
+                bytes = unfinished.shard_len_bytes;
+                steps.push(vec![unfinished]);
+            }
+        }
+    }
+    steps
 }
 
 /// The slots that are asked first about a shard of a version that `k` make: as many as are needed; `None` if so many are

@@ -100,6 +100,8 @@ pub(crate) struct Unfinished {
     pub(crate) op: OpId,
     /// How many shards make that version.
     pub(crate) k: u8,
+    /// How long each of them is.
+    pub(crate) shard_len_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -322,8 +324,8 @@ impl DriveStore {
         };
         let register = RegisterKey::decode(&key).map_err(|error| error.to_string())?;
         let bucket_revision = self.bucket_revision(register.bucket);
-        let (address, k) = (self.own_address(entry), version.k);
-        Ok(Some(Unfinished { key, register, address, bucket_revision, op, k }))
+        let (address, k, shard_len_bytes) = (self.own_address(entry), version.k, version.shard_len_bytes);
+        Ok(Some(Unfinished { key, register, address, bucket_revision, op, k, shard_len_bytes }))
     }
 
     /// Whether it is still unfinished.

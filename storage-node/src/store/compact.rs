@@ -9,7 +9,8 @@
 //! A crash before step 4 leaves both copies; the newer sequence counts.
 //!
 //! **Damage.** A segment whose metadata does not verify is replaced by what the index knows, with all older ones before it.
-//! One that cannot be replaced, or in which an inline shard cannot be read, keeps nothing from the others.
+//! One that cannot be replaced, or in which an inline shard cannot be read, keeps nothing from the others. An inline shard
+//! that cannot be read, or does not verify, is marked missing.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -223,7 +224,7 @@ impl DriveStore {
                 return Ok(());
             }
             let address = self.own_address(&entry);
-            self.carry_shards(key, inline_shards(&entry, segment))?;
+            self.carry_shards(&entry, inline_shards(&entry, segment))?;
             let change = Change { key, address: &address, bucket: None, shards: Vec::new() };
             let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
             let carried = self.with_room(|| {
@@ -240,7 +241,7 @@ impl DriveStore {
 
     /// Appends inline shards again and lets their register name the new places. As many at a time as a segment takes for
     /// sure: each time the register is recorded anew too.
-    fn carry_shards(&self, key: &Bytes, mut shards: Vec<(OpId, Place)>) -> Result<(), CarryError> {
+    fn carry_shards(&self, entry: &Entry, mut shards: Vec<(OpId, Place)>) -> Result<(), CarryError> {
         let most = self.journal.segment_bytes() / 8;
         while !shards.is_empty() {
             let mut bytes = 0;
@@ -253,11 +254,20 @@ impl DriveStore {
             for (op, place) in shards.drain(..fits) {
                 let mut bytes = vec![0; place.len as usize];
                 let read = self.journal.read(place.segment, u64::from(place.offset), &mut bytes);
-                read.map_err(CarryError::Shard)?;
+                if let Err(error) = read {
+                    self.mark_missing(entry, op)?;
+                    return Err(CarryError::Shard(error));
+                }
+                let bytes = Bytes::from(bytes);
+                if let Err(error) = self.verify_shard(op, entry.slot, &bytes) {
+                    self.health.read_error();
+                    tracing::warn!(drive = %self.id, %op, %error, "a shard does not verify");
+                    self.mark_missing(entry, op)?;
+                }
                 olds.push(StoredShard { op, location: ShardLocation::Inline(place) });
-                news.push(NewShard::Inline(op, bytes.into()));
+                news.push(NewShard::Inline(op, bytes));
             }
-            self.replace_shards(key, &olds, news)?;
+            self.replace_shards(&entry.key, &olds, news)?;
         }
         Ok(())
     }

@@ -181,7 +181,7 @@ impl DriveStore {
         NodeError::ShardUnavailable { op, reason }
     }
 
-    fn mark_missing(&self, seen: &Entry, op: OpId) -> Result<(), String> {
+    pub(super) fn mark_missing(&self, seen: &Entry, op: OpId) -> Result<(), String> {
         let address = self.own_address(seen);
         let change = Change { key: &seen.key, address: &address, bucket: None, shards: Vec::new() };
         // Compaction may have moved the shard while it was read.

@@ -97,6 +97,26 @@ async fn every_kind_of_rot_is_found_once_and_what_is_whole_is_left_alone() {
     assert_eq!(bench.scrub_shards().await, (5, 0), "they are known to be missing");
 }
 
+#[tokio::test]
+async fn what_compaction_finds_rotten_is_marked_missing() {
+    let bench = Bench::new();
+    let mut written = 0;
+    while bench.store().sealed_segments().is_empty() {
+        written += 1;
+        bench.put(&object(&format!("k{written}")), written, &data(written, 2000)).await.unwrap();
+    }
+    let rotten = object("k1");
+    let (path, at) = bench.shard_at(&rotten, op(1));
+    assert!(bench.drive.damage(&path, |bytes| bytes[at] ^= 1), "{path}");
+    bench.store().apply(true);
+    let segment = bench.store().sealed_segments()[0];
+    assert_eq!(path, format!("journal/{segment:016x}"));
+    bench.store().compact_segment(segment, &mut || {}).unwrap();
+    assert_eq!(bench.store().info().missing_shards, 1);
+    assert_eq!((bench.inline(&rotten).await, bench.scrub_shards().await), (None, (written as usize - 1, 0)));
+    assert_ne!(bench.shard_at(&rotten, op(1)).0, path, "it is kept until a whole one takes its place");
+}
+
 /// One bit anywhere in the sealed part of the journal; whatever it was, after a pass of scrubbing the journal alone tells all.
 async fn flip_and_scrub(seed: u64, steps: &[Step]) -> Result<bool, Violation> {
     let mut world = World::new(seed, &[]);

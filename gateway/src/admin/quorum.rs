@@ -139,22 +139,22 @@ impl View {
         let nodes = cluster.nodes();
         let told = nodes.iter().filter_map(|node| node.info.as_ref()).flat_map(|info| &info.drives);
         let told: HashMap<DriveId, &DriveInfo> = told.map(|drive| (drive.id, drive)).collect();
-        let mut drives = HashMap::new();
-        for (partition, slot) in all_slots(map.layout.n()) {
-            for id in
-                [Some(map.drive_of(partition, slot)), map.source_of(partition, slot)].into_iter().flatten()
-            {
-                // Looked at once for each drive, not for each of its thousands of slots: probes come every second.
-                drives
-                    .entry(id)
-                    .or_insert_with(|| Drive::of(cluster, map.node_of(id), (id, told.get(&id).copied())));
-            }
-        }
-        let n = map.layout.n();
         let widest = |id: &DriveId| told.get(id).and_then(|drive| drive.most_data_shards);
-        let is_silent = |partition, slot: &SlotIndex| widest(&map.drive_of(partition, *slot)).is_none();
-        let silent = |partition| (0..n).map(SlotIndex).filter(|slot| is_silent(partition, slot)).count();
-        let most_silent = partitions().map(silent).max().unwrap_or(0);
+        let (n, mut drives, mut most_silent) = (map.layout.n(), HashMap::new(), 0);
+        for partition in partitions() {
+            let mut silent = 0;
+            for slot in (0..n).map(SlotIndex) {
+                let id = map.drive_of(partition, slot);
+                silent += usize::from(widest(&id).is_none());
+                for id in [Some(id), map.source_of(partition, slot)].into_iter().flatten() {
+                    // Looked at once for each drive, not for each of its thousands of slots: probes come every second.
+                    drives
+                        .entry(id)
+                        .or_insert_with(|| Drive::of(cluster, map.node_of(id), (id, told.get(&id).copied())));
+                }
+            }
+            most_silent = most_silent.max(silent);
+        }
         let data_shards = data_shards(parity, (n, most_silent), drives.keys().filter_map(widest));
         Self { map, drives, data_shards }
     }
@@ -187,8 +187,11 @@ impl View {
         let mut slots = Slots::default();
         for slot in voters(&self.map, partition) {
             let Some(drive) = self.drives.get(&self.map.drive_of(partition, slot)) else { continue };
-            let source = self.map.source_of(partition, slot).map(|source| self.drives.get(&source));
-            slots.add(drive, source, partition);
+            let before = match self.map.source_of(partition, slot) {
+                Some(source) => Before::At(self.drives.get(&source)),
+                None => Before::Nowhere,
+            };
+            slots.add(drive, before, partition);
         }
         slots
     }
@@ -199,8 +202,8 @@ impl View {
             let Some(drive) = self.drives.get(&self.map.drive_of(partition, slot)) else { continue };
             if drive.node != *node && !drive.rejoins {
                 // What it still reads from the drive before may be on the node that stops.
-                let moves = self.map.source_of(partition, slot).map(|_| None);
-                slots.add(drive, moves, partition);
+                let moves = self.map.source_of(partition, slot).is_some();
+                slots.add(drive, if moves { Before::At(None) } else { Before::Nowhere }, partition);
             }
         }
         slots
@@ -221,8 +224,9 @@ impl View {
                 let Some(drive) = self.drives.get(&id).filter(|drive| drive.node != *without) else {
                     continue;
                 };
-                let votes = self.map.votes(partition, slot);
-                if let Some(reason) = drive.why_not((votes, partition), (!writable, !certain)) {
+                let moves = self.map.source_of(partition, slot).is_some();
+                let place = Place { partition, votes: self.map.votes(partition, slot), moves };
+                if let Some(reason) = drive.why_not(place, (!writable, !certain)) {
                     *found.entry((drive.node.clone(), id, reason)).or_default() += 1;
                 }
             }
@@ -247,10 +251,6 @@ fn partitions() -> impl Iterator<Item = PartitionId> {
     (0..PARTITION_COUNT).map(PartitionId)
 }
 
-fn all_slots(n: u8) -> impl Iterator<Item = (PartitionId, SlotIndex)> {
-    partitions().flat_map(move |partition| (0..n).map(move |slot| (partition, SlotIndex(slot))))
-}
-
 fn voters(map: &ClusterMap, partition: PartitionId) -> impl Iterator<Item = SlotIndex> + '_ {
     (0..map.layout.n()).map(SlotIndex).filter(move |slot| map.votes(partition, *slot))
 }
@@ -266,19 +266,40 @@ fn data_shards(parity: &ParitySettings, (n, silent): (u8, usize), told: impl Ite
     widest.min(n)
 }
 
+/// Where a slot was before its drive has it, while it moves.
+#[derive(Clone, Copy)]
+enum Before<'a> {
+    /// It does not move.
+    Nowhere,
+    /// At this drive, if anything is known of it.
+    At(Option<&'a Drive>),
+}
+
+/// A slot, as the map has it.
+#[derive(Clone, Copy)]
+struct Place {
+    partition: PartitionId,
+    votes: bool,
+    moves: bool,
+}
+
 impl Slots {
-    /// Counts a slot that votes: its drive, and while it moves the one where it was before, if that is known. A drive that has just taken
-    /// a slot may not have told yet what it lacks of it.
-    fn add(&mut self, drive: &Drive, source: Option<Option<&Drive>>, partition: PartitionId) {
+    /// Counts a slot that votes: its drive, and the one where it was before. A drive that has just taken a slot may not have told yet what
+    /// it lacks of it.
+    fn add(&mut self, drive: &Drive, before: Before<'_>, partition: PartitionId) {
         if !drive.answers {
             return;
         }
         self.alive += 1;
         self.with_room += usize::from(drive.with_room);
-        let before = source.flatten();
-        let elsewhere = before.is_some_and(|before| before.answers && !before.lacking.surely(partition));
+        let (moves, elsewhere) = match before {
+            Before::Nowhere => (false, false),
+            Before::At(drive) => {
+                (true, drive.is_some_and(|drive| drive.answers && !drive.lacking.surely(partition)))
+            }
+        };
         self.serving += usize::from(elsewhere || !drive.lacking.surely(partition));
-        self.whole += usize::from(source.is_none() && !drive.rejoins && !drive.lacking.maybe(partition));
+        self.whole += usize::from(!moves && !drive.rejoins && !drive.lacking.maybe(partition));
     }
 }
 
@@ -296,12 +317,8 @@ impl Drive {
 
     /// Why its slot in a partition does not count; `None` if it does. What it lacks counts where reads are in question, and that it is
     /// full where writes are.
-    fn why_not(
-        &self,
-        (votes, partition): (bool, PartitionId),
-        (for_writes, for_reads): (bool, bool),
-    ) -> Option<String> {
-        if !votes || self.rejoins {
+    fn why_not(&self, place: Place, (for_writes, for_reads): (bool, bool)) -> Option<String> {
+        if !place.votes || self.rejoins {
             Some("does not vote yet".to_owned())
         } else if !self.answers {
             Some("does not answer".to_owned())
@@ -309,8 +326,10 @@ impl Drive {
             Some("is full".to_owned())
         } else if for_reads && self.lacking == Lacking::Unknown {
             Some("does not know yet all that it lacks".to_owned())
-        } else if for_reads && self.lacking.surely(partition) {
+        } else if for_reads && self.lacking.surely(place.partition) {
             Some(format!("still lacks {} shards", self.missing.max(1)))
+        } else if for_reads && place.moves {
+            Some("is still taking its slots over".to_owned())
         } else {
             None
         }
@@ -401,7 +420,8 @@ mod tests {
         let lacks = |at| Lacking::In(Partitions::from_iter([PartitionId(at)]));
         let counted = |drive: Drive, source: Option<Drive>| {
             let mut slots = Slots::default();
-            slots.add(&drive, source.as_ref().map(Some), here);
+            let before = source.as_ref().map_or(Before::Nowhere, |source| Before::At(Some(source)));
+            slots.add(&drive, before, here);
             (slots.alive, slots.with_room, slots.serving, slots.whole)
         };
         assert_eq!(counted(drive(lacks(6)), None), (1, 1, 1, 1), "it lacks something elsewhere");
@@ -423,13 +443,34 @@ mod tests {
     #[test]
     fn what_is_in_the_way_is_said_where_it_matters() {
         let lacks = drive(Lacking::In(Partitions::from_iter([PartitionId(5)])));
-        let why = |drive: &Drive, at, question| drive.why_not((true, PartitionId(at)), question);
+        let place = |at| Place { partition: PartitionId(at), votes: true, moves: false };
+        let why = |drive: &Drive, at, question| drive.why_not(place(at), question);
         let (writes, reads) = ((true, false), (false, true));
         assert_eq!(why(&lacks, 5, reads).as_deref(), Some("still lacks 7 shards"));
         assert_eq!((why(&lacks, 6, reads), why(&lacks, 5, writes)), (None, None));
-        assert_eq!(why(&Drive { with_room: false, ..lacks }, 6, writes).as_deref(), Some("is full"));
+        assert_eq!(why(&Drive { with_room: false, ..lacks.clone() }, 6, writes).as_deref(), Some("is full"));
         let told = why(&drive(Lacking::Unknown), 6, reads);
         assert_eq!(told.as_deref(), Some("does not know yet all that it lacks"));
+        let moving =
+            |drive: &Drive, at, question| drive.why_not(Place { moves: true, ..place(at) }, question);
+        assert_eq!(moving(&lacks, 5, reads).as_deref(), Some("still lacks 7 shards"));
+        assert_eq!(moving(&lacks, 6, reads).as_deref(), Some("is still taking its slots over"));
+        assert_eq!(moving(&lacks, 6, writes), None);
+    }
+
+    #[test]
+    fn whatever_keeps_a_slot_from_being_whole_is_a_reason() {
+        let here = PartitionId(5);
+        let lacks = |at| Lacking::In(Partitions::from_iter([PartitionId(at)]));
+        for lacking in [lacks(5), lacks(6), Lacking::nothing(), Lacking::Unknown] {
+            for (answers, rejoins, moves) in (0..8).map(|bits| (bits & 1 > 0, bits & 2 > 0, bits & 4 > 0)) {
+                let drive = Drive { answers, rejoins, ..drive(lacking.clone()) };
+                let mut slots = Slots::default();
+                slots.add(&drive, if moves { Before::At(None) } else { Before::Nowhere }, here);
+                let reason = drive.why_not(Place { partition: here, votes: true, moves }, (true, true));
+                assert_eq!(slots.whole == 0, reason.is_some(), "{drive:?} moves: {moves}: {reason:?}");
+            }
+        }
     }
 
     #[test]

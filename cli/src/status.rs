@@ -108,7 +108,17 @@ struct Node {
     clock_ahead_ms: i64,
     /// Older gateways do not tell.
     slots: Option<u32>,
+    file_systems: Vec<FileSystem>,
     drives: Vec<Drive>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FileSystem {
+    /// The drives that are on it.
+    drives: Vec<String>,
+    capacity_bytes: u64,
+    free_bytes: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -117,8 +127,6 @@ struct Drive {
     path: String,
     state: String,
     reason: String,
-    capacity_bytes: u64,
-    free_bytes: u64,
     join: Join,
     heal: DriveHeal,
     /// In how many partitions it lacks shards; `None` if it does not know.
@@ -279,9 +287,9 @@ fn nodes_table(nodes: &[Node]) -> String {
     for node in nodes {
         let up = node.drives.iter().filter(|drive| serves(drive)).count();
         let (free, size) = node
-            .drives
+            .file_systems
             .iter()
-            .fold((0, 0), |(free, size), drive| (free + drive.free_bytes, size + drive.capacity_bytes));
+            .fold((0, 0), |(free, size), found| (free + found.free_bytes, size + found.capacity_bytes));
         rows.push([
             node.id.clone(),
             if node.alive { "up".to_owned() } else { "away".to_owned() },
@@ -337,6 +345,13 @@ fn next_steps(status: &Status) -> Vec<String> {
                 node.id, node.version, status.version
             ));
         }
+        for FileSystem { drives, .. } in node.file_systems.iter().filter(|found| found.drives.len() > 1) {
+            next.push(format!(
+                "node {}'s drives {} are on one file system: they fail together, and `can lose` takes them for separate disks",
+                node.id,
+                drives.join(", ")
+            ));
+        }
         for drive in node.drives.iter().filter(|drive| drive.state != "online") {
             next.push(format!("node {} drive {} is {}: {}", node.id, drive.path, drive.state, drive.reason));
             if drive.state == "read-only" && drive.heal.missing > 0 {
@@ -379,8 +394,6 @@ mod tests {
             path: "/data1".to_owned(),
             state: state.to_owned(),
             reason: "i/o error".to_owned(),
-            capacity_bytes: 2 << 40,
-            free_bytes: 1 << 40,
             join: Join { partitions: 4096, waiting: 96 },
             heal: DriveHeal { missing: 11, ..DriveHeal::default() },
             lacking_partitions: (state == "read-only").then_some(4),
@@ -390,6 +403,11 @@ mod tests {
             id: id.to_owned(),
             address: format!("{id}:9100"),
             alive,
+            file_systems: vec![FileSystem {
+                drives: vec!["/data1".to_owned(), "/data2".to_owned()],
+                capacity_bytes: 2 << 40,
+                free_bytes: 1 << 40,
+            }],
             drives: vec![drive(state)],
             ..Node::default()
         };
@@ -427,6 +445,7 @@ mod tests {
             "node bb does not answer at bb:9100: start it, or look at its log",
             "node d does not answer at d:9100 and holds no slots: start it, or, if it is gone for good, `coffer node forget d`",
             "drive /data1 is failed",
+            "node a's drives /data1, /data2 are on one file system: they fail together",
             "votes in 4000 of 4096",
             "version 2, on the way to 3: 100 of 900 slots have moved, 16 are under way",
             "21 damaged shards found; 3 of 3 drives were never read whole",

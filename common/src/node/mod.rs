@@ -303,6 +303,9 @@ pub struct DriveInfo {
     pub capacity_bytes: u64,
     /// Free bytes.
     pub free_bytes: u64,
+    /// Which file system it is on, among those of its node; 0 if that is not known.
+    #[serde(default)]
+    pub file_system: u64,
     /// Registers with a current version.
     pub registers: u64,
     /// Versions COMMITTED, with no STABLE one above them.
@@ -341,6 +344,7 @@ impl DriveInfo {
             reason: String::new(),
             capacity_bytes: 0,
             free_bytes: 0,
+            file_system: 0,
             registers: 0,
             unstable: 0,
             missing_shards: 0,

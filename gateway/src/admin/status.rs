@@ -42,9 +42,9 @@ pub struct Status {
     pub tolerance: Tolerance,
     /// Data shards of the widest objects, by which it is told what may fail.
     pub data_shards: u8,
-    /// Bytes of all drives that answer.
+    /// Bytes of all drives that answer; of a node's drives on one file system, once.
     pub capacity_bytes: u64,
-    /// Free bytes of all drives that answer.
+    /// Free bytes of all drives that answer, counted in the same way.
     pub free_bytes: u64,
     /// Versions whose shard is missing on a drive that answers, those that are superseded and not freed yet among them.
     pub missing_shards: u64,
@@ -132,8 +132,44 @@ pub struct NodeView {
     pub clock_ahead_ms: i64,
     /// Slots on its drives now.
     pub slots: u32,
+    /// The file systems that its drives are on, those of failed ones left out.
+    pub file_systems: Vec<FileSystem>,
     /// Its drives as it reported them last.
     pub drives: Vec<DriveInfo>,
+}
+
+/// A file system that drives are on.
+#[derive(Clone, Debug, Serialize)]
+pub struct FileSystem {
+    /// Where these drives are mounted: as a rule, it is one. They fail together.
+    pub drives: Vec<String>,
+    /// Its size.
+    pub capacity_bytes: u64,
+    /// Free bytes.
+    pub free_bytes: u64,
+}
+
+impl FileSystem {
+    /// Those of a node's drives that serve.
+    fn of(drives: &[DriveInfo]) -> Vec<Self> {
+        let mut found: Vec<(u64, Self)> = Vec::new();
+        for drive in drives.iter().filter(serves) {
+            let known = found.iter_mut().find(|(id, _)| *id == drive.file_system && *id != 0);
+            match known {
+                Some((_, shared)) => shared.drives.push(drive.path.clone()),
+                None => {
+                    let DriveInfo { capacity_bytes, free_bytes, .. } = *drive;
+                    let drives = vec![drive.path.clone()];
+                    found.push((drive.file_system, Self { drives, capacity_bytes, free_bytes }));
+                }
+            }
+        }
+        found.into_iter().map(|(_, found)| found).collect()
+    }
+}
+
+fn serves(drive: &&DriveInfo) -> bool {
+    !matches!(drive.state, DriveState::Failed | DriveState::Offline)
 }
 
 impl Status {
@@ -147,8 +183,9 @@ impl Status {
             let node = map.node_of(drive.id);
             nodes.iter_mut().filter(|view| view.id == node).for_each(|view| view.slots += slots);
         }
-        let serving = |drive: &&DriveInfo| !matches!(drive.state, DriveState::Failed | DriveState::Offline);
-        let drives = || nodes.iter().filter(|node| node.alive).flat_map(|node| &node.drives).filter(serving);
+        let alive = || nodes.iter().filter(|node| node.alive);
+        let drives = || alive().flat_map(|node| &node.drives).filter(serves);
+        let file_systems = || alive().flat_map(|node| &node.file_systems);
         let heal = Heal::of(drives(), map.layout.n());
         let joining = drives().filter(|drive| drive.join.waiting > 0).count();
         let health = health(&quorum, &heal, joining);
@@ -160,8 +197,8 @@ impl Status {
             slots: map.layout.n(),
             tolerance: now.tolerance_of(data_shards),
             data_shards,
-            capacity_bytes: drives().map(|drive| drive.capacity_bytes).sum(),
-            free_bytes: drives().map(|drive| drive.free_bytes).sum(),
+            capacity_bytes: file_systems().map(|found| found.capacity_bytes).sum(),
+            free_bytes: file_systems().map(|found| found.free_bytes).sum(),
             missing_shards: drives().map(|drive| drive.missing_shards).sum(),
             heal,
             layout: map.layout.version(),
@@ -252,6 +289,7 @@ impl From<NodeStatus> for NodeView {
             version,
             clock_ahead_ms: node.clock_ahead_ms,
             slots: 0,
+            file_systems: FileSystem::of(&drives),
             drives,
         }
     }
@@ -270,6 +308,34 @@ mod tests {
             lacking,
             ..DriveInfo::unknown(DriveId(1), Incarnation(0), String::new(), DriveState::Online)
         }
+    }
+
+    #[test]
+    fn a_file_system_that_several_drives_are_on_counts_once() {
+        let at = |path: &str, file_system, free_bytes| DriveInfo {
+            path: path.to_owned(),
+            file_system,
+            capacity_bytes: 100,
+            free_bytes,
+            ..whole((0, 0, 0))
+        };
+        let failed = DriveInfo { state: DriveState::Failed, ..at("/e", 9, 1) };
+        let told = [
+            at("/a", 7, 60),
+            at("/b", 8, 50),
+            at("/c", 7, 59),
+            at("/old", 0, 10),
+            at("/older", 0, 10),
+            failed,
+        ];
+        let found = FileSystem::of(&told);
+        let sum: (u64, u64) = (
+            found.iter().map(|found| found.capacity_bytes).sum(),
+            found.iter().map(|found| found.free_bytes).sum(),
+        );
+        assert_eq!(sum, (400, 130));
+        assert_eq!(found[0].drives, ["/a", "/c"]);
+        assert!(found[1..].iter().all(|found| found.drives.len() == 1));
     }
 
     fn some() -> Lacking {

@@ -33,6 +33,7 @@ pub(crate) struct Health {
     full: AtomicU32,
     capacity: AtomicU64,
     free: AtomicU64,
+    file_system: AtomicU64,
 }
 
 impl Health {
@@ -68,6 +69,7 @@ impl Health {
     pub(crate) fn set_space(&self, space: Space) {
         self.capacity.store(space.capacity, Ordering::Relaxed);
         self.free.store(space.free, Ordering::Relaxed);
+        self.file_system.store(space.file_system, Ordering::Relaxed);
         self.full.store(u32::from(space.free < reserve(space.capacity)), Ordering::Relaxed);
     }
 
@@ -91,9 +93,13 @@ impl Health {
         self.full.load(Ordering::Relaxed) != 0
     }
 
-    /// Capacity and free bytes, as last seen.
+    /// Its file system, as last seen.
     pub(crate) fn space(&self) -> Space {
-        Space { capacity: self.capacity.load(Ordering::Relaxed), free: self.free.load(Ordering::Relaxed) }
+        Space {
+            capacity: self.capacity.load(Ordering::Relaxed),
+            free: self.free.load(Ordering::Relaxed),
+            file_system: self.file_system.load(Ordering::Relaxed),
+        }
     }
 
     /// The verdict and its reason; `oldest_job` is the age of the oldest running call.
@@ -128,9 +134,9 @@ mod tests {
     fn poison_outranks_everything_and_keeps_its_first_reason() {
         let health = Health::default();
         assert_eq!(health.state(Duration::ZERO).0, DriveState::Online);
-        health.set_space(Space { capacity: 1000, free: 49 });
+        health.set_space(Space { capacity: 1000, free: 49, file_system: 0 });
         assert_eq!(health.state(Duration::ZERO).0, DriveState::ReadOnly);
-        health.set_space(Space { capacity: 1000, free: 50 });
+        health.set_space(Space { capacity: 1000, free: 50, file_system: 0 });
         assert_eq!(health.state(Duration::ZERO).0, DriveState::Online);
         health.spend(1);
         assert_eq!((health.state(Duration::ZERO).0, health.space().free), (DriveState::ReadOnly, 49));

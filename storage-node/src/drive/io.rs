@@ -52,6 +52,8 @@ pub(crate) struct Space {
     pub(crate) capacity: u64,
     /// Free for this process.
     pub(crate) free: u64,
+    /// Which file system it is, among those of this machine; 0 if that is not known.
+    pub(crate) file_system: u64,
 }
 
 /// The files and folders of one drive.
@@ -184,10 +186,12 @@ impl DriveIo for FileIo {
     }
 
     fn space(&self) -> io::Result<Space> {
-        let stat = rustix::fs::fstatvfs(self.folder()?)?;
+        let folder = self.folder()?;
+        let stat = rustix::fs::fstatvfs(folder)?;
         Ok(Space {
             capacity: stat.f_blocks.saturating_mul(stat.f_frsize),
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            file_system: rustix::fs::fstat(folder)?.st_dev,
         })
     }
 

@@ -240,6 +240,7 @@ impl DriveStore {
             reason,
             capacity_bytes: space.capacity,
             free_bytes: space.free,
+            file_system: space.file_system,
             registers: count(&self.census.registers),
             unstable: count(&self.census.unstable),
             missing_shards: self.census.missing_shards(),

@@ -170,6 +170,7 @@ fn info() -> impl Strategy<Value = NodeInfo> {
             reason,
             capacity_bytes: n[0],
             free_bytes: n[1],
+            file_system: n[11],
             registers: n[2],
             unstable: n[3],
             missing_shards: n[4],

@@ -143,7 +143,8 @@ impl DriveIo for Mount {
     fn space(&self) -> io::Result<Space> {
         self.admit(Call::Read, ".")?;
         let control = self.disk.control.lock();
-        Ok(Space { capacity: control.capacity, free: control.capacity.saturating_sub(control.used) })
+        let free = control.capacity.saturating_sub(control.used);
+        Ok(Space { capacity: control.capacity, free, file_system: 0 })
     }
 
     fn root(&self) -> &Path {

@@ -107,6 +107,41 @@ def test_listings_of_versions_page_within_and_between_keys(s3, versioned):
     assert marked == ("InvalidArgument", 400)
 
 
+def pages_of_one(s3, bucket, **marker):
+    page = s3.list_object_versions(Bucket=bucket, MaxKeys=1, **marker)
+    found = page.get("Versions", []) + page.get("DeleteMarkers", [])
+    following = {"KeyMarker": page.get("NextKeyMarker"), "VersionIdMarker": page.get("NextVersionIdMarker")}
+    return [item["VersionId"] for item in found], following if page["IsTruncated"] else None
+
+
+def test_a_listing_goes_on_below_a_null_version_that_was_removed_meanwhile(s3, versioned):
+    older = [s3.put_object(Bucket=versioned, Key="k", Body=b"x")["VersionId"] for _ in range(2)]
+    enable(s3, versioned, "Suspended")
+    s3.put_object(Bucket=versioned, Key="k", Body=b"null")
+    found, following = pages_of_one(s3, versioned)
+    assert found == ["null"]
+    s3.delete_object(Bucket=versioned, Key="k", VersionId="null")
+    for expected in reversed(older):
+        found, following = pages_of_one(s3, versioned, **following)
+        assert found == [expected]
+    assert following is None
+
+
+def test_a_listing_repeats_nothing_when_an_old_null_version_was_removed_meanwhile(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"before")
+    enable(s3, bucket)
+    newer = [s3.put_object(Bucket=bucket, Key="k", Body=b"x")["VersionId"] for _ in range(2)]
+    s3.put_object(Bucket=bucket, Key="l", Body=b"behind")
+    seen, following = pages_of_one(s3, bucket)
+    while seen[-1] != "null":
+        found, following = pages_of_one(s3, bucket, **following)
+        seen += found
+    assert seen == [*reversed(newer), "null"]
+    s3.delete_object(Bucket=bucket, Key="k", VersionId="null")
+    found, following = pages_of_one(s3, bucket, **following)
+    assert found not in [[version] for version in newer] and following is None
+
+
 def test_null_versions_before_and_after_versioning(s3, bucket):
     assert "VersionId" not in s3.put_object(Bucket=bucket, Key="k", Body=b"before")
     assert error_code(s3.put_bucket_versioning, Bucket=bucket, VersioningConfiguration={})[0] == "IllegalVersioningConfigurationException"

@@ -28,7 +28,8 @@ const MAX_ITEMS: u32 = 1_000;
 
 /// One item of a page.
 enum Shown {
-    Version(Box<ListedVersion>),
+    /// With its place: the next page begins below it, also when it is gone by then.
+    Version(Box<ListedVersion>, VersionRef),
     Prefix(String),
 }
 
@@ -130,6 +131,7 @@ impl Page<'_> {
                 current
             }
             (_, VersionId::Op(marker)) => marker,
+            // No page ends in this any more: a client's own marker.
             (_, VersionId::Null) => current,
         };
         let expected = self.limit as u32 + 1;
@@ -180,11 +182,11 @@ impl Page<'_> {
     }
 
     fn show_current(&mut self, key: &ObjectKey, head: &Head) {
-        if let Some(object) = head.version() {
+        if let Some((object, at)) = head.version().zip(head.at()) {
             let delete_marker = object.delete_marker;
             let (key, info) = (key.clone(), listed_info(object.clone()));
             let listed = ListedVersion { key, info, latest: true, delete_marker };
-            self.shown.push(Shown::Version(Box::new(listed)));
+            self.shown.push(Shown::Version(Box::new(listed), at));
         }
     }
 
@@ -199,7 +201,7 @@ impl Page<'_> {
             let delete_marker = object.delete_marker;
             let (key, info) = (key.clone(), listed_info(object));
             let listed = ListedVersion { key, info, latest: false, delete_marker };
-            self.shown.push(Shown::Version(Box::new(listed)));
+            self.shown.push(Shown::Version(Box::new(listed), at));
         }
         Ok(())
     }
@@ -210,13 +212,13 @@ impl Page<'_> {
         let mut page = VersionPage::default();
         if more {
             page.next = self.shown.last().map(|last| match last {
-                Shown::Version(listed) => (listed.key.as_str().to_owned(), Some(listed.info.version)),
+                Shown::Version(listed, at) => (listed.key.as_str().to_owned(), Some(VersionId::Op(*at))),
                 Shown::Prefix(prefix) => (prefix.clone(), None),
             });
         }
         for shown in self.shown {
             match shown {
-                Shown::Version(listed) => page.versions.push(*listed),
+                Shown::Version(listed, _) => page.versions.push(*listed),
                 Shown::Prefix(prefix) => page.prefixes.push(prefix),
             }
         }

@@ -5,9 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use coffer_common::coordination::{Coordinator, Expected};
-use coffer_gateway::object::{GetError, ListError, ObjectStore};
+use coffer_gateway::object::{
+    AmendError, AmendObject, Attributes, DeleteError, DeleteObject, GetError, ListError, ObjectStore,
+    PutError, WriteCondition,
+};
 
-use crate::body::{ReadFailure, bytes, delete, get, list_all, list_request, make_bucket, name, put};
+use crate::body::{ReadFailure, bytes, delete, get, key, list_all, list_request, make_bucket, name, put};
 use crate::cluster::Bench;
 use crate::coordinator::Switched;
 use crate::multipart::{begin, uploads};
@@ -59,6 +62,67 @@ async fn a_gateway_that_has_not_heard_of_a_new_bucket_of_the_name_reads_nothing_
     coordinator.is_away.store(false, Ordering::SeqCst);
     let read = get(&late, "bucket", "k").await;
     assert!(matches!(read, Err(ReadFailure::Get(GetError::NoSuchBucket))), "{read:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_began_in_a_bucket_does_not_end_in_another_of_its_name() {
+    for keeps_versions in [true, false] {
+        let bench = Bench::start(1, 4).await;
+        let store = &bench.store;
+        make_bucket(store, "bucket").await;
+        store.set_versioning(&name("bucket"), true).await.unwrap();
+        // Its bytes are written then, and it is about to look at the key.
+        bench.hold_object_reads(true);
+        let (writer, data, before) = (store.clone(), bytes(900, 1), bench.calls());
+        let writing = tokio::spawn(async move { put(&writer, "bucket", "k", &data).await });
+        bench.quiet(before).await;
+        store.delete_bucket(&name("bucket")).await.unwrap();
+        make_bucket(store, "bucket").await;
+        if keeps_versions {
+            store.set_versioning(&name("bucket"), true).await.unwrap();
+        }
+        bench.hold_object_reads(false);
+        let written = writing.await.unwrap();
+        assert!(matches!(written, Err(PutError::Unavailable(_))), "{written:?}");
+        assert!(list_all(store, "bucket", "", "", 10).await.0.is_empty());
+        let data = bytes(900, 2);
+        put(store, "bucket", "k", &data).await.unwrap();
+        assert_eq!(get(store, "bucket", "k").await.unwrap(), data);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_asked_of_a_bucket_is_not_done_in_another_of_its_name() {
+    let bench = Bench::start(1, 4).await;
+    let store = &bench.store;
+    make_bucket(store, "bucket").await;
+    store.set_versioning(&name("bucket"), true).await.unwrap();
+    let coordinator = Arc::new(Switched::new(bench.cluster.coordinator()));
+    let late = bench.gateway_with(Arc::clone(&coordinator) as Arc<dyn Coordinator>).await;
+    coordinator.tells_nothing.store(true, Ordering::SeqCst);
+    for round in 0..2 {
+        store.delete_bucket(&name("bucket")).await.unwrap();
+        make_bucket(store, "bucket").await;
+        let data = bytes(900, round);
+        put(store, "bucket", "k", &data).await.unwrap();
+        let (bucket, key, version) = (name("bucket"), key("k"), None);
+        if round == 0 {
+            let (condition, bypass_governance) = (WriteCondition::Always, false);
+            let request = DeleteObject { bucket, key, version, condition, bypass_governance };
+            let refused = late.delete_object(request).await;
+            assert!(matches!(refused, Err(DeleteError::Unavailable(_))), "{refused:?}");
+        } else {
+            let change = Arc::new(|attributes: &mut Attributes| {
+                attributes.tags.insert("t".to_owned(), "1".to_owned());
+            });
+            let request = AmendObject { bucket, key, version, owner: None, change };
+            let refused = late.amend_object(request).await;
+            assert!(matches!(refused, Err(AmendError::Get(GetError::Unavailable(_)))), "{refused:?}");
+        }
+        assert_eq!(get(store, "bucket", "k").await.unwrap(), data);
+        // Who asks again asks the new one.
+        delete(&late, "k").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

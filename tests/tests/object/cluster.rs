@@ -448,6 +448,11 @@ impl Bench {
         }
     }
 
+    /// Has no reads of objects' registers answered, or has them answered again.
+    pub(crate) fn hold_object_reads(&self, held: bool) {
+        self.gates.iter().for_each(|gate| gate.holds_object_reads.store(held, Ordering::SeqCst));
+    }
+
     /// Requests to registers so far.
     pub(crate) fn calls(&self) -> usize {
         self.gates.iter().map(|gate| gate.calls.load(Ordering::SeqCst)).sum()

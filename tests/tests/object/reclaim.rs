@@ -1,6 +1,5 @@
 //! The data of parts goes when no object can be made of it any more, and not before.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -110,15 +109,13 @@ async fn a_complete_that_looked_before_a_part_was_written_again_looks_again() {
     let bench = bench().await;
     let upload = begin(&bench.store, "k").await;
     let earlier = part(&bench.store, &upload, 1, &bytes(PART, 1)).await.unwrap();
-    let hold =
-        |held| bench.gates.iter().for_each(|gate| gate.holds_object_reads.store(held, Ordering::SeqCst));
-    hold(true);
+    bench.hold_object_reads(true);
     let (store, request, before) = (bench.store.clone(), complete(&upload, &[earlier]), bench.calls());
     let completing = tokio::spawn(async move { store.complete_upload(request).await });
     bench.quiet(before).await;
     let later = part(&bench.store, &upload, 1, &bytes(PART, 2)).await.unwrap();
     frees_down_to(&bench, 4).await;
-    hold(false);
+    bench.hold_object_reads(false);
     let stale = completing.await.unwrap();
     assert!(matches!(stale, Err(CompleteError::InvalidPart { number: 1 })), "{stale:?}");
     bench.store.complete_upload(complete(&upload, &[later])).await.unwrap();

@@ -450,6 +450,25 @@ async fn a_protected_version_stays() {
     assert!(matches!(read(store, "k", first).await, Err(GetError::NoSuchVersion)));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_ends_after_a_default_retention_is_in_force_is_retained_by_it() {
+    let bench = Bench::start(4, 1).await;
+    let store = &bench.store;
+    store.create_bucket(CreateBucket { object_lock: true, ..new_bucket("bucket") }).await.unwrap();
+    bench.hold_object_reads(true);
+    let (writer, before) = (store.clone(), bench.calls());
+    let writing = tokio::spawn(async move { put(&writer, "bucket", "k", &bytes(5, 1)).await });
+    bench.quiet(before).await;
+    let mode = RetentionMode::Compliance;
+    let default = Some(DefaultRetention { mode, period: RetentionPeriod::Days(1) });
+    store.set_object_lock(&name("bucket"), ObjectLock { default }).await.unwrap();
+    bench.hold_object_reads(false);
+    let info = writing.await.unwrap().unwrap();
+    assert!(info.attributes.retention.is_some_and(|retention| retention.mode == mode), "{info:?}");
+    let refused = store.delete_object(deletion("k", Some(info.version))).await;
+    assert!(matches!(refused, Err(DeleteError::Lock(_))), "{refused:?}");
+}
+
 /// Has the nodes' clocks show so much more than this one, and waits until the gateways have seen it.
 async fn set_clocks(bench: &Bench, ahead_ms: [i64; 4]) {
     for (gate, ahead) in bench.gates.iter().zip(ahead_ms) {

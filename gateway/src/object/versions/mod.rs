@@ -27,8 +27,8 @@
 //! recorded in it; the next change, or the sweep, clears it away. Before the commit, after the bytes: they belong to no
 //! version and stay; a write that ends with an error removes them itself.
 //!
-//! **Retries.** A commit that comes too late is tried again; one whose outcome is unknown is not. **Cancellation**: as a
-//! crash.
+//! **Retries.** A commit that comes too late is tried again; one whose outcome is unknown is not. A newer record of the bucket
+//! is taken on the way, but never that of another bucket of its name. **Cancellation**: as a crash.
 //!
 //! **State of the bucket** ([`state`]): before the first version is written, every writer goes through here, so that a
 //! write that knows nothing of versions never supersedes one.

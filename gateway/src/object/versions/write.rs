@@ -11,7 +11,7 @@ use super::archive::upload_of;
 use super::clock::latest;
 use super::head::Head;
 use super::key::Key;
-use super::lock::with_default;
+use super::lock::{may_protect, with_default};
 use super::remove::tidy;
 use crate::object::bucket::Bucket;
 use crate::object::core::Core;
@@ -31,7 +31,7 @@ pub(in crate::object) async fn put(
     request: PutObject,
 ) -> Result<ObjectInfo, PutError> {
     let PutObject { bucket: _, key: name, attributes, owner, condition, encrypt, body } = request;
-    let attributes = with_default(bucket, attributes, latest(&core.cluster))?;
+    may_protect(bucket, &attributes)?;
     if condition != WriteCondition::Always {
         let head = Key::open(core, bucket, &name).await.head().await?;
         check(&condition, &head)?;
@@ -69,6 +69,8 @@ pub(in crate::object) async fn put(
     result
 }
 
+/// Commits the object that a caller has asked for. Its bucket's record may be renewed on the way: only the one that it is
+/// committed under tells how long it is retained by default.
 async fn commit(
     key: &mut Key,
     op: OpId,
@@ -79,7 +81,8 @@ async fn commit(
         let head = key.head().await?;
         check(condition, &head)?;
         let last_modified = monotone_now(head.current());
-        let object = ObjectMeta { last_modified, ..object.clone() };
+        let attributes = with_default(&key.bucket, object.attributes.clone(), latest(&key.core.cluster))?;
+        let object = ObjectMeta { last_modified, attributes, ..object.clone() };
         let plan = head.written(key.bucket.record.versioning, op, object);
         let written = object_meta(&plan.version)?;
         if let Some(tag) = key.commit(&head, plan).await? {

@@ -1,6 +1,8 @@
 //! The body of an answer on its way out: counts its bytes, and at its end the request.
 //!
-//! The place in the admission is held until then: a slow reader is a request in flight.
+//! The place in the admission is held until then: a slow reader is a request in flight. Only a small answer gives it back as
+//! soon as all of it is handed over: nothing is worked on any more, and what waits for the client is no more than its stream
+//! costs. Else whoever takes no answers, and needs no rights for that, would hold all places with errors.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +25,9 @@ const BYTES_SENT: &str = "coffer_s3_sent_bytes_total";
 /// Answers broken off: the client went, or the object's bytes stopped early.
 const BROKEN: &str = "coffer_s3_broken_responses_total";
 
+/// An answer up to this does not count as in flight once the connection has it: an error has a few hundred bytes.
+const SMALL_BYTES: u64 = 16 * 1024;
+
 /// A body that is counted.
 pub(super) struct Metered {
     inner: ResponseBody,
@@ -31,11 +36,11 @@ pub(super) struct Metered {
     started: Instant,
     sent: u64,
     ended: bool,
-    _place: Option<Arc<OwnedSemaphorePermit>>,
+    place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Metered {
-    /// Counts `inner` for a request that started then; gives `place` back at the end.
+    /// Counts `inner` for a request that started then; gives `place` back as the module says.
     pub(super) fn new(
         inner: ResponseBody,
         operation: &'static str,
@@ -44,7 +49,7 @@ impl Metered {
         place: Option<Arc<OwnedSemaphorePermit>>,
     ) -> Self {
         let ended = inner.is_end_stream();
-        Self { inner, operation, status, started, sent: 0, ended, _place: place }
+        Self { inner, operation, status, started, sent: 0, ended, place }
     }
 }
 
@@ -64,6 +69,9 @@ impl Body for Metered {
         }
         if self.inner.is_end_stream() {
             self.ended = true;
+        }
+        if self.ended && self.sent <= SMALL_BYTES {
+            drop(self.place.take());
         }
         Poll::Ready(frame)
     }
@@ -87,5 +95,47 @@ impl Drop for Metered {
         if !self.ended {
             metrics::counter!(BROKEN, "operation" => operation).increment(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn whole(bytes: u64) -> ResponseBody {
+        Full::new(Bytes::from(vec![b'a'; bytes as usize])).map_err(|never| match never {}).boxed_unsync()
+    }
+
+    fn in_pieces() -> ResponseBody {
+        let pieces =
+            ["a", "b"].map(|piece| Ok::<_, BoxError>(Frame::data(Bytes::from_static(piece.as_bytes()))));
+        StreamBody::new(stream::iter(pieces)).boxed_unsync()
+    }
+
+    /// Whether the place is free after each time that the connection has asked for a frame.
+    async fn freed(body: ResponseBody, asked: usize) -> Vec<bool> {
+        let places = Arc::new(Semaphore::new(1));
+        let place = Arc::new(Arc::clone(&places).try_acquire_owned().unwrap());
+        let mut body = Metered::new(body, "GetObject", StatusCode::OK, Instant::now(), Some(place));
+        let mut freed = Vec::new();
+        for _ in 0..asked {
+            let _ = body.frame().await;
+            freed.push(places.available_permits() == 1);
+        }
+        drop(body);
+        assert_eq!(places.available_permits(), 1);
+        freed
+    }
+
+    #[tokio::test]
+    async fn a_small_answer_that_is_handed_over_holds_no_place_though_nobody_takes_it() {
+        assert_eq!(freed(whole(300), 1).await, [true]);
+        assert_eq!(freed(in_pieces(), 3).await, [false, false, true]);
+        assert_eq!(freed(whole(SMALL_BYTES), 1).await, [true]);
+        assert_eq!(freed(whole(SMALL_BYTES + 1), 2).await, [false, false], "its bytes are still in memory");
     }
 }

@@ -6,6 +6,8 @@
 //! **Cache.** A watch keeps all records in memory; a bucket that is not there is asked for at the coordinator, so that a
 //! bucket just made by another gateway is found. While the coordinator is away, known records are used; an unknown
 //! bucket is then "unavailable", never "no such bucket".
+//! **Who tells.** The watch, listings for clients, answers to single questions, and this gateway's own changes arrive in any order.
+//! Of each bucket the newest word counts, and that it is gone is a word, too: what was revoked is never in force again.
 //! **Old records.** Every write, read and listing carries the record's revision; a slot that knows a newer one refuses, and
 //! the cache is read again: by a read at once, which then tries again ([`Buckets::renew`]). So a bucket that was made again
 //! is never mistaken for the one before it, and "no such bucket" is only ever the coordinator's word.
@@ -18,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use coffer_common::coordination::{Coordinator, CoordinatorError, Entry, Expected, WatchEvent};
+use coffer_common::coordination::{Coordinator, CoordinatorError, Entry, Expected, Listing, WatchEvent};
 use coffer_common::protocol::fenced::Trouble;
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{BucketId, BucketName};
@@ -172,6 +174,21 @@ impl Bucket {
 /// All records, by name.
 type Table = BTreeMap<String, Arc<Bucket>>;
 
+/// What tells whether something that arrives is older than what was heard before.
+#[derive(Default)]
+struct Past {
+    /// The revision of the newest listing that was taken.
+    listed: u64,
+    /// Records that are gone, by name: all up to this revision. Only what no listing that was taken is newer than.
+    forgotten: BTreeMap<String, u64>,
+}
+
+impl Past {
+    fn is_gone(&self, name: &str, revision: u64) -> bool {
+        self.forgotten.get(name).is_some_and(|gone| revision <= *gone)
+    }
+}
+
 /// The cache.
 #[derive(Default)]
 pub(super) struct Buckets {
@@ -180,8 +197,8 @@ pub(super) struct Buckets {
     complete: AtomicBool,
     /// Whether the nodes' copies have been read.
     restored: AtomicBool,
-    /// Serialises changes of the table.
-    changing: Mutex<()>,
+    /// Serialises changes of the table, and tells which of them come late.
+    changing: Mutex<Past>,
     /// A slot knows a newer record: read them again.
     pub(super) stale: Notify,
 }
@@ -217,7 +234,7 @@ impl Buckets {
     /// Takes what a watch tells.
     pub(super) fn apply(&self, event: WatchEvent) {
         match event {
-            WatchEvent::Reset(listing) => self.replace(listing.entries.iter()),
+            WatchEvent::Reset(listing) => self.replace(&listing),
             WatchEvent::Put(entry) => match Bucket::from_entry(&entry) {
                 Ok(bucket) => self.learn(Arc::new(bucket)),
                 Err(error) => tracing::error!(%error, "bucket record ignored"),
@@ -228,14 +245,22 @@ impl Buckets {
         }
     }
 
-    /// Takes the complete state. Records that are known already are not read again: there may be 10,000, and they are listed
-    /// for every page of them.
-    fn replace<'a>(&self, entries: impl Iterator<Item = &'a Entry>) {
+    /// Takes the complete state at a revision, except for what is known to be newer: a listing may have been on its way while
+    /// others were told. It is never left aside because of them, for it may be what tells a watch of everybody else. Records
+    /// that are known already are not read again: there may be 10,000, and they are listed for every page of them.
+    fn replace(&self, listing: &Listing) {
+        let mut past = self.changing.lock();
+        if listing.revision < past.listed {
+            return;
+        }
         let (known, mut table) = (self.table.load_full(), Table::new());
-        for entry in entries {
+        for entry in &listing.entries {
             let name = entry.key.strip_prefix(PREFIX).unwrap_or(&entry.key);
-            let same = known.get(name).filter(|bucket| bucket.revision == entry.revision);
-            let bucket = same.map(|bucket| Ok(Arc::clone(bucket)));
+            if past.is_gone(name, entry.revision) {
+                continue;
+            }
+            let newer = known.get(name).filter(|bucket| bucket.revision >= entry.revision);
+            let bucket = newer.map(|bucket| Ok(Arc::clone(bucket)));
             match bucket.unwrap_or_else(|| Bucket::from_entry(entry).map(Arc::new)) {
                 Ok(bucket) => {
                     table.insert(bucket.name.as_str().to_owned(), bucket);
@@ -243,8 +268,12 @@ impl Buckets {
                 Err(error) => tracing::error!(%error, "bucket record ignored"),
             }
         }
-        let _changing = self.changing.lock();
+        for (name, bucket) in known.iter().filter(|(_, bucket)| bucket.revision >= listing.revision) {
+            table.entry(name.clone()).or_insert_with(|| Arc::clone(bucket));
+        }
         self.table.store(Arc::new(table));
+        past.listed = listing.revision;
+        past.forgotten.retain(|_, gone| *gone >= listing.revision);
         self.complete.store(true, Ordering::Release);
     }
 
@@ -260,20 +289,23 @@ impl Buckets {
         self.restored.store(true, Ordering::Release);
     }
 
-    /// Takes one record, unless a newer one is known.
+    /// Takes one record, unless a newer one is known, or that it is gone.
     pub(super) fn learn(&self, bucket: Arc<Bucket>) {
-        let _changing = self.changing.lock();
+        let past = self.changing.lock();
         let mut table = Table::clone(&self.table.load());
-        let newer = table.get(bucket.name.as_str()).is_none_or(|known| known.revision < bucket.revision);
-        if newer {
-            table.insert(bucket.name.as_str().to_owned(), bucket);
+        let name = bucket.name.as_str();
+        let newer = table.get(name).is_none_or(|known| known.revision < bucket.revision);
+        if newer && !past.is_gone(name, bucket.revision) {
+            table.insert(name.to_owned(), bucket);
             self.table.store(Arc::new(table));
         }
     }
 
     /// Drops a record that was removed by this revision.
     pub(super) fn forget(&self, name: &str, revision: u64) {
-        let _changing = self.changing.lock();
+        let mut past = self.changing.lock();
+        let gone = past.forgotten.entry(name.to_owned()).or_default();
+        *gone = revision.max(*gone);
         let mut table = Table::clone(&self.table.load());
         if table.get(name).is_some_and(|known| known.revision <= revision) {
             table.remove(name);
@@ -307,7 +339,8 @@ impl Buckets {
         in_use(found)
     }
 
-    /// All buckets in use, by name: as the coordinator knows them, or while it is away as they were known last.
+    /// All buckets in use, by name: as the coordinator knows them, with what has been told since it was asked, or while it is
+    /// away as they were known last.
     pub(super) async fn list(&self, coordinator: &dyn Coordinator) -> Result<Vec<BucketInfo>, Unavailable> {
         match coordinator.list(PREFIX).await {
             Ok(listing) => self.apply(WatchEvent::Reset(listing)),
@@ -395,4 +428,73 @@ pub(super) fn key(name: &BucketName) -> String {
 /// What a coordinator's error means to a caller.
 pub(super) fn unreachable(error: CoordinatorError) -> Unavailable {
     Unavailable::new(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, revision: u64) -> Entry {
+        let value = bucket_record(BucketId::random(), Owner::default(), "r".to_owned());
+        Entry { key: format!("{PREFIX}{name}"), value, revision, create_revision: revision }
+    }
+
+    fn learn(buckets: &Buckets, name: &str, revision: u64) {
+        buckets.learn(Arc::new(Bucket::from_entry(&entry(name, revision)).unwrap()));
+    }
+
+    fn list(buckets: &Buckets, revision: u64, entries: &[(&str, u64)]) {
+        let entries = entries.iter().map(|(name, revision)| entry(name, *revision)).collect();
+        buckets.apply(WatchEvent::Reset(Listing { entries, revision }));
+    }
+
+    fn known(buckets: &Buckets) -> Vec<(String, u64)> {
+        buckets.known().iter().map(|bucket| (bucket.name.to_string(), bucket.revision)).collect()
+    }
+
+    fn check(buckets: &Buckets, expected: &[(&str, u64)]) {
+        let expected: Vec<_> =
+            expected.iter().map(|(name, revision)| (name.to_string(), *revision)).collect();
+        assert_eq!(known(buckets), expected);
+    }
+
+    #[test]
+    fn a_listing_from_before_a_change_undoes_nothing_and_tells_of_all_others() {
+        let buckets = Buckets::default();
+        list(&buckets, 8, &[("changed", 5), ("deleted", 6), ("other", 7)]);
+        learn(&buckets, "changed", 11);
+        learn(&buckets, "made", 12);
+        buckets.forget("deleted", 13);
+        list(&buckets, 10, &[("changed", 5), ("deleted", 6), ("new", 9), ("other", 10)]);
+        check(&buckets, &[("changed", 11), ("made", 12), ("new", 9), ("other", 10)]);
+        // The watch goes on from there.
+        let (key, revision) = (format!("{PREFIX}deleted"), 13);
+        buckets.apply(WatchEvent::Put(entry("changed", 11)));
+        buckets.apply(WatchEvent::Put(entry("made", 12)));
+        buckets.apply(WatchEvent::Delete { key, revision });
+        check(&buckets, &[("changed", 11), ("made", 12), ("new", 9), ("other", 10)]);
+        list(&buckets, 14, &[("deleted", 14), ("made", 12), ("other", 10)]);
+        check(&buckets, &[("deleted", 14), ("made", 12), ("other", 10)]);
+    }
+
+    #[test]
+    fn a_listing_that_is_older_than_another_says_nothing() {
+        let buckets = Buckets::default();
+        assert!(!buckets.is_complete());
+        list(&buckets, 12, &[("kept", 3)]);
+        list(&buckets, 10, &[("gone", 4), ("kept", 3)]);
+        check(&buckets, &[("kept", 3)]);
+        assert!(buckets.is_complete());
+    }
+
+    #[test]
+    fn an_answer_from_before_a_deletion_brings_nothing_back() {
+        let buckets = Buckets::default();
+        list(&buckets, 8, &[("bucket", 5)]);
+        buckets.forget("bucket", 9);
+        learn(&buckets, "bucket", 5);
+        check(&buckets, &[]);
+        learn(&buckets, "bucket", 10);
+        check(&buckets, &[("bucket", 10)]);
+    }
 }

@@ -104,7 +104,9 @@ impl JoiningDrive {
         let (mut looked_at, mut reminded): (Option<Arc<ClusterMap>>, Option<Instant>) = (None, None);
         loop {
             let map = self.cluster.map();
-            if self.is_known(&map) && looked_at.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, &map)) {
+            let changed = looked_at.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, &map));
+            let taken_again = waiting.iter().any(|slot| !slot.counts(&self.store));
+            if self.is_known(&map) && (changed || taken_again) {
                 self.gather(&map, &mut waiting);
                 looked_at = Some(Arc::clone(&map));
             }
@@ -140,7 +142,7 @@ impl JoiningDrive {
     /// Keeps of `waiting` what the drive still holds, and adds what it holds without a vote.
     fn gather(&self, map: &ClusterMap, waiting: &mut Vec<JoiningSlot>) {
         let held = map.slots_on(self.store.id());
-        waiting.retain(|slot| held.contains(&slot.place()));
+        waiting.retain(|slot| held.contains(&slot.place()) && slot.counts(&self.store));
         let geometry = Geometry::new(map.layout.n());
         for (partition, slot) in &held {
             if self.store.partition(*partition).role == Role::Voter
@@ -150,7 +152,8 @@ impl JoiningDrive {
             }
             let moves = map.record(*partition).slots[usize::from(slot.0)].source.is_some();
             let cause = if moves { Cause::Moved } else { Cause::Lost };
-            waiting.push(JoiningSlot::new(geometry, (*partition, *slot), cause));
+            let takes = self.store.takes(*partition);
+            waiting.push(JoiningSlot::new(geometry, (*partition, *slot), (cause, takes)));
         }
         self.tell(held.len(), waiting);
     }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::JoiningDrive;
 use crate::pace::Urgency;
+use crate::store::DriveStore;
 
 /// A voter's drive, as long as it keeps its state.
 type Source = (DriveId, Incarnation);
@@ -32,15 +33,21 @@ pub(super) struct JoiningSlot {
     handed_over: SlotSet,
     /// How far each voter's registers have been taken over.
     positions: HashMap<Source, u64>,
+    /// How often the drive had begun to take a slot of the partition.
+    takes: u64,
     /// It votes, or is not the drive's any more.
     over: bool,
 }
 
 impl JoiningSlot {
-    pub(super) fn new(geometry: Geometry, (partition, slot): (PartitionId, SlotIndex), cause: Cause) -> Self {
+    pub(super) fn new(
+        geometry: Geometry,
+        (partition, slot): (PartitionId, SlotIndex),
+        (cause, takes): (Cause, u64),
+    ) -> Self {
         let (machine, action) = Join::start(geometry, slot, cause);
         let (handed_over, positions) = (SlotSet::default(), HashMap::new());
-        Self { partition, slot, cause, machine, action, handed_over, positions, over: false }
+        Self { partition, slot, cause, machine, action, handed_over, positions, takes, over: false }
     }
 
     /// Whether another drive had the slot before.
@@ -50,6 +57,11 @@ impl JoiningSlot {
 
     pub(super) fn place(&self) -> (PartitionId, SlotIndex) {
         (self.partition, self.slot)
+    }
+
+    /// Whether the drive has not begun to take a slot of the partition since: what was handed over before that is gone.
+    pub(super) fn counts(&self, store: &DriveStore) -> bool {
+        self.takes == store.takes(self.partition)
     }
 
     pub(super) fn has_learned(&self) -> bool {
@@ -110,7 +122,7 @@ impl JoiningSlot {
     }
 
     async fn vote(&mut self, epoch: Epoch, drive: &JoiningDrive) {
-        match drive.store.vote(self.partition, epoch).await {
+        match drive.store.vote(self.partition, epoch, self.takes).await {
             Ok(()) => self.over = true,
             Err(error) => tracing::debug!(partition = self.partition.0, %error, "the vote was not recorded"),
         }

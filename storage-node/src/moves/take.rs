@@ -4,6 +4,7 @@ use coffer_common::cluster::{ClusterMap, LAYOUT_TARGET_KEY, change_partitions};
 use coffer_common::coordination::{Change, Expected, Write};
 use coffer_common::layout::{Layout, PartitionRecord, SlotRecord, SlotRole};
 use coffer_common::limits::PARTITION_COUNT;
+use coffer_common::node::NodeError;
 use coffer_common::protocol::quorum::Geometry;
 use coffer_common::types::{Epoch, PartitionId, SlotIndex};
 use futures_util::future::try_join_all;
@@ -32,17 +33,20 @@ impl Mover {
         let in_force = Write { key, expected, change: Change::Check };
         let wanted = (0..PARTITION_COUNT).map(PartitionId);
         let wanted = wanted.filter_map(|partition| Some((partition, target.slot_on(partition, drive)?)));
-        let slots: Vec<_> = wanted.filter(|place| self.may_take(map, *place)).take(room).collect();
+        let wanted = wanted.filter(|place| self.may_take(map, *place)).take(room);
+        let begin = async |(partition, slot)| {
+            let epoch = map.epochs(partition).epoch;
+            let begun = self.store.begin_to_take((partition, slot), Epoch(epoch.0 + 1)).await?;
+            Ok::<_, NodeError>(begun.then_some((partition, slot, epoch)))
+        };
+        // One that is not begun was taken since, and the map is an old one.
+        let slots: Vec<_> = try_join_all(wanted.map(begin)).await?.into_iter().flatten().collect();
         if slots.is_empty() {
             return Ok(());
         }
-        let epochs: Vec<Epoch> = slots.iter().map(|(partition, _)| map.epochs(*partition).epoch).collect();
-        let begun = slots.iter().zip(&epochs);
-        try_join_all(begun.map(|(place, epoch)| self.store.begin_to_take(*place, Epoch(epoch.0 + 1))))
-            .await?;
         let take = |at: usize, record: &mut PartitionRecord| {
-            let (partition, slot) = slots[at];
-            if record.epoch != epochs[at] || !self.is_free(map, record, (partition, slot)) {
+            let (partition, slot, epoch) = slots[at];
+            if record.epoch != epoch || !self.is_free(map, record, (partition, slot)) {
                 return false;
             }
             let source = Some(map.holder(record, partition, slot));
@@ -53,12 +57,13 @@ impl Mover {
                 SlotRecord { role: SlotRole::Voter, drive: Some(drive), source };
             true
         };
-        let partitions: Vec<PartitionId> = slots.iter().map(|(partition, _)| *partition).collect();
+        let partitions: Vec<PartitionId> = slots.iter().map(|(partition, ..)| *partition).collect();
         let n = map.layout.n();
-        let changed = change_partitions(&*coordinator, n, &partitions, Some(&in_force), &take).await?;
-        let taken = changed.iter().filter(|changed| changed.changed).count();
-        counter!("coffer_moves_taken_slots_total").increment(taken as u64);
+        let changed = change_partitions(&*coordinator, n, &partitions, Some(&in_force), &take).await;
+        // Also if that is not known: the records may have changed all the same.
         self.cluster.refresh().await;
+        let taken = changed?.iter().filter(|changed| changed.changed).count();
+        counter!("coffer_moves_taken_slots_total").increment(taken as u64);
         Ok(())
     }
 

@@ -150,20 +150,29 @@ impl DriveStore {
         self.set_partition(partition, begin).await.map(drop)
     }
 
-    /// The slot votes from now on, under this epoch.
+    /// The slot votes from now on, under this epoch. `takes`: [`Self::takes`] before anything was learned.
     ///
     /// # Errors
-    /// [`NodeError`] if the drive is full or failed, or has left the partition meanwhile.
-    pub(crate) async fn vote(&self, partition: PartitionId, epoch: Epoch) -> Result<(), NodeError> {
+    /// [`NodeError`] if the drive is full or failed, or has left the partition or begun to take a slot of it meanwhile.
+    pub(crate) async fn vote(
+        &self,
+        partition: PartitionId,
+        epoch: Epoch,
+        takes: u64,
+    ) -> Result<(), NodeError> {
+        // Looked at where the role is changed: who takes counts before.
         let vote = |state: PartitionState| match state.role {
+            _ if self.takes(partition) != takes => state,
             Role::Joining | Role::Voter => {
                 PartitionState { role: Role::Voter, epoch: state.epoch.max(epoch), ..state }
             }
             Role::Out => state,
         };
         match self.set_partition(partition, vote).await?.role {
-            Role::Voter => Ok(()),
-            Role::Joining | Role::Out => Err(NodeError::Invalid("the slot does not join".to_owned())),
+            Role::Voter if self.takes(partition) == takes => Ok(()),
+            Role::Voter | Role::Joining | Role::Out => {
+                Err(NodeError::Invalid("the slot does not join".to_owned()))
+            }
         }
     }
 

@@ -8,12 +8,14 @@
 //! **Crash consistency.** OUT is durable before anything is dropped; each register goes by a record of its own, its files
 //! after that. Whoever is interrupted begins anew.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use coffer_common::node::NodeError;
 use coffer_common::protocol::register::{PartitionState, Register, Role};
 use coffer_common::types::{Epoch, OpId, PartitionId, SlotIndex};
+use parking_lot::Mutex;
 
 use super::DriveStore;
 use super::mutate::{Change, Done};
@@ -21,6 +23,20 @@ use crate::image::Entry;
 
 /// Registers that are looked at in one go.
 const PIECE: usize = 256;
+
+/// How often slots were taken since the drive was opened: what was learned for an earlier time does not count.
+#[derive(Debug, Default)]
+pub(super) struct Takes(Mutex<HashMap<PartitionId, u64>>);
+
+impl Takes {
+    pub(super) fn of(&self, partition: PartitionId) -> u64 {
+        self.0.lock().get(&partition).copied().unwrap_or_default()
+    }
+
+    fn count(&self, partition: PartitionId) {
+        *self.0.lock().entry(partition).or_default() += 1;
+    }
+}
 
 impl DriveStore {
     /// The slot takes part in nothing from now on. Durable before it returns.
@@ -36,21 +52,58 @@ impl DriveStore {
     /// not count any more, and it records what it is sent from that epoch on. Shards that it still has are kept, as if they
     /// had been prepared: a version that is handed over finds its own.
     ///
+    /// Returns whether the slot may be taken. Not if the drive takes part in the partition in this epoch or a newer one: then
+    /// the caller's map is an old one, the slot was taken since, and may have promised something. One that was begun in this
+    /// very epoch stays as it is, because nobody knows whether the record has followed.
+    ///
     /// # Errors
     /// [`NodeError`] if the drive is full or failed.
     pub(crate) async fn begin_to_take(
         self: &Arc<Self>,
         (partition, slot): (PartitionId, SlotIndex),
         epoch: Epoch,
-    ) -> Result<(), NodeError> {
-        self.leave(partition).await?;
+    ) -> Result<bool, NodeError> {
+        let takes_part = |state: PartitionState| state.role != Role::Out && state.epoch >= epoch;
+        let state = self.partition(partition);
+        if takes_part(state) {
+            let begun = state.role == Role::Joining && state.epoch == epoch;
+            return Ok(begun && self.has_only(partition, slot).await?);
+        }
+        // Whoever learns for an earlier time is not to make it vote.
+        self.takes.count(partition);
+        let out = |state: PartitionState| match takes_part(state) {
+            true => state,
+            false => PartitionState { role: Role::Out, ..state },
+        };
+        if self.set_partition(partition, out).await?.role != Role::Out {
+            return Ok(false);
+        }
         self.drop_registers(partition, Some(slot)).await?;
         let begin = |state: PartitionState| PartitionState {
             role: Role::Joining,
             epoch: state.epoch.max(epoch),
             ..state
         };
-        self.set_partition(partition, begin).await.map(drop)
+        self.set_partition(partition, begin).await?;
+        Ok(true)
+    }
+
+    /// Counts how often the drive has begun to take a slot of the partition, since it was opened.
+    pub(crate) fn takes(&self, partition: PartitionId) -> u64 {
+        self.takes.of(partition)
+    }
+
+    /// Whether all that the drive has of a partition is of this slot.
+    async fn has_only(self: &Arc<Self>, partition: PartitionId, slot: SlotIndex) -> Result<bool, NodeError> {
+        let mut after = 0;
+        loop {
+            let (last, piece) = self.recorded_piece(partition, after).await?;
+            let Some(last) = last else { return Ok(true) };
+            if piece.iter().any(|entry| entry.slot != slot) {
+                return Ok(false);
+            }
+            after = last;
+        }
     }
 
     /// The partitions of which the drive has registers, or in which it takes part by a record of its own.

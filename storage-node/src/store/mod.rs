@@ -53,6 +53,7 @@ pub(crate) use unfinished::{Task, Unfinished};
 
 use self::compact::Stuck;
 use self::install::Rebuilt;
+use self::leave::Takes;
 use self::owed::OwedSet;
 use self::slots::Slots;
 use self::unfinished::UnfinishedSet;
@@ -97,6 +98,7 @@ pub struct DriveStore {
     owed: OwedSet,
     rebuilt: Rebuilt,
     stuck: Stuck,
+    takes: Takes,
     /// Ops whose shard files are being written.
     receiving: Mutex<HashSet<OpId>>,
     /// Partitions in which the drive has a slot, and those whose slot does not vote yet; 0 if nothing was ever lost.
@@ -186,6 +188,7 @@ impl DriveStore {
             owed: OwedSet::default(),
             rebuilt: Rebuilt::default(),
             stuck: Stuck::default(),
+            takes: Takes::default(),
             receiving: Mutex::default(),
             joining,
             scrub: Mutex::default(),

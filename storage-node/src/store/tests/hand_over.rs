@@ -44,7 +44,7 @@ async fn a_slot_that_lost_its_state_has_no_vote_before_it_was_told() {
     assert_eq!(bench.store().call(old).await, Ok(SlotReply::Refused(Refusal::WrongEpoch(Epoch(1)))));
     assert_eq!(bench.call(&key, commit()).await, refused(), "recorded, and not counted");
     assert!(told(&bench, &key, 1, 0).await.is_err(), "it has nothing to tell");
-    bench.store().vote(partition, Epoch(2)).await.unwrap();
+    bench.store().vote(partition, Epoch(2), 0).await.unwrap();
     bench.reopen();
     assert_eq!(bench.store().info().join.waiting, 4095);
     assert_eq!(bench.store().partition(partition).epoch, Epoch(2));
@@ -82,7 +82,7 @@ async fn promises_versions_and_bucket_revisions_are_handed_over() {
     let page = told(&voter, &key, 2, position.max(buckets)).await.unwrap();
     assert_eq!((page.registers.len(), page.buckets.len(), page.epoch), (1, 0, Epoch(2)));
     joiner.store().take_over(&joiner.address(&key), &page).await.unwrap();
-    joiner.store().vote(partition, Epoch(2)).await.unwrap();
+    joiner.store().vote(partition, Epoch(2), 0).await.unwrap();
 
     let view = view(&joiner, &key).await;
     let current = view.current.unwrap();

@@ -41,7 +41,7 @@ async fn a_slot_that_comes_back_has_its_shards_and_none_of_its_promises() {
     bench.put(&key, 1, b"data").await.unwrap();
     let fence = Fence { generation: 1, revision: 9 };
     bench.call(&gone, SlotRequest::Fence { fence, op: op(7) }).await.unwrap();
-    bench.store().begin_to_take((address.partition, address.slot), Epoch(5)).await.unwrap();
+    assert!(bench.store().begin_to_take((address.partition, address.slot), Epoch(5)).await.unwrap());
     bench.reopen();
     let state = bench.store().partition(address.partition);
     assert_eq!((state.role, state.epoch), (Role::Joining, Epoch(5)));
@@ -55,6 +55,39 @@ async fn a_slot_that_comes_back_has_its_shards_and_none_of_its_promises() {
     let held = entry.register.current().unwrap();
     assert_eq!((held.state, held.shard_present), (VersionState::Stable, true));
     read(&bench, &key, 1).await.unwrap();
-    bench.store().begin_to_take((address.partition, SlotIndex(3)), Epoch(6)).await.unwrap();
+    assert!(bench.store().begin_to_take((address.partition, SlotIndex(3)), Epoch(6)).await.unwrap());
     assert!(bench.store().index.get(&key.encode()).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_old_map_takes_nothing_from_a_slot_that_was_taken_since() {
+    let (key, bench) = (object("key"), Bench::new());
+    let (partition, slot) = (bench.address(&key).partition, bench.address(&key).slot);
+    let begin =
+        async |slot, epoch| bench.store().begin_to_take((partition, slot), Epoch(epoch)).await.unwrap();
+    assert!(begin(slot, 5).await);
+    bench.put(&key, 1, b"data").await.unwrap();
+    let held = || bench.store().index.get(&key.encode()).unwrap().unwrap().register.clone();
+    let learned = held();
+
+    assert!(begin(slot, 5).await, "nobody knows whether the record has followed");
+    assert!(!begin(SlotIndex(3), 5).await, "what the drive has is of another slot");
+    assert!(!begin(slot, 4).await);
+    assert_eq!((held(), bench.store().partition(partition).role), (learned.clone(), Role::Joining));
+    bench.store().vote(partition, Epoch(5), bench.store().takes(partition)).await.unwrap();
+    assert!(!begin(slot, 5).await && !begin(slot, 4).await);
+    assert_eq!((held(), bench.store().partition(partition).role), (learned, Role::Voter));
+}
+
+#[tokio::test]
+async fn what_was_learned_before_a_slot_was_taken_again_does_not_make_it_vote() {
+    let (key, bench) = (object("key"), Bench::new());
+    let (partition, slot) = (bench.address(&key).partition, bench.address(&key).slot);
+    assert!(bench.store().begin_to_take((partition, slot), Epoch(5)).await.unwrap());
+    let before = bench.store().takes(partition);
+    assert!(bench.store().begin_to_take((partition, slot), Epoch(7)).await.unwrap());
+    assert!(bench.store().vote(partition, Epoch(5), before).await.is_err());
+    assert_eq!(bench.store().partition(partition).role, Role::Joining);
+    bench.store().vote(partition, Epoch(7), bench.store().takes(partition)).await.unwrap();
+    assert_eq!(bench.store().partition(partition).role, Role::Voter);
 }

@@ -1,7 +1,8 @@
 //! Compaction: a sealed segment with little live in it is carried over to the tail and removed.
 //!
 //! 1. Sync the index, so that its live bytes and places are what a restart would see.
-//! 2. Pick the sealed segment with the smallest live share, if that is small enough.
+//! 2. Pick the sealed segment with the smallest share of what must stay, if that is small enough; or the oldest one, while
+//!    too much of the journal is records of dropped registers, which can go only from there.
 //! 3. Append again whatever of it is still the newest: registers (with their inline shards), drive state, and the record
 //!    of a dropped register while an older segment could bring it back.
 //! 4. Once all of that is durable and in a synced index, remove the segment.
@@ -34,11 +35,18 @@ use crate::journal::{AppendError, JournalError, Place, RecordKind};
 const LIVE_PERCENT: u64 = 50;
 /// The same while the drive is full.
 const LIVE_PERCENT_FULL: u64 = 90;
+/// While records of dropped registers that were carried over take more than one in so many bytes of the sealed segments, the
+/// oldest one is compacted however much of it is live.
+const FORGETS_SHARE: u64 = 4;
 /// Before a segment that could not be carried over is tried again: every register may be looked at for it.
 const RETRY_PAUSE: Duration = Duration::from_secs(3600);
 
 /// Segments that could not be carried over, and when that was tried.
 pub(super) type Stuck = Mutex<BTreeMap<u64, Instant>>;
+
+/// By segment, bytes of the records of dropped registers that were carried over to it. Not known of what an earlier process
+/// carried: those are carried once more.
+pub(super) type KeptForgets = Mutex<BTreeMap<u64, u64>>;
 
 /// Why a segment was not carried over.
 #[derive(Debug, thiserror::Error)]
@@ -106,20 +114,37 @@ impl DriveStore {
         }
     }
 
-    /// Sealed segments with little live in them; those with the least come first.
+    /// Sealed segments with little in them that must stay; those with the least come first.
+    ///
+    /// A record of a dropped register that was carried over must stay in every segment but the oldest, where it is dropped.
+    /// If it did not count, segments full of such records would be carried over again and again. So that they do not stay
+    /// for ever behind data that never changes, the oldest segment has its turn, too, while there are many of them.
+    ///
+    /// On a drive that nobody writes to this ends. Each such record is carried at most once before it counts. After that, a
+    /// round for a segment with little in it makes the journal shorter, which happens only so often. A round for the oldest
+    /// segment makes it no longer and carries none of those records, so that as many rounds as there are segments reach, and
+    /// drop, all of them.
     fn segments_to_compact(&self) -> Result<Vec<u64>, String> {
         let mut sealed = self.journal.sealed();
-        if sealed.is_empty() {
-            return Ok(sealed);
-        }
+        let Some(oldest) = sealed.first().copied() else { return Ok(sealed) };
         let live = self.index.live_bytes().map_err(|error| error.to_string())?;
+        let kept = self.kept_forgets.lock().clone();
+        let kept = |segment: &u64| kept.get(segment).copied().unwrap_or(0);
+        let bytes = u64::from(self.journal.segment_bytes());
+        let crowded = sealed.iter().map(kept).sum::<u64>() > sealed.len() as u64 * bytes / FORGETS_SHARE;
         let percent = if self.health.is_full() { LIVE_PERCENT_FULL } else { LIVE_PERCENT };
-        let most = u64::from(self.journal.segment_bytes()) * percent / 100;
-        let live = |segment: &u64| live.get(segment).copied().unwrap_or(0);
+        let most = bytes * percent / 100;
+        let stays = |segment: &u64| {
+            let kept = if *segment == oldest { 0 } else { kept(segment) };
+            live.get(segment).copied().unwrap_or(0) + kept
+        };
         let mut stuck = self.stuck.lock();
         stuck.retain(|_, tried| tried.elapsed() < RETRY_PAUSE);
-        sealed.retain(|segment| live(segment) < most && !stuck.contains_key(segment));
-        sealed.sort_by_key(live);
+        sealed.retain(|segment| {
+            let wanted = stays(segment) < most || crowded && *segment == oldest;
+            wanted && !stuck.contains_key(segment)
+        });
+        sealed.sort_by_key(stays);
         Ok(sealed)
     }
 
@@ -185,6 +210,7 @@ impl DriveStore {
             return Err("the index is behind the journal".to_owned());
         }
         self.journal.remove_sealed(segment).map_err(|error| error.to_string())?;
+        self.kept_forgets.lock().remove(&segment);
         self.index.forget_segment(segment).map_err(|error: IndexError| error.to_string())?;
         tracing::debug!(drive = %self.id, segment, "compacted a journal segment");
         Ok(())
@@ -302,8 +328,10 @@ impl DriveStore {
             let _lock = self.register_lock(key).lock();
             if self.index.get(key).is_ok_and(|entry| entry.is_none()) {
                 let mut appender = self.journal.appender();
-                let (sequence, _) = appender.append(RecordKind::Forget, encode_forget(key).into())?;
+                let (sequence, place) = appender.append(RecordKind::Forget, encode_forget(key).into())?;
                 self.index.forget(key.clone(), sequence);
+                // Under the appender: the segment cannot be sealed, nor compacted, before this counts.
+                *self.kept_forgets.lock().entry(place.segment).or_default() += place.room();
             }
             Ok(())
         })

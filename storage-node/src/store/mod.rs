@@ -51,7 +51,7 @@ pub(crate) use list::{DriveItem, DriveList};
 pub(crate) use scrub::Scrubbed;
 pub(crate) use unfinished::{Task, Unfinished};
 
-use self::compact::Stuck;
+use self::compact::{KeptForgets, Stuck};
 use self::install::Rebuilt;
 use self::leave::Takes;
 use self::owed::OwedSet;
@@ -99,6 +99,7 @@ pub struct DriveStore {
     rebuilt: Rebuilt,
     stuck: Stuck,
     takes: Takes,
+    kept_forgets: KeptForgets,
     /// Ops whose shard files are being written.
     receiving: Mutex<HashSet<OpId>>,
     /// Partitions in which the drive has a slot, and those whose slot does not vote yet; 0 if nothing was ever lost.
@@ -189,6 +190,7 @@ impl DriveStore {
             rebuilt: Rebuilt::default(),
             stuck: Stuck::default(),
             takes: Takes::default(),
+            kept_forgets: KeptForgets::default(),
             receiving: Mutex::default(),
             joining,
             scrub: Mutex::default(),

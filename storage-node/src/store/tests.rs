@@ -33,6 +33,7 @@ use crate::journal::RecordKind;
 mod copies;
 mod crashes;
 mod damage;
+mod forgets;
 mod hand_over;
 mod heal;
 mod leave;

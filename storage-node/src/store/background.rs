@@ -46,6 +46,8 @@ const HURRY: usize = 4;
 const COMPACT_NICE: i32 = 10;
 /// Registers looked at for superseded versions in one round of housekeeping.
 const FREE_LIMIT: usize = 20_000;
+/// Registers of which something is freed with one sync.
+const FREE_PIECE: usize = 256;
 /// Registers looked at in one go.
 const PIECE: usize = 1024;
 
@@ -72,6 +74,16 @@ impl Stop {
         }
         *told
     }
+}
+
+/// What was freed, but not durably yet.
+#[derive(Default)]
+struct Freed {
+    registers: usize,
+    /// Of the last record that says so.
+    sequence: u64,
+    /// Files that no register names once that is durable.
+    files: Vec<(OpId, SlotIndex)>,
 }
 
 impl Background {
@@ -187,6 +199,15 @@ impl DriveStore {
 
     fn keep_house(&self, free_cursor: &mut Vec<u8>) {
         self.health.forget_old_errors();
+        self.look_at_room();
+        match self.free_superseded(UnixMillis::now(), free_cursor.clone()) {
+            Ok(after) => *free_cursor = after,
+            // From the same place again: from the first register on, the last ones might never have their turn.
+            Err(error) => tracing::warn!(drive = %self.id, error, "freeing superseded versions failed"),
+        }
+    }
+
+    fn look_at_room(&self) {
         match self.drive.io.space() {
             Ok(space) => {
                 self.health.set_space(space);
@@ -199,11 +220,6 @@ impl DriveStore {
                 self.health.read_error();
                 tracing::warn!(drive = %self.id, %error, "cannot see the drive's free space");
             }
-        }
-        let after = std::mem::take(free_cursor);
-        match self.free_superseded(UnixMillis::now(), after) {
-            Ok(after) => *free_cursor = after,
-            Err(error) => tracing::warn!(drive = %self.id, error, "freeing superseded versions failed"),
         }
     }
 
@@ -229,15 +245,30 @@ impl DriveStore {
     pub(super) fn free_superseded(&self, now: UnixMillis, after: Vec<u8>) -> Result<Vec<u8>, String> {
         let read_grace = if self.health.is_full() { SHORT_READ_GRACE } else { READ_GRACE };
         let over = |since: UnixMillis| u128::from(now.0.saturating_sub(since.0)) >= read_grace.as_millis();
-        self.for_attention(after, FREE_LIMIT, |key, entry| {
+        let mut freed = Freed::default();
+        let walked = self.for_attention(after, FREE_LIMIT, |key, entry| {
             let due: Vec<OpId> = entry
                 .waiting
                 .iter()
                 .filter(|waiting| over(waiting.since) && !entry.register.prepared.contains(&waiting.op))
                 .map(|waiting| waiting.op)
                 .collect();
-            if due.is_empty() { Ok(()) } else { self.drop_ops(&key, entry, &due) }
-        })
+            if !due.is_empty() {
+                self.drop_ops(&key, entry, &due, &mut freed)?;
+            }
+            if freed.registers >= FREE_PIECE {
+                self.remove_freed(std::mem::take(&mut freed))?;
+                // Writes that are refused for want of room need not wait for the end.
+                self.look_at_room();
+                if self.index.is_due() {
+                    self.apply(false);
+                }
+            }
+            Ok(())
+        });
+        // Also if the walk has failed: what it freed before is on its way.
+        self.remove_freed(freed)?;
+        walked
     }
 
     /// Frees what is due at `now`, before the loop gets to it.
@@ -257,28 +288,42 @@ impl DriveStore {
         freed.await?.map_err(|error: String| self.unavailable(error))
     }
 
-    fn drop_ops(&self, key: &Bytes, entry: &Entry, ops: &[OpId]) -> Result<(), String> {
+    /// Frees ops of a register, and adds to `freed` what may go once that is durable.
+    fn drop_ops(&self, key: &Bytes, entry: &Entry, ops: &[OpId], freed: &mut Freed) -> Result<(), String> {
         let address = self.own_address(entry);
         let change = Change { key, address: &address, bucket: None, shards: Vec::new() };
         loop {
             let loaded = self.load_blocking(key).map_err(|error| error.to_string())?;
-            let changed = self.mutate(loaded, &change, |entry| {
-                let (kind, mut changed) = (entry.kind(), false);
-                for op in ops {
-                    changed |= entry.register.free(kind, *op);
-                }
-                ((), changed)
-            });
-            match changed.map_err(|error| error.to_string())? {
+            let changed = self.with_room(|| {
+                self.mutate(loaded.clone(), &change, |entry| {
+                    let (kind, mut changed) = (entry.kind(), false);
+                    for op in ops {
+                        changed |= entry.register.free(kind, *op);
+                    }
+                    ((), changed)
+                })
+            })?;
+            match changed {
                 Changed::Stale => {}
                 Changed::WrongSlot(_) => return Ok(()),
                 Changed::Done(Done { sequence, dropped_files, entry, .. }) => {
-                    self.journal.durable_blocking(sequence).map_err(|error| error.to_string())?;
-                    self.remove_files(&dropped_files, entry.slot);
+                    freed.registers += 1;
+                    freed.sequence = freed.sequence.max(sequence);
+                    freed.files.extend(dropped_files.into_iter().map(|op| (op, entry.slot)));
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// Waits until what was freed is durable, once for all of it, and only then removes the files: until then a crash could
+    /// bring back registers that name them. What a crash leaves of them is swept.
+    fn remove_freed(&self, freed: Freed) -> Result<(), String> {
+        self.journal.durable_blocking(freed.sequence).map_err(|error| error.to_string())?;
+        for (op, slot) in freed.files {
+            self.remove_files(&[op], slot);
+        }
+        Ok(())
     }
 
     /// The address of an entry's slot as this drive knows it.

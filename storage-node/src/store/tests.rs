@@ -36,6 +36,7 @@ mod damage;
 mod forgets;
 mod hand_over;
 mod heal;
+mod house;
 mod leave;
 mod model;
 mod owed;

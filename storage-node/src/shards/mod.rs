@@ -138,11 +138,19 @@ impl ShardFiles {
         }
     }
 
-    /// Visits every shard file, also those that were set aside.
-    pub(crate) fn visit(&self, mut visit: impl FnMut(FoundFile) -> io::Result<()>) -> io::Result<()> {
+    /// Visits every shard file, also those that were set aside. `go_on` is asked before each folder: it may rest, or say
+    /// that this is to end.
+    pub(crate) fn visit(
+        &self,
+        go_on: &mut dyn FnMut() -> bool,
+        mut visit: impl FnMut(FoundFile) -> io::Result<()>,
+    ) -> io::Result<()> {
         for upper in self.io.list(FOLDER)?.into_iter().filter(|item| item.is_dir) {
             let upper = format!("{FOLDER}/{}", upper.name);
             for lower in self.io.list(&upper)?.into_iter().filter(|item| item.is_dir) {
+                if !go_on() {
+                    return Ok(());
+                }
                 for item in self.io.list(&format!("{upper}/{}", lower.name))? {
                     if let Some((op, slot, damaged)) = parse_name(&item.name) {
                         if damaged {
@@ -200,7 +208,7 @@ mod tests {
         std::fs::write(dir.path().join(&lower).join("readme"), "not ours").unwrap();
         let mut found = Vec::new();
         files
-            .visit(|file| {
+            .visit(&mut || true, |file| {
                 found.push((file.op, file.slot));
                 Ok(())
             })

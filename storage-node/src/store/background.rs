@@ -1,7 +1,7 @@
-//! The drive's own loops: one applies layers to the index, one compacts the journal, one frees superseded versions, sweeps,
-//! and looks at the room that is left.
+//! The drive's own loops: one applies layers to the index, one compacts the journal, one frees superseded versions and looks
+//! at the room that is left, one sweeps stray files.
 //!
-//! Three threads per drive (a simulated drive is stepped instead), which block on that drive only. What fails is tried again
+//! Four threads per drive (a simulated drive is stepped instead), which block on that drive only. What fails is tried again
 //! later; a failed index poisons the drive, because its layers could only grow. Compaction breathes: nobody waits for it
 //! unless much has piled up, and requests would notice a segment that is carried over in one go.
 
@@ -27,7 +27,7 @@ use crate::index::IndexError;
 const APPLY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the loop looks whether a layer is full.
 const TICK: Duration = Duration::from_millis(50);
-/// How often superseded versions, stray files, segments and free space are looked at.
+/// How often superseded versions, segments and free space are looked at.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 /// A synced batch at least this often, while there are any.
 const SYNC_INTERVAL: Duration = Duration::from_secs(30);
@@ -37,6 +37,8 @@ const SHORT_READ_GRACE: Duration = Duration::from_secs(10);
 const SWEEP_AGE: Duration = Duration::from_secs(3600);
 /// Stray files are looked for this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// Before each folder that is looked at for them: there may be 65,536, and nobody waits for the end.
+const SWEEP_REST: Duration = Duration::from_millis(1);
 /// Compaction works so long, and then rests this many times as long.
 const BREATH: Duration = Duration::from_millis(2);
 const REST: u32 = 4;
@@ -97,12 +99,16 @@ impl Background {
             let name = format!("{role}-{:08x}", store.id.0 >> 96);
             std::thread::Builder::new().name(name).spawn(move || run(&store, &stop))
         };
-        let threads =
-            vec![spawn("index", apply_layers)?, spawn("house", keep_house)?, spawn("compact", compact)?];
+        let threads = vec![
+            spawn("index", apply_layers)?,
+            spawn("house", keep_house)?,
+            spawn("compact", compact)?,
+            spawn("sweep", sweep)?,
+        ];
         Ok(Self { store, stop, threads })
     }
 
-    /// One round of both loops, for a drive without threads.
+    /// One round of all loops, for a drive without threads.
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn step(&self) {
         if self.store.health.poisoned().is_some() {
@@ -171,17 +177,23 @@ fn compact(store: &DriveStore, stop: &Stop) {
     }
 }
 
-/// Looks at the room that is left, frees and sweeps.
+/// Looks at the room that is left, and frees.
 fn keep_house(store: &DriveStore, stop: &Stop) {
-    let mut swept: Option<Instant> = None;
     let mut free_cursor = Vec::new();
     while !stop.wait(HOUSEKEEPING_INTERVAL) {
-        if store.health.poisoned().is_some() {
-            continue;
+        if store.health.poisoned().is_none() {
+            store.keep_house(&mut free_cursor);
         }
-        store.keep_house(&mut free_cursor);
-        if swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL) {
-            store.sweep_files(SWEEP_AGE);
+    }
+}
+
+/// Sweeps soon after the start, and then once in a while.
+fn sweep(store: &DriveStore, stop: &Stop) {
+    let mut swept: Option<Instant> = None;
+    while !stop.wait(HOUSEKEEPING_INTERVAL) {
+        let due = swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL);
+        if due && store.health.poisoned().is_none() {
+            store.sweep(SWEEP_AGE, &mut || !stop.wait(SWEEP_REST) && store.health.poisoned().is_none());
             swept = Some(Instant::now());
         }
     }
@@ -370,15 +382,25 @@ impl DriveStore {
         }
     }
 
-    /// Removes shard files that no register names.
+    /// [`Self::sweep`], to the end and without rests.
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn sweep_files(&self, age: Duration) {
+        self.sweep(age, &mut || true);
+    }
+
+    /// Removes shard files that no register names; `go_on` is asked before each folder.
+    ///
+    /// All else goes on beside it. Whoever drops a shard from its register removes the file once the record of that is
+    /// durable; the index does not say that nobody names the file before that either, and a file that is gone counts as
+    /// removed. Who receives a shard has claimed its op before there is a file. Compaction touches no files.
+    pub(super) fn sweep(&self, age: Duration, go_on: &mut dyn FnMut() -> bool) {
         // Everything that was recorded before the files are looked at is in the table then, unless that fails.
         self.apply(false);
         if self.health.poisoned().is_some() {
             return;
         }
         let mut removed = 0_u64;
-        let result = self.files.visit(|file| {
+        let result = self.files.visit(go_on, |file| {
             if file.age < age || self.receiving.lock().contains(&file.op) {
                 return Ok(());
             }

@@ -217,7 +217,8 @@ impl DriveStore {
         self.journal.syncs()
     }
 
-    /// Damaged shard files that were replaced and are kept; not known for some seconds after the drive was opened.
+    /// Damaged shard files that were replaced and are kept; not known before the first sweep since the drive was
+    /// opened has ended.
     pub(crate) fn quarantined_shards(&self) -> Option<usize> {
         self.files.set_aside_count()
     }

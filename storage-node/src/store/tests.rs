@@ -192,7 +192,7 @@ impl Bench {
         let mut count = 0;
         self.store()
             .files
-            .visit(|_| {
+            .visit(&mut || true, |_| {
                 count += 1;
                 Ok(())
             })

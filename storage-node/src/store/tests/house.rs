@@ -35,3 +35,18 @@ async fn no_file_goes_before_the_record_that_no_longer_names_it_is_durable() {
     bench.reopen();
     assert_eq!(bench.shard_files(), 1);
 }
+
+#[tokio::test]
+async fn a_sweep_ends_between_folders_when_it_is_told_and_has_not_seen_all_then() {
+    let bench = Bench::new();
+    for counter in 1..=3 {
+        bench.store().files.create(op(counter), SlotIndex(0)).unwrap();
+    }
+    let mut folders = 0;
+    bench.store().sweep(Duration::ZERO, &mut || {
+        folders += 1;
+        folders < 2
+    });
+    assert_eq!((folders, bench.store().quarantined_shards()), (2, None));
+    assert_eq!(bench.shard_files(), 2);
+}

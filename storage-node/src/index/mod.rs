@@ -311,7 +311,7 @@ impl Index {
         self.applied.lock().synced
     }
 
-    /// Whether a shard file's name is in use by a register in redb or in a layer; blocks.
+    /// The register in redb that names a shard file; blocks. Those of the layers only count once they are applied.
     pub(crate) fn file_owner(&self, name: &[u8]) -> Result<Option<Bytes>, IndexError> {
         self.guarded(|| {
             let txn = self.database.begin_read().map_err(IndexError::engine)?;

@@ -22,6 +22,7 @@ use super::mutate::{Change, Changed, Done};
 use crate::drive::Threads;
 use crate::image::Entry;
 use crate::index::IndexError;
+use crate::shards::FoundFile;
 
 /// A layer is applied at the latest this long after its first change.
 const APPLY_INTERVAL: Duration = Duration::from_millis(500);
@@ -394,7 +395,7 @@ impl DriveStore {
     /// durable; the index does not say that nobody names the file before that either, and a file that is gone counts as
     /// removed. Who receives a shard has claimed its op before there is a file. Compaction touches no files.
     pub(super) fn sweep(&self, age: Duration, go_on: &mut dyn FnMut() -> bool) {
-        // Everything that was recorded before the files are looked at is in the table then, unless that fails.
+        // So that the table has most of what names a file.
         self.apply(false);
         if self.health.poisoned().is_some() {
             return;
@@ -404,16 +405,8 @@ impl DriveStore {
             if file.age < age || self.receiving.lock().contains(&file.op) {
                 return Ok(());
             }
-            let mut name = [0; 17];
-            name[..16].copy_from_slice(&file.op.to_bytes());
-            name[16] = file.slot.0;
-            let owner = self.index.file_owner(&name).map_err(std::io::Error::other)?;
-            if owner.is_none() {
-                match file.damaged {
-                    true => self.files.remove_damaged(file.op, file.slot)?,
-                    false => self.files.remove(file.op, file.slot)?,
-                }
-                removed += 1;
+            if !self.is_named(&file)? {
+                removed += u64::from(self.remove_stray(&file)?);
             }
             Ok(())
         });
@@ -423,5 +416,40 @@ impl DriveStore {
         if let Err(error) = result {
             tracing::warn!(drive = %self.id, %error, "sweeping shard files failed");
         }
+    }
+
+    /// Whether a register that the index has names the file.
+    fn is_named(&self, file: &FoundFile) -> std::io::Result<bool> {
+        let mut name = [0; 17];
+        name[..16].copy_from_slice(&file.op.to_bytes());
+        name[16] = file.slot.0;
+        Ok(self.index.file_owner(&name).map_err(std::io::Error::other)?.is_some())
+    }
+
+    /// Removes a file that the index has no name of, unless it turns out to be in use: its age is by the wall clock, which
+    /// may have been set forward since it was written. The op is claimed as by who receives it. Whoever has received it before
+    /// has its register in a layer by now, and whoever is about to is turned away meanwhile. Returns whether it is gone.
+    fn remove_stray(&self, file: &FoundFile) -> std::io::Result<bool> {
+        if !self.receiving.lock().insert(file.op) {
+            return Ok(false);
+        }
+        let removed = self.remove_unnamed(file);
+        self.receiving.lock().remove(&file.op);
+        removed
+    }
+
+    /// Removes a file unless any register names it, also one that was in a layer only.
+    fn remove_unnamed(&self, file: &FoundFile) -> std::io::Result<bool> {
+        let durable = |sequence| self.journal.durable_blocking(sequence).map_err(IndexError::engine);
+        // What could not be applied is not known: nothing is removed then.
+        self.index.apply(false, durable).map_err(std::io::Error::other)?;
+        if self.is_named(file)? {
+            return Ok(false);
+        }
+        match file.damaged {
+            true => self.files.remove_damaged(file.op, file.slot)?,
+            false => self.files.remove(file.op, file.slot)?,
+        }
+        Ok(true)
     }
 }

@@ -50,3 +50,20 @@ async fn a_sweep_ends_between_folders_when_it_is_told_and_has_not_seen_all_then(
     assert_eq!((folders, bench.store().quarantined_shards()), (2, None));
     assert_eq!(bench.shard_files(), 2);
 }
+
+#[test]
+fn a_file_that_gets_its_register_while_files_are_swept_stays() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (bench, key, shard) = (Bench::new(), object("large"), data(1, 30_000));
+    // A stray of the same op, so that there is a folder to look at.
+    bench.store().files.create(op(1), SlotIndex(0)).unwrap();
+    let mut folders = 0;
+    bench.store().sweep(Duration::ZERO, &mut || {
+        runtime.block_on(bench.prepare_file(&key, 1, &shard)).unwrap();
+        folders += 1;
+        true
+    });
+    assert_eq!(folders, 1);
+    assert_eq!(runtime.block_on(bench.read_shard(&key, op(1))), Ok(shard));
+    assert!(bench.store().receiving.lock().is_empty());
+}

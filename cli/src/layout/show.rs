@@ -1,15 +1,16 @@
 //! `coffer layout show`: what is in force, what is staged, what is under way, and what to do next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use coffer_common::cluster::ClusterMap;
 use coffer_common::cluster::staged::{
     DriveChange, KnownDrive, LayoutPlan, LayoutState, MoveProgress, StagedChanges, known_drives,
 };
 use coffer_common::node::{DriveState, NodeInfo};
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{DriveId, NodeId};
+use coffer_common::types::{DriveId, NodeId, PartitionId, SlotIndex};
 use serde::Serialize;
 
 use super::{ShowArgs, held_bytes};
@@ -137,26 +138,72 @@ impl View {
         self.eta_seconds = began_ms.and_then(|began| {
             (now.0.saturating_sub(began) * moves.left() as u64 / 1000).checked_div(moves.moved as u64)
         });
-        let stuck: Vec<String> = self.drives.iter().filter_map(|drive| stuck(drive, infos)).collect();
+        let under_way = under_way(&state.map);
+        let stuck = self.drives.iter().filter_map(|drive| {
+            let slots = under_way.get(&drive.id).map(Vec::as_slice).unwrap_or_default();
+            stuck(drive, slots, (infos, &state.live))
+        });
         self.next.extend(stuck);
     }
 }
 
-/// What keeps a drive from taking the slots that it is to get, by what its node says.
-fn stuck(drive: &DriveView, infos: &BTreeMap<NodeId, NodeInfo>) -> Option<String> {
-    let wanted = drive.slots_planned?.checked_sub(drive.slots).filter(|wanted| *wanted > 0)?;
-    let told = infos.get(&drive.node)?.drives.iter().find(|told| told.id == drive.id)?;
+/// The partitions of the slots that are on their way to each drive.
+fn under_way(map: &ClusterMap) -> BTreeMap<DriveId, Vec<PartitionId>> {
+    let mut found: BTreeMap<DriveId, Vec<PartitionId>> = BTreeMap::new();
+    for (partition, record) in map.partitions.iter() {
+        let slots = record.slots.iter().zip(0_u8..).filter(|(slot, _)| slot.is_under_way());
+        for drive in slots.map(|(_, index)| map.drive_of(partition, SlotIndex(index))) {
+            found.entry(drive).or_default().push(partition);
+        }
+    }
+    found
+}
+
+/// What keeps a drive from taking the slots that it is to get, or that are on their way to it, by what its node says. Who does
+/// not answer an operator may answer the other nodes: it is called silent only without its lease.
+fn stuck(
+    drive: &DriveView,
+    under_way: &[PartitionId],
+    (infos, live): (&BTreeMap<NodeId, NodeInfo>, &BTreeSet<NodeId>),
+) -> Option<String> {
+    let wanted = drive.slots_planned?.saturating_sub(drive.slots);
     let (node, path) = (&drive.node, &drive.path);
-    match told.state {
-        DriveState::ReadOnly => Some(format!(
+    let info = infos.get(node);
+    let told = info.and_then(|info| info.drives.iter().find(|told| told.id == drive.id));
+    let silent = match (info, told) {
+        (None, _) => !live.contains(node),
+        (Some(_), None) => true,
+        (Some(_), Some(told)) => matches!(told.state, DriveState::Failed | DriveState::Offline),
+    };
+    if silent && !under_way.is_empty() {
+        return Some(given_up(drive, under_way.len()));
+    }
+    match told?.state {
+        DriveState::ReadOnly if wanted > 0 => Some(format!(
             "drive {node}:{path} is full: no more of the {wanted} slots that it is to get move there before it has room; delete \
              objects, or give it a smaller share with `coffer layout set {node}:{path} --capacity SIZE`"
         )),
-        DriveState::Failed | DriveState::Offline => Some(format!(
+        DriveState::Failed | DriveState::Offline if wanted > 0 => Some(format!(
             "drive {node}:{path} has failed: the {wanted} slots that it is to get do not move; replace it, or take it out with \
              `coffer layout remove {node}:{path}`"
         )),
-        DriveState::Online | DriveState::Suspect => None,
+        _ => None,
+    }
+}
+
+/// What becomes of slots that are on their way to a drive that does not answer.
+fn given_up(drive: &DriveView, slots: usize) -> String {
+    let DriveView { node, path, .. } = drive;
+    if drive.slots_planned == Some(0) {
+        format!(
+            "drive {node}:{path} is away or has failed: the {slots} slots that were on their way to it go to other drives, each when \
+             enough other slots of its partition answer and lack nothing"
+        )
+    } else {
+        format!(
+            "drive {node}:{path} is away or has failed, and {slots} slots are on their way to it: start its node, replace the drive, \
+             or give them to other drives with `coffer layout remove {node}:{path}`, `plan` and `apply`"
+        )
     }
 }
 
@@ -315,4 +362,78 @@ pub(super) fn staged_lines(state: &LayoutState) -> Vec<String> {
         }
     };
     state.staged.drives.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_common::node::DriveInfo;
+    use coffer_common::types::Incarnation;
+
+    use super::*;
+
+    fn node() -> NodeId {
+        NodeId("a".to_owned())
+    }
+
+    /// A drive that holds ten slots and is to hold so many.
+    fn drive(planned: u32) -> DriveView {
+        DriveView {
+            id: DriveId(1),
+            node: node(),
+            path: "/data".to_owned(),
+            zone: String::new(),
+            capacity_bytes: 0,
+            slots: 10,
+            slots_planned: Some(planned),
+            state: DriveWord::Placed,
+        }
+    }
+
+    /// What the drive's node says of it, if it answers.
+    fn told(drives: Vec<DriveInfo>) -> BTreeMap<NodeId, NodeInfo> {
+        let info =
+            NodeInfo { id: node(), cluster: None, version: String::new(), protocol: 1, clock_ms: 0, drives };
+        [(node(), info)].into()
+    }
+
+    fn info(state: DriveState) -> DriveInfo {
+        DriveInfo::unknown(DriveId(1), Incarnation(0), "/data".to_owned(), state)
+    }
+
+    #[test]
+    fn slots_on_their_way_to_a_drive_that_does_not_answer_are_named_with_the_way_out() {
+        let (away, up) = (BTreeSet::new(), BTreeSet::from([node()]));
+        let two = [PartitionId(3), PartitionId(4)];
+        let nobody = BTreeMap::new();
+        let without_it = told(vec![]);
+        let failed = told(vec![info(DriveState::Failed)]);
+        for (infos, live) in [(&nobody, &away), (&without_it, &up), (&failed, &up)] {
+            let said = stuck(&drive(12), &two, (infos, live)).unwrap();
+            let way_out = "2 slots are on their way to it: start its node, replace the drive, or give them to other drives with \
+                           `coffer layout remove a:/data`";
+            assert!(
+                said.starts_with("drive a:/data is away or has failed") && said.contains(way_out),
+                "{said}"
+            );
+            let said = stuck(&drive(0), &two, (infos, live)).unwrap();
+            assert!(said.contains("the 2 slots that were on their way to it go to other drives"), "{said}");
+        }
+        let well = told(vec![info(DriveState::Online)]);
+        for (infos, live, slots) in
+            [(&nobody, &up, two.as_slice()), (&nobody, &away, &two[..0]), (&well, &up, &two[..])]
+        {
+            assert_eq!(stuck(&drive(12), slots, (infos, live)), None, "it may only not answer here");
+        }
+    }
+
+    #[test]
+    fn drives_that_are_full_or_have_failed_are_named_while_they_are_to_get_slots() {
+        let up = BTreeSet::from([node()]);
+        let said = |state, planned| stuck(&drive(planned), &[], (&told(vec![info(state)]), &up));
+        let full = said(DriveState::ReadOnly, 12).unwrap();
+        assert!(full.contains("is full: no more of the 2 slots"), "{full}");
+        let failed = said(DriveState::Failed, 12).unwrap();
+        assert!(failed.contains("has failed: the 2 slots"), "{failed}");
+        assert_eq!((said(DriveState::ReadOnly, 10), said(DriveState::Failed, 9)), (None, None));
+    }
 }

@@ -17,7 +17,9 @@
 //!
 //! Crash consistency: nothing here is kept. A slot that restarts before `Vote` is durable begins anew; what it has
 //! recorded is never more than some voter has told, and does no harm. Of one partition several slots may be LOST at a
-//! time, as long as R0 vote; MOVED and RETIRED only one, which begins while no other is under way. Others may be LOST then.
+//! time, as long as R0 vote; MOVED and RETIRED only one, which begins while no other is under way. Others may be LOST then. The
+//! slot that is under way may move on before it votes, back or to a third drive: the drive that it leaves then tells nothing, so
+//! that M others do, which meet every quorum of it and of those before.
 
 use crate::types::{Epoch, SlotIndex, SlotSet};
 

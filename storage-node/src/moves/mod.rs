@@ -15,7 +15,8 @@
 //! 1. `take`: the node that owns the drive which the target names for a slot takes it, if all other slots of the partition
 //!    vote and lack nothing of a drive before, and M slots are alive. The condition is on the record, in the transaction that
 //!    raises its epoch, together with the target's revision: one slot of a partition changes at a time, and never by a
-//!    target that is not in force. A slot on its way from this very drive is taken back without waiting for its data.
+//!    target that is not in force. A slot on its way from this very drive is taken back without waiting for its data; one on
+//!    its way to a drive that does not answer is taken from that drive, if the other slots are known to have all objects.
 //! 2. `join`: the slot learns what was promised, and votes. Reads fall back to the drive before for shards; catch-up copies
 //!    them from there, or codes them.
 //! 3. `finish`: the slot votes and no version lacks its shard: the record names no source any more.
@@ -25,6 +26,11 @@
 //!
 //! **Consistency.** What is decided rests on the coordinator's records as they are at that moment (linearizable reads and
 //! conditional writes); the map that is followed only says what is worth trying.
+//! **Drives that die while they take slots.** Whether a drive answers is a guess, and the slot is safe if it is wrong: the drive
+//! before counts for nothing any more, and this one only if it votes, which it does once M slots, the drive before among
+//! them, have told it what they promised. Else M of the other slots tell: these meet every quorum of either drive (M - 1 others
+//! at least), and leave neither of them R0 slots of its epoch. What only the drive before has is dropped with it: that is why the
+//! others must have enough of it, by what their drives have told.
 //! **Crash consistency.** The record and each drive's roles are all there is; whoever starts goes on from there. A drive that
 //! was about to take a slot and did not is JOINING in a partition that does not name it, and leaves it.
 //! **Deletion.** Only of partitions whose record names the drive nowhere, is not older than what the drive has adopted, and

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use coffer_tests::harness::cli::{expect, slots_of};
+use coffer_tests::harness::cli::{coffer, expect, slots_of};
+use coffer_tests::harness::wait_for;
 
 use super::data::Data;
 use super::{Arena, ONE_AT_A_TIME};
@@ -69,4 +70,47 @@ async fn an_etcd_that_dies_or_hangs_while_slots_move_stops_moves_and_nothing_els
     ensure!(slots_of(&arena.etcd, &node)? == Some(moving));
     arena.judge(load).await?;
     Ok(())
+}
+
+/// The slots that were on their way to it are taken over by another one, and nothing needs the dead node any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_dies_for_good_while_slots_move_to_it_is_taken_out() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut arena = Arena::start(4).await?;
+    let (etcd, client) = (arena.etcd.clone(), arena.gateways[1].clone());
+    let mut data = Data::write(&client).await?;
+    let first = arena.add_node().await?;
+    expect(&etcd, &format!("layout add {first}"), 0)?;
+    expect(&etcd, "node drain node-1", 0)?;
+    let moving = arena.apply()?;
+    arena.wait_for_moved(moving / 8).await?;
+    let mut stuck = false;
+    for _ in 0..10 {
+        arena.cluster.nodes[4].process().kill();
+        stuck = arena.moves()?["under_way"].as_u64() > Some(0);
+        if stuck {
+            break;
+        }
+        // It died between two batches.
+        arena.cluster.nodes[4].restart().await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    ensure!(stuck, "no slot was ever on its way");
+    let words = "slots are on their way to it";
+    let named = || async { expect(&etcd, "layout show", 0).is_ok_and(|shown| shown.out.contains(words)) };
+    wait_for("the slots that wait for the dead node to be named", Duration::from_secs(60), named).await?;
+    data.part(&client).await?;
+
+    let second = arena.add_node().await?;
+    expect(&etcd, &format!("layout add {second}"), 0)?;
+    expect(&etcd, &format!("layout remove {first}"), 0)?;
+    let moving = arena.apply()?;
+    arena.wait_for_moved(moving / 2).await?;
+    data.part(&client).await?;
+    arena.wait_until_moved().await?;
+    data.check(&client).await?;
+    ensure!(slots_of(&etcd, &second)? == Some(moving));
+    let forget = format!("node forget {first} --yes");
+    let forgotten = || async { coffer(&etcd, &forget, "").is_ok_and(|printed| printed.code == Some(0)) };
+    wait_for("the dead node to be forgotten", Duration::from_secs(60), forgotten).await
 }

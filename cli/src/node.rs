@@ -1,5 +1,6 @@
 //! `coffer node`: the storage nodes of a cluster, and how one goes out of service.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use coffer_common::cluster::staged::{ForgetRefusal, LayoutEdit, LayoutState, LayoutStateError};
+use coffer_common::cluster::ClusterMap;
+use coffer_common::cluster::staged::{ForgetRefusal, LayoutEdit, LayoutStateError};
 use coffer_common::types::NodeId;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -34,7 +36,7 @@ pub(crate) enum NodeCommand {
     Drain(DrainArgs),
     /// Drop what the cluster knows of a node that is gone for good and holds no slots.
     Forget(ForgetArgs),
-    /// Tell whether sets of numbered nodes may shrink: exit code 1 if a node beyond still holds slots.
+    /// Tell whether sets of numbered nodes may shrink: exit code 1 if a node beyond still holds slots, or any is copied from it.
     MayShrink(MayShrinkArgs),
 }
 
@@ -76,7 +78,7 @@ pub(crate) struct DrainArgs {
 }
 
 /// Tell whether sets of numbered nodes may shrink, as those of a Kubernetes StatefulSet: nodes `NAME-0`, `NAME-1`, … stay, as many as
-/// are said; exit code 1 if one beyond still holds slots.
+/// are said; exit code 1 if one beyond still holds slots, or slots that it has left are still copied from it.
 ///
 ///   coffer node may-shrink coffer-storage=4 --etcd http://10.0.0.1:2379
 #[derive(Args, Debug)]
@@ -155,21 +157,29 @@ fn is_beyond(id: &str, sets: &[(String, u32)]) -> bool {
 
 async fn may_shrink(args: &MayShrinkArgs) -> anyhow::Result<ExitCode> {
     on_layout(&args.cluster, async |_, state| {
-        let mut held = rows(&state);
-        held.retain(|row| row.slots > 0 && is_beyond(&row.id, &args.sets));
+        let mut needed = rows(&state.map, &state.live);
+        needed.retain(|row| is_beyond(&row.id, &args.sets) && why_needed(row).is_some());
         if args.cluster.json {
-            println!("{}", serde_json::to_string_pretty(&held)?);
+            println!("{}", serde_json::to_string_pretty(&needed)?);
         }
-        for row in &held {
-            eprintln!(
-                "coffer: node {id} still holds {slots} slots: `coffer node drain {id}`, `coffer layout plan`, `apply`, and wait",
-                id = row.id,
-                slots = row.slots
-            );
-        }
-        Ok(if held.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        needed.iter().filter_map(why_needed).for_each(|why| eprintln!("coffer: {why}"));
+        Ok(if needed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
     .await
+}
+
+/// What is lost without a node, and what to do first; `None` if nothing is.
+fn why_needed(row: &NodeRow) -> Option<String> {
+    let NodeRow { id, slots, copied_from, .. } = row;
+    match (slots, copied_from) {
+        (0, 0) => None,
+        (0, _) => Some(format!(
+            "{copied_from} slots that node {id} has left are still copied from it: wait until `coffer layout show` says that all is done"
+        )),
+        _ => Some(format!(
+            "node {id} still holds {slots} slots: `coffer node drain {id}`, `coffer layout plan`, `apply`, and wait"
+        )),
+    }
 }
 
 pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<ExitCode> {
@@ -193,12 +203,14 @@ struct NodeRow {
     capacity_bytes: u64,
     /// Slots on its drives now.
     slots: u32,
+    /// Slots that its drives have left and that are still copied from them.
+    copied_from: u32,
     version: String,
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     on_layout(&args.cluster, async |_, state| {
-        let rows = rows(&state);
+        let rows = rows(&state.map, &state.live);
         if args.cluster.json {
             println!("{}", serde_json::to_string_pretty(&rows)?);
         } else {
@@ -209,10 +221,9 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     .await
 }
 
-fn rows(state: &LayoutState) -> Vec<NodeRow> {
-    let map = &state.map;
+fn rows(map: &ClusterMap, live: &BTreeSet<NodeId>) -> Vec<NodeRow> {
     let now = map.present_layout();
-    let loads = now.loads();
+    let (loads, copied_from) = (now.loads(), map.copied_from());
     let nodes = map.nodes.values().map(|node| {
         let own =
             || node.drives.iter().filter(|drive| map.locate(drive.id).is_some_and(|(at, _)| *at == node.id));
@@ -221,10 +232,11 @@ fn rows(state: &LayoutState) -> Vec<NodeRow> {
             id: node.id.0.clone(),
             address: node.address.clone(),
             zone: node.zone.clone(),
-            alive: state.live.contains(&node.id),
+            alive: live.contains(&node.id),
             drives: own().count(),
             capacity_bytes: own().map(|drive| drive.capacity_bytes).sum(),
             slots: held.map(|(_, load)| load).sum(),
+            copied_from: own().filter_map(|drive| copied_from.get(&drive.id)).sum(),
             version: node.version.clone(),
         }
     });
@@ -236,12 +248,16 @@ fn list_screen(rows: &[NodeRow]) -> String {
     let mut cells = vec![head.map(str::to_owned)];
     cells.extend(rows.iter().map(|row| {
         let state = if row.alive { "up" } else { "away" };
+        let slots = match row.copied_from {
+            0 => row.slots.to_string(),
+            left => format!("{}, {left} copied from it", row.slots),
+        };
         [
             row.id.clone(),
             state.to_owned(),
             row.drives.to_string(),
             bytes(row.capacity_bytes),
-            row.slots.to_string(),
+            slots,
             row.zone.clone(),
             row.version.clone(),
             row.address.clone(),
@@ -380,6 +396,16 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use coffer_common::cluster::{
+        DriveRecord, LAYOUT_KEY, NodeRecord, PROTOCOL_VERSION, first_layout, node_key,
+    };
+    use coffer_common::coordination::{CLUSTER_KEY, Entry};
+    use coffer_common::layout::SlotRecord;
+    use coffer_common::limits::PARTITION_COUNT;
+    use coffer_common::types::{ClusterId, DriveId, Incarnation, PartitionId};
+
     use super::*;
 
     #[test]
@@ -411,6 +437,63 @@ mod tests {
         for wrong in ["coffer-storage", "=4", "a=b", "a=-1"] {
             assert!(parse_set(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// Four nodes of one drive, and a fifth one that has only registered.
+    fn map() -> ClusterMap {
+        let node = |number: u128| NodeRecord {
+            id: NodeId(format!("store-{number}")),
+            address: String::new(),
+            zone: String::new(),
+            drives: vec![DriveRecord {
+                id: DriveId(number),
+                incarnation: Incarnation(0),
+                path: "/data".to_owned(),
+                capacity_bytes: 1 << 40,
+                boot_count: 1,
+                journal_sequence: 0,
+                fresh: false,
+                absent: false,
+            }],
+            version: String::new(),
+            protocol: PROTOCOL_VERSION,
+            endpoints: Vec::new(),
+        };
+        let nodes: Vec<NodeRecord> = (0..5).map(node).collect();
+        let first = first_layout(&nodes[..4], ClusterId(9)).unwrap();
+        let entry = |key: String, value| Entry { key, value, revision: 1, create_revision: 1 };
+        let json = |node: &NodeRecord| Bytes::from(serde_json::to_vec(node).unwrap());
+        let mut entries: Vec<Entry> =
+            nodes.iter().map(|node| entry(node_key(&node.id), json(node))).collect();
+        let cluster = serde_json::to_vec(&first.record).unwrap();
+        entries.push(entry(CLUSTER_KEY.to_owned(), Bytes::from(cluster)));
+        entries.push(entry(LAYOUT_KEY.to_owned(), Bytes::from(first.layout.encode())));
+        ClusterMap::from_entries(entries.iter()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_node_is_needed_while_slots_that_it_has_left_are_copied_from_it() {
+        let mut map = map();
+        let mut take = |source: Option<DriveId>| {
+            for partition in (0..PARTITION_COUNT).map(PartitionId) {
+                let mut record = map.record(partition);
+                let slot = map.layout.slot_on(partition, DriveId(2)).unwrap();
+                record.slots[usize::from(slot.0)] =
+                    SlotRecord { drive: Some(DriveId(4)), source, ..SlotRecord::default() };
+                map.partitions.insert(partition, Arc::new(record));
+            }
+            let rows = rows(&map, &BTreeSet::new());
+            let told = rows.iter().map(|row| (row.slots, row.copied_from)).collect::<Vec<_>>();
+            (told, why_needed(&rows[2]), list_screen(&rows))
+        };
+        let all = u32::from(PARTITION_COUNT);
+        let (told, why, screen) = take(Some(DriveId(2)));
+        assert_eq!(told, [(all, 0), (all, 0), (0, all), (all, 0), (all, 0)]);
+        assert!(why.is_some_and(|why| why.starts_with("4096 slots that node store-2 has left")));
+        assert!(screen.contains("0, 4096 copied from it"), "{screen}");
+        let (told, why, screen) = take(None);
+        assert_eq!((told[2], why), ((0, 0), None));
+        assert!(!screen.contains("copied"), "{screen}");
     }
 
     #[test]

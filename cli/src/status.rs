@@ -108,6 +108,8 @@ struct Node {
     clock_ahead_ms: i64,
     /// Older gateways do not tell.
     slots: Option<u32>,
+    /// Slots that its drives have left and that are still copied from them.
+    copied_from: u32,
     file_systems: Vec<FileSystem>,
     drives: Vec<Drive>,
 }
@@ -327,8 +329,12 @@ fn next_steps(status: &Status) -> Vec<String> {
     let mut next = Vec::new();
     for node in &status.nodes {
         if !node.alive {
-            let Node { id, address, .. } = node;
+            let Node { id, address, copied_from, .. } = node;
             next.push(match node.slots {
+                Some(0) if *copied_from > 0 => format!(
+                    "node {id} does not answer at {address}, and {copied_from} slots that it has left are still copied from it: \
+                     start it, or look at its log"
+                ),
                 Some(0) => format!(
                     "node {id} does not answer at {address} and holds no slots: start it, or, if it is gone for good, \
                      `coffer node forget {id}`"
@@ -428,6 +434,7 @@ mod tests {
                 node("bb", false, "online"),
                 node("c", true, "read-only"),
                 Node { slots: Some(0), drives: Vec::new(), ..node("d", false, "online") },
+                Node { slots: Some(0), copied_from: 9, drives: Vec::new(), ..node("e", false, "online") },
             ],
             layout: 2,
             moves: Some(Moves { version: 3, total: 900, moved: 100, under_way: 16 }),
@@ -444,6 +451,7 @@ mod tests {
             "drive c:/data1 is 96 % full: `coffer layout set c:/data1 --capacity 7.21TB`",
             "node bb does not answer at bb:9100: start it, or look at its log",
             "node d does not answer at d:9100 and holds no slots: start it, or, if it is gone for good, `coffer node forget d`",
+            "node e does not answer at e:9100, and 9 slots that it has left are still copied from it: start it",
             "drive /data1 is failed",
             "node a's drives /data1, /data2 are on one file system: they fail together",
             "votes in 4000 of 4096",

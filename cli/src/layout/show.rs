@@ -66,6 +66,8 @@ struct DriveView {
     slots: u32,
     /// Slots that it holds when the running moves are done; `None` while there are none.
     slots_planned: Option<u32>,
+    /// Slots that it has left and that are still copied from it.
+    copied_from: u32,
     state: DriveWord,
 }
 
@@ -79,7 +81,7 @@ enum DriveWord {
     Away,
     /// Part of it; its node runs without it.
     Absent,
-    /// Not part of it any more, and still holding slots.
+    /// Not part of it any more, and still holding slots, or those that have left it are still copied from it.
     Leaving,
     /// Registered, and not part of it.
     Unused,
@@ -103,7 +105,7 @@ impl DriveWord {
 impl View {
     fn of(state: &LayoutState) -> Self {
         let map = &state.map;
-        let now = map.present_layout();
+        let (now, copied_from) = (map.present_layout(), map.copied_from());
         let slots_on = |layout: &coffer_common::layout::Layout, drive: DriveId| {
             let found = layout.drives().iter().position(|placed| placed.id == drive);
             found.map_or(0, |at| layout.loads()[at])
@@ -111,9 +113,9 @@ impl View {
         let drives: Vec<DriveView> = known_drives(map)
             .into_iter()
             .map(|drive| {
-                let slots = slots_on(&now, drive.id);
+                let held = (slots_on(&now, drive.id), copied_from.get(&drive.id).copied().unwrap_or(0));
                 let slots_planned = map.target.as_ref().map(|target| slots_on(target, drive.id));
-                view(drive, slots, slots_planned, state)
+                view(drive, held, slots_planned, &state.live)
             })
             .collect();
         let moves = MoveProgress::of(map);
@@ -207,14 +209,19 @@ fn given_up(drive: &DriveView, slots: usize) -> String {
     }
 }
 
-fn view(drive: KnownDrive, slots: u32, slots_planned: Option<u32>, state: &LayoutState) -> DriveView {
+fn view(
+    drive: KnownDrive,
+    (slots, copied_from): (u32, u32),
+    slots_planned: Option<u32>,
+    live: &BTreeSet<NodeId>,
+) -> DriveView {
     let placement = drive.placed.as_ref().unwrap_or(&drive.registered);
     let word = match &drive.placed {
-        Some(_) if !state.live.contains(&drive.registered.node) => DriveWord::Away,
+        Some(_) if !live.contains(&drive.registered.node) => DriveWord::Away,
         Some(_) if drive.absent => DriveWord::Absent,
         Some(_) => DriveWord::Placed,
-        None if slots > 0 => DriveWord::Leaving,
-        None if drive.obstacle(&state.live).is_some() => DriveWord::Gone,
+        None if slots + copied_from > 0 => DriveWord::Leaving,
+        None if drive.obstacle(live).is_some() => DriveWord::Gone,
         None => DriveWord::Unused,
     };
     DriveView {
@@ -225,6 +232,7 @@ fn view(drive: KnownDrive, slots: u32, slots_planned: Option<u32>, state: &Layou
         path: drive.path,
         slots,
         slots_planned,
+        copied_from,
         state: word,
     }
 }
@@ -366,6 +374,7 @@ pub(super) fn staged_lines(state: &LayoutState) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use coffer_common::cluster::staged::Placement;
     use coffer_common::node::DriveInfo;
     use coffer_common::types::Incarnation;
 
@@ -385,6 +394,7 @@ mod tests {
             capacity_bytes: 0,
             slots: 10,
             slots_planned: Some(planned),
+            copied_from: 0,
             state: DriveWord::Placed,
         }
     }
@@ -435,5 +445,23 @@ mod tests {
         let failed = said(DriveState::Failed, 12).unwrap();
         assert!(failed.contains("has failed: the 2 slots"), "{failed}");
         assert_eq!((said(DriveState::ReadOnly, 10), said(DriveState::Failed, 9)), (None, None));
+    }
+
+    #[test]
+    fn a_drive_leaves_until_nothing_is_copied_from_it_any_more() {
+        let registered = Placement { node: node(), zone: String::new(), capacity_bytes: 1 };
+        let known = KnownDrive {
+            id: DriveId(1),
+            path: "/data".to_owned(),
+            registered,
+            placed: None,
+            fresh: false,
+            absent: false,
+        };
+        let (up, away) = (BTreeSet::from([node()]), BTreeSet::new());
+        let word = |held, live| view(known.clone(), held, Some(0), live).state;
+        assert_eq!([(7, 0), (0, 7)].map(|held| word(held, &up)), [DriveWord::Leaving; 2]);
+        assert_eq!(word((0, 7), &away), DriveWord::Leaving);
+        assert_eq!((word((0, 0), &up), word((0, 0), &away)), (DriveWord::Unused, DriveWord::Gone));
     }
 }

@@ -265,6 +265,16 @@ impl ClusterMap {
         (left, self.partitions.iter().map(|(_, record)| under_way(record)).sum())
     }
 
+    /// How many of the slots that each drive has left are still copied from it.
+    pub fn copied_from(&self) -> HashMap<DriveId, u32> {
+        let mut slots: HashMap<DriveId, u32> = HashMap::new();
+        let records = self.partitions.iter().flat_map(|(_, record)| &record.slots);
+        for source in records.filter_map(|slot| slot.source) {
+            *slots.entry(source).or_default() += 1;
+        }
+        slots
+    }
+
     /// What the moves that are under way began with; `None` if there are none, or an older version began them.
     pub fn moves_begun(&self) -> Option<MovesBegun> {
         let version = self.target.as_ref()?.version();

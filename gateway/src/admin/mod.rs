@@ -212,6 +212,7 @@ mod tests {
             version: String::new(),
             clock_ahead_ms: 0,
             slots: 0,
+            copied_from: 0,
             file_systems: Vec::new(),
             drives: vec![drive("/a\"b", DriveState::Online), drive("/c", DriveState::ReadOnly)],
         };

@@ -132,6 +132,8 @@ pub struct NodeView {
     pub clock_ahead_ms: i64,
     /// Slots on its drives now.
     pub slots: u32,
+    /// Slots that its drives have left and that are still copied from them.
+    pub copied_from: u32,
     /// The file systems that its drives are on, those of failed ones left out.
     pub file_systems: Vec<FileSystem>,
     /// Its drives as it reported them last.
@@ -182,6 +184,10 @@ impl Status {
         for (drive, slots) in now.drives().iter().zip(now.loads()) {
             let node = map.node_of(drive.id);
             nodes.iter_mut().filter(|view| view.id == node).for_each(|view| view.slots += slots);
+        }
+        for (drive, slots) in map.copied_from() {
+            let node = map.node_of(drive);
+            nodes.iter_mut().filter(|view| view.id == node).for_each(|view| view.copied_from += slots);
         }
         let alive = || nodes.iter().filter(|node| node.alive);
         let drives = || alive().flat_map(|node| &node.drives).filter(serves);
@@ -289,6 +295,7 @@ impl From<NodeStatus> for NodeView {
             version,
             clock_ahead_ms: node.clock_ahead_ms,
             slots: 0,
+            copied_from: 0,
             file_systems: FileSystem::of(&drives),
             drives,
         }

@@ -295,6 +295,7 @@ fn a_change_in_the_middle_of_moves_starts_from_where_the_slots_are() {
     (slot.role, slot.source) = (SlotRole::Joining, Some(one.from));
     map.partitions.insert(one.partition, Arc::new(record));
     assert_eq!(MoveProgress::of(&map), progress(moves.len(), done - 1, 1));
+    assert_eq!(map.copied_from().into_iter().collect::<Vec<_>>(), [(one.from, 1)]);
 
     // The table to change is the target's: node-4 is in it.
     assert!(refused(&map, &add(&["node-4"])).contains("changes nothing"));

@@ -8,7 +8,7 @@ use coffer_common::cluster::ClusterMap;
 use coffer_common::cluster::staged::{
     DriveChange, KnownDrive, LayoutPlan, LayoutState, MoveProgress, StagedChanges, known_drives,
 };
-use coffer_common::node::{DriveState, NodeInfo};
+use coffer_common::node::{DriveInfo, DriveState, NodeInfo};
 use coffer_common::time::UnixMillis;
 use coffer_common::types::{DriveId, NodeId, PartitionId, SlotIndex};
 use serde::Serialize;
@@ -180,7 +180,8 @@ fn stuck(
     if silent && !under_way.is_empty() {
         return Some(given_up(drive, under_way.len()));
     }
-    match told?.state {
+    let told = told?;
+    match told.state {
         DriveState::ReadOnly if wanted > 0 => Some(format!(
             "drive {node}:{path} is full: no more of the {wanted} slots that it is to get move there before it has room; delete \
              objects, or give it a smaller share with `coffer layout set {node}:{path} --capacity SIZE`"
@@ -189,8 +190,24 @@ fn stuck(
             "drive {node}:{path} has failed: the {wanted} slots that it is to get do not move; replace it, or take it out with \
              `coffer layout remove {node}:{path}`"
         )),
-        _ => None,
+        DriveState::Online | DriveState::Suspect => unhealed(drive, under_way, told),
+        DriveState::ReadOnly | DriveState::Failed | DriveState::Offline => None,
     }
+}
+
+/// Says that a drive lacks shards of slots that are on their way to it, and that none comes back.
+fn unhealed(drive: &DriveView, under_way: &[PartitionId], told: &DriveInfo) -> Option<String> {
+    let lacking = under_way.iter().filter(|partition| told.lacking.surely(**partition)).count();
+    if lacking == 0 || told.heal.shards_per_minute > 0 {
+        return None;
+    }
+    let (DriveView { node, path, .. }, shards) = (drive, told.heal.missing.max(1));
+    Some(format!(
+        "drive {node}:{path} lacks {shards} shards, which keeps {lacking} slots on their way to it, and none came back lately. If that \
+         stays so while all nodes are up, some objects have lost more shards than their parity makes up for: `coffer debug census \
+         --incomplete` finds them, `coffer debug object` shows which slots have a shard; bring back a drive that has one, or delete \
+         these objects"
+    ))
 }
 
 /// What becomes of slots that are on their way to a drive that does not answer.
@@ -375,7 +392,7 @@ pub(super) fn staged_lines(state: &LayoutState) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use coffer_common::cluster::staged::Placement;
-    use coffer_common::node::DriveInfo;
+    use coffer_common::node::{DriveHeal, Lacking, Partitions};
     use coffer_common::types::Incarnation;
 
     use super::*;
@@ -434,6 +451,27 @@ mod tests {
         {
             assert_eq!(stuck(&drive(12), slots, (infos, live)), None, "it may only not answer here");
         }
+    }
+
+    #[test]
+    fn shards_that_do_not_come_back_are_told_with_how_to_find_their_objects() {
+        let up = BTreeSet::from([node()]);
+        let lacks = |shards_per_minute| DriveInfo {
+            heal: DriveHeal { missing: 5, shards_per_minute, ..DriveHeal::default() },
+            lacking: Lacking::In(Partitions::from_iter([PartitionId(4), PartitionId(7)])),
+            ..info(DriveState::Online)
+        };
+        let said = |rate, slots: &[PartitionId]| stuck(&drive(10), slots, (&told(vec![lacks(rate)]), &up));
+        let words = said(0, &[PartitionId(3), PartitionId(4)]).unwrap();
+        for wanted in [
+            "drive a:/data lacks 5 shards, which keeps 1 slots on their way",
+            "`coffer debug census --incomplete`",
+            "`coffer debug object`",
+        ] {
+            assert!(words.contains(wanted), "{wanted} is not in {words}");
+        }
+        assert_eq!(said(6, &[PartitionId(4)]), None, "they come back");
+        assert_eq!(said(0, &[PartitionId(3)]), None, "it lacks shards of other slots");
     }
 
     #[test]

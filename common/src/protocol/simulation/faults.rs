@@ -220,10 +220,10 @@ impl Faults {
         let voters = world.slots.iter().filter(|slot| slot.is_voter()).count();
         let alone = self.joining.is_empty();
         let second = cause == Cause::Lost && voters > world.geometry.r0() && world.random.chance(300);
-        // A slot on its way may be taken back before it votes.
+        // A slot on its way may move on before it votes: back, or to a third drive.
         let back = self.joining.iter().position(|joining| {
             (joining.slot, joining.cause, cause) == (slot, Cause::Moved, Cause::Moved)
-                && world.left[slot].is_some()
+                && !world.left[slot].is_empty()
         });
         match back {
             Some(under_way) if world.random.chance(300) => drop(self.joining.swap_remove(under_way)),
@@ -324,10 +324,13 @@ fn fresh_slot(world: &mut World, slot: usize, epoch: Epoch) -> Slot {
 }
 
 /// Another drive takes the slot. The second time it is the first drive again: of its old state it has kept the shards
-/// only, as if they had been prepared.
+/// only, as if they had been prepared. From one that does not vote yet a third drive may take it, while the first one still
+/// serves old callers.
 fn move_slot(world: &mut World, slot: usize, epoch: Epoch) {
-    let before = world.left[slot].take();
-    let from = before.as_ref().map_or(Epoch(0), |left| left.epochs.end);
+    let third = !world.slots[slot].is_voter() && world.random.chance(500);
+    let before = if third { None } else { world.left[slot].pop() };
+    let last = before.as_ref().or(world.left[slot].last());
+    let from = last.map_or(Epoch(0), |left| left.epochs.end);
     let old = fresh_slot(world, slot, epoch);
     if let Some(Left { slot: kept, .. }) = before {
         let register = kept.register;
@@ -336,7 +339,7 @@ fn move_slot(world: &mut World, slot: usize, epoch: Epoch) {
         world.slots[slot].register.prepared = register.prepared.iter().copied().chain(ops).collect();
     }
     let reachable = world.random.chance(600);
-    world.left[slot] = Some(Left { epochs: from..epoch, slot: Box::new(old), reachable });
+    world.left[slot].push(Left { epochs: from..epoch, slot: Box::new(old), reachable });
 }
 
 /// Who hands over as this slot: a voter, or, as the one that joins, the drive that it has left.
@@ -344,7 +347,7 @@ fn giver(world: &mut World, peer: usize, joiner: usize) -> Option<&mut Slot> {
     if peer != joiner {
         return world.slots.get_mut(peer);
     }
-    let left = world.left[joiner].as_mut()?;
+    let left = world.left[joiner].last_mut()?;
     left.reachable.then_some(left.slot.as_mut())
 }
 

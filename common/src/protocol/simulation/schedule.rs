@@ -80,7 +80,7 @@ impl Schedule {
             geometry,
             bucket: 0,
             slots: vec![Slot::default(); n],
-            left: vec![None; n],
+            left: vec![Vec::new(); n],
             clients: Vec::with_capacity(10),
             network: Vec::with_capacity(256),
             late: Vec::new(),

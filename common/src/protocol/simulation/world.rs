@@ -89,8 +89,8 @@ pub(super) struct World {
     /// Which of the buckets of the name is the present one.
     pub(super) bucket: u8,
     pub(super) slots: Vec<Slot>,
-    /// The old drive of a moved slot.
-    pub(super) left: Vec<Option<Left>>,
+    /// The old drives of a moved slot, the one that it left last at the end.
+    pub(super) left: Vec<Vec<Left>>,
     pub(super) clients: Vec<Client>,
     pub(super) network: Vec<Envelope>,
     /// Messages of slow senders, which set out at some later time.
@@ -238,9 +238,9 @@ impl World {
         request: &SlotRequest,
     ) -> SlotReply {
         let (broken, present) = (self.broken, self.bucket);
-        let slot = match &mut self.left[at] {
-            Some(left) if left.epochs.contains(&epoch) => left.slot.as_mut(),
-            _ => &mut self.slots[at],
+        let slot = match self.left[at].iter_mut().find(|left| left.epochs.contains(&epoch)) {
+            Some(left) => left.slot.as_mut(),
+            None => &mut self.slots[at],
         };
         let ignores_bucket = match request {
             _ if broken == Some(Broken::IgnoresBucket) => true,

@@ -28,8 +28,30 @@ use crate::drive::{DriveFile, is_full};
 /// Pieces that have come are written together up to about this many bytes.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// A file that is being written; removed when dropped, unless it was given away.
+/// An op whose file nobody else writes or removes until this is dropped, which gives it back once.
+struct Claim {
+    store: Arc<DriveStore>,
+    op: OpId,
+}
+
+impl Claim {
+    /// Nothing if somebody has claimed it already.
+    fn take(store: &Arc<DriveStore>, op: OpId) -> Option<Self> {
+        let taken = store.receiving.lock().insert(op);
+        taken.then(|| Self { store: Arc::clone(store), op })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.store.receiving.lock().remove(&self.op);
+    }
+}
+
+/// A file that is being written; removed when dropped, unless it was given away. The claim on its op ends after that.
 struct Receiving {
+    /// Nothing once it was handed to the job that removes the file.
+    claim: Option<Claim>,
     store: Arc<DriveStore>,
     op: OpId,
     slot: SlotIndex,
@@ -39,18 +61,17 @@ struct Receiving {
 }
 
 impl Receiving {
-    /// Removes the file if it was not given away, and ends the claim on the op.
-    fn clean(store: &DriveStore, (op, slot): (OpId, SlotIndex), created: bool, replaces: bool) {
-        if created {
-            store.remove_files(&[op], slot);
+    fn of(claim: Claim, slot: SlotIndex) -> Self {
+        let (store, op) = (Arc::clone(&claim.store), claim.op);
+        let (created, replaces) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { claim: Some(claim), store, op, slot, created, replaces }
+    }
+
+    /// Removes the file if it was not given away.
+    fn clean(&self) {
+        if self.created.swap(false, Ordering::AcqRel) {
+            remove_unfinished(&self.store, (self.op, self.slot), self.replaces.load(Ordering::Acquire));
         }
-        if created
-            && replaces
-            && let Err(error) = store.files.put_back(op, slot)
-        {
-            tracing::warn!(drive = %store.id, %op, %error, "a damaged shard file was not put back");
-        }
-        store.receiving.lock().remove(&op);
     }
 
     /// Whether there is a file that no register names.
@@ -60,24 +81,35 @@ impl Receiving {
 
     /// Cleans up before the caller is answered, so that it may try again at once.
     async fn close(self: Arc<Self>) {
-        let (file, replaces) = ((self.op, self.slot), self.replaces.load(Ordering::Acquire));
-        if self.created.swap(false, Ordering::AcqRel) {
-            // A full queue: dropping the claim below is all that is left to do, the sweep finds the file.
-            let _ = self.store.run(move |store| Self::clean(store, file, true, replaces)).await;
+        if self.created.load(Ordering::Acquire) {
+            let store = Arc::clone(&self.store);
+            // The job keeps the claim until the file is gone. A full queue: it is dropped here, and the sweep finds the file.
+            let _ = store.run(move |_| self.clean()).await;
         }
     }
 }
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        let file = (self.op, self.slot);
-        if *self.created.get_mut() {
-            let (store, replaces) = (Arc::clone(&self.store), *self.replaces.get_mut());
-            if self.store.pool.submit(move || Self::clean(&store, file, true, replaces)).is_ok() {
-                return;
-            }
+        if !*self.created.get_mut() {
+            return;
         }
-        Self::clean(&self.store, file, false, false);
+        let Some(claim) = self.claim.take() else { return };
+        let (slot, replaces) = (self.slot, *self.replaces.get_mut());
+        let remove = move || {
+            remove_unfinished(&claim.store, (claim.op, slot), replaces);
+            drop(claim);
+        };
+        // A full queue: the sweep finds the file.
+        let _ = self.store.pool.submit(remove);
+    }
+}
+
+/// Removes a file that no register names, and puts back the damaged one that was set aside for it.
+fn remove_unfinished(store: &DriveStore, (op, slot): (OpId, SlotIndex), replaces: bool) {
+    store.remove_files(&[op], slot);
+    if replaces && let Err(error) = store.files.put_back(op, slot) {
+        tracing::warn!(drive = %store.id, %op, %error, "a damaged shard file was not put back");
     }
 }
 
@@ -125,11 +157,10 @@ impl DriveStore {
         step: impl Fn(Slot<'_>) -> Served + Send,
     ) -> Result<SlotReply, NodeError> {
         let slot = address.slot;
-        if !self.receiving.lock().insert(op) {
+        let Some(claim) = Claim::take(self, op) else {
             return Err(NodeError::Invalid(format!("op {op} is being received already")));
-        }
-        let (created, replaces) = (AtomicBool::new(false), AtomicBool::new(false));
-        let receiving = Arc::new(Receiving { store: Arc::clone(self), op, slot, created, replaces });
+        };
+        let receiving = Arc::new(Receiving::of(claim, slot));
         let change = Change { key, address, bucket, shards: Vec::new() };
         let result = self.receive(&receiving, change, pieces, step).await;
         receiving.close().await;
@@ -175,16 +206,15 @@ impl DriveStore {
         mut pieces: ShardPieces,
     ) -> Result<u64, WriteError> {
         let (op, slot) = (receiving.op, receiving.slot);
-        receiving.set_created(true);
-        // A caller that leaves now must not have the file removed before it is made: the claim ends with the job.
-        let claim = Arc::clone(receiving);
+        // A caller that leaves now must not have the file removed before it is made: the claim ends with the job. A job that
+        // is turned away has made nothing, and what lies there is a register's.
+        let making = Arc::clone(receiving);
         let create = move |store: &Self| {
-            if damaged {
-                let set_aside = store.files.set_aside(op, slot);
-                claim.replaces.store(set_aside.is_ok(), Ordering::Release);
-            }
+            let set_aside = damaged && store.files.set_aside(op, slot).is_ok();
+            making.replaces.store(set_aside, Ordering::Release);
             let file = store.files.create(op, slot);
-            drop(claim);
+            making.set_created(set_aside || file.is_ok());
+            drop(making);
             file
         };
         let file = self.run(create).await.map_err(WriteError::Failed)?;

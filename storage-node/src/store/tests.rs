@@ -41,6 +41,7 @@ mod leave;
 mod model;
 mod owed;
 mod purge;
+mod races;
 mod restarts;
 mod scrub;
 mod view;

@@ -1,0 +1,39 @@
+//! What happens while a job of the drive is still on its way, or finds no place in the queue.
+
+use futures_util::poll;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_on_an_op_ends_once_and_never_that_of_the_next_one() {
+    let bench = Bench::new();
+    let (key, shard) = (object("large"), encode(&version(1, 30_000), &data(1, 30_000)));
+    bench.drive.set_latency(Duration::from_secs(1));
+    let receive = |pieces| {
+        let (address, bucket_revision) = (bench.address(&key), bench.bucket_revision(&key));
+        let header = PrepareShard { address, register: key.clone(), bucket_revision, op: op(1) };
+        Box::pin(bench.store().prepare_shard(header, pieces))
+    };
+    let (sender, broken_off) = tokio::sync::mpsc::channel(4);
+    sender.try_send(ShardPiece::Data(shard.slice(..100))).unwrap();
+    drop(sender);
+    let mut first = receive(broken_off);
+    // Its register is looked up, the file is made, and removed.
+    for _ in 0..3 {
+        assert!(poll!(&mut first).is_pending());
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
+    let mut second = receive(pieces_of(shard.clone()));
+    assert!(poll!(&mut second).is_pending());
+    let failed = first.await;
+    assert!(matches!(failed, Err(NodeError::Invalid(_))), "{failed:?}");
+    let third = receive(pieces_of(shard)).await;
+    assert!(
+        matches!(&third, Err(NodeError::Invalid(reason)) if reason.contains("being received")),
+        "{third:?}"
+    );
+    bench.drive.set_latency(Duration::ZERO);
+    let received = second.await;
+    assert!(matches!(received, Ok(SlotReply::View(..))), "{received:?}");
+    assert_eq!(bench.read_shard(&key, op(1)).await, Ok(data(1, 30_000)));
+}

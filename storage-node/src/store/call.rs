@@ -7,10 +7,11 @@ use coffer_common::limits::{MAX_METADATA_BYTES, MAX_SLOTS, PARTITION_COUNT};
 use coffer_common::node::{NodeError, SlotAddress, SlotCall, partition_of};
 use coffer_common::protocol::message::{Refusal, SlotReply, SlotRequest};
 use coffer_common::protocol::slot::{self, Caller, Served, Slot};
-use coffer_common::types::{OpId, RegisterKey};
+use coffer_common::types::{OpId, RegisterKey, SlotIndex};
 
 use super::DriveStore;
 use super::mutate::{Change, Changed, Done, NewShard};
+use super::receive::Claim;
 use crate::image::{Entry, ShardLocation};
 use crate::journal::AppendError;
 
@@ -84,11 +85,22 @@ impl DriveStore {
             }
         };
         self.journal.durable(sequence).await.map_err(|error| self.unavailable(error))?;
-        if !dropped.is_empty() {
-            let slot = change.address.slot;
-            self.run(move |store| store.remove_files(&dropped, slot)).await?;
-        }
+        self.remove_files_later(dropped, change.address.slot);
         Ok((reply, entry))
+    }
+
+    /// Has shard files removed whose registers have dropped them, durably. Nobody waits for it; what is left, because the
+    /// drive has too much to do or the op is being received again, is swept. Until it is done the ops are claimed, so that no
+    /// new file of theirs is removed.
+    pub(super) fn remove_files_later(self: &Arc<Self>, ops: Vec<OpId>, slot: SlotIndex) {
+        let claims: Vec<Claim> = ops.into_iter().filter_map(|op| Claim::take(self, op)).collect();
+        if claims.is_empty() {
+            return;
+        }
+        let removed = self.pool.submit(move || claims.into_iter().for_each(|claim| claim.remove_file(slot)));
+        if let Err(error) = removed {
+            tracing::debug!(drive = %self.id, %error, "dropped shard files are left to the sweep");
+        }
     }
 
     fn refuse_full(&self) -> (SlotReply, Option<Arc<Entry>>) {

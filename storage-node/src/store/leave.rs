@@ -192,7 +192,9 @@ impl DriveStore {
             Ok(Done { result: true, sequence, dropped_files, entry }) => {
                 self.journal.durable(sequence).await.map_err(|error| self.unavailable(error))?;
                 let slot = entry.slot;
-                self.run(move |store| store.remove_files(&dropped_files, slot)).await
+                // What a full queue leaves is swept.
+                let _ = self.run(move |store| store.remove_files(&dropped_files, slot)).await;
+                Ok(())
             }
             Ok(Done { result: false, .. }) | Err(_) => {
                 Err(NodeError::Invalid("the drive takes part in the partition".to_owned()))

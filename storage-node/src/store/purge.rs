@@ -16,7 +16,7 @@ use coffer_common::node::{NodeError, PurgeRequest, PurgeStep};
 use coffer_common::protocol::purge::{self, Candidate, Evidence};
 use coffer_common::protocol::register::{PartitionState, Register, Role};
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{Epoch, OpId, PartitionId, RegisterKey, SlotIndex, Tag};
+use coffer_common::types::{Epoch, OpId, PartitionId, RegisterKey, Tag};
 
 use super::DriveStore;
 use super::mutate::{Change, Done};
@@ -152,8 +152,8 @@ impl DriveStore {
         }
         self.journal.durable(sequence).await.map_err(|error| self.unavailable(error))?;
         metrics::counter!("coffer_purged_total").increment(dropped);
-        let slot: SlotIndex = address.slot;
-        self.run(move |store| store.remove_files(&files, slot)).await
+        self.remove_files_later(files, address.slot);
+        Ok(())
     }
 
     /// Drops one candidate; returns the sequence of its record and the files that may go then, if there was anything.

@@ -29,16 +29,21 @@ use crate::drive::{DriveFile, is_full};
 const WRITE_BYTES: usize = 1 << 20;
 
 /// An op whose file nobody else writes or removes until this is dropped, which gives it back once.
-struct Claim {
+pub(super) struct Claim {
     store: Arc<DriveStore>,
     op: OpId,
 }
 
 impl Claim {
     /// Nothing if somebody has claimed it already.
-    fn take(store: &Arc<DriveStore>, op: OpId) -> Option<Self> {
+    pub(super) fn take(store: &Arc<DriveStore>, op: OpId) -> Option<Self> {
         let taken = store.receiving.lock().insert(op);
         taken.then(|| Self { store: Arc::clone(store), op })
+    }
+
+    /// Removes the op's file, which no register names.
+    pub(super) fn remove_file(self, slot: SlotIndex) {
+        self.store.remove_files(&[self.op], slot);
     }
 }
 

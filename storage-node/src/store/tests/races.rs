@@ -37,3 +37,17 @@ async fn a_claim_on_an_op_ends_once_and_never_that_of_the_next_one() {
     assert!(matches!(received, Ok(SlotReply::View(..))), "{received:?}");
     assert_eq!(bench.read_shard(&key, op(1)).await, Ok(data(1, 30_000)));
 }
+
+#[tokio::test]
+async fn a_durable_change_is_answered_although_its_files_cannot_be_removed_yet() {
+    let bench = Bench::threaded();
+    let key = object("large");
+    bench.prepare_file(&key, 1, &data(1, 30_000)).await.unwrap();
+    let release = bench.occupy();
+    let reply = bench.call(&key, SlotRequest::Abandon { op: op(1) }).await;
+    assert!(reply.is_ok(), "{reply:?}");
+    release();
+    assert_eq!(bench.shard_files(), 1);
+    bench.store().sweep_files(Duration::ZERO);
+    assert_eq!(bench.shard_files(), 0, "nobody has a claim on it");
+}

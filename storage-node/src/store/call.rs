@@ -11,6 +11,7 @@ use coffer_common::types::{OpId, RegisterKey, SlotIndex};
 
 use super::DriveStore;
 use super::mutate::{Change, Changed, Done, NewShard};
+use super::read::TRIES;
 use super::receive::Claim;
 use crate::image::{Entry, ShardLocation};
 use crate::journal::AppendError;
@@ -170,22 +171,31 @@ impl DriveStore {
         entry: &Arc<Entry>,
         op: OpId,
     ) -> Result<Option<Bytes>, NodeError> {
-        let Some(ShardLocation::Inline(place)) = entry.shard(op) else { return Ok(None) };
-        let slot = entry.slot;
-        let read = self.run(move |store| {
-            let mut bytes = vec![0; place.len as usize];
-            let read = store.journal.read(place.segment, u64::from(place.offset), &mut bytes);
-            read.map_err(|error| error.to_string())?;
-            let bytes = Bytes::from(bytes);
-            store.verify_shard(op, slot, &bytes).map_err(|error| error.to_string())?;
-            Ok::<_, String>(bytes)
-        });
-        match read.await? {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(reason) => {
-                self.damaged(entry, op, reason);
-                Ok(None)
+        let (mut entry, slot) = (Arc::clone(entry), entry.slot);
+        for _ in 0..TRIES {
+            let Some(location @ ShardLocation::Inline(place)) = entry.shard(op) else { return Ok(None) };
+            let read = self.run(move |store| {
+                let mut bytes = vec![0; place.len as usize];
+                let read = store.journal.read(place.segment, u64::from(place.offset), &mut bytes);
+                read.map_err(|error| error.to_string())?;
+                let bytes = Bytes::from(bytes);
+                store.verify_shard(op, slot, &bytes).map_err(|error| error.to_string())?;
+                Ok::<_, String>(bytes)
+            });
+            let reason = match read.await? {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(reason) => reason,
+            };
+            let loaded = self.load(&entry.key).await?;
+            let Some(now) = loaded.entry().filter(|now| now.slot == slot) else { return Ok(None) };
+            if now.shard(op) == Some(location) {
+                self.damaged(now, op, reason);
+                return Ok(None);
             }
+            // Compaction has moved it meanwhile. Where it is now it may still be on its way to the drive.
+            self.journal.durable(now.sequence).await.map_err(|error| self.unavailable(error))?;
+            entry = Arc::clone(now);
         }
+        Ok(None)
     }
 }

@@ -18,6 +18,8 @@ use crate::journal::Place;
 const READ_BYTES: u64 = 1 << 20;
 /// Blocks that may wait for the caller.
 const CHANNEL_BLOCKS: usize = 4;
+/// A shard that was moved while it was read is read again, so often.
+pub(super) const TRIES: u32 = 3;
 
 /// Where a shard is read from.
 pub(super) enum Source {
@@ -39,28 +41,9 @@ impl DriveStore {
     pub async fn read_shard(self: &Arc<Self>, request: ReadShard) -> Result<ShardBlocks, NodeError> {
         self.check_health()?;
         self.check_address(&request.address, &request.register)?;
-        let key = Bytes::from(request.register.encode());
         let op = request.op;
-        let missing = |reason: &str| NodeError::ShardUnavailable { op, reason: reason.to_owned() };
-        let loaded = self.load(&key).await?;
-        let entry = Arc::clone(loaded.entry().ok_or_else(|| missing("the register is not here"))?);
-        let location = entry.shard(op).ok_or_else(|| missing("its shard is not here"))?;
-        if entry.slot != request.address.slot {
-            return Err(missing("this drive is another slot of the partition"));
-        }
-        // What was recorded a moment ago may still be on its way to the journal.
-        self.journal.durable(entry.sequence).await.map_err(|error| self.unavailable(error))?;
-        let slot = entry.slot;
         let (first, count) = (request.first_block, request.block_count);
-        let opened = self.run(move |store| {
-            let reading = store.open_shard(op, slot, location)?;
-            let piece = store.read_blocks(&reading, first, blocks_per_read(&reading.header).min(count))?;
-            Ok::<_, String>((reading, piece))
-        });
-        let (reading, piece) = match opened.await? {
-            Ok(opened) => opened,
-            Err(reason) => return Err(self.damaged(&entry, op, reason)),
-        };
+        let (entry, reading, piece) = self.begin_reading(&request).await?;
         let (sender, receiver) = mpsc::channel(CHANNEL_BLOCKS);
         let store = Arc::clone(self);
         tokio::spawn(async move {
@@ -75,6 +58,43 @@ impl DriveStore {
             }
         });
         Ok(receiver)
+    }
+
+    /// Opens the shard where its register says that it lies, and reads the first piece.
+    async fn begin_reading(
+        self: &Arc<Self>,
+        request: &ReadShard,
+    ) -> Result<(Arc<Entry>, Reading, Vec<ShardBlock>), NodeError> {
+        let key = Bytes::from(request.register.encode());
+        let (op, slot) = (request.op, request.address.slot);
+        let (first, count) = (request.first_block, request.block_count);
+        let missing = |reason: &str| NodeError::ShardUnavailable { op, reason: reason.to_owned() };
+        let mut failed: Option<(ShardLocation, String)> = None;
+        for _ in 0..=TRIES {
+            let loaded = self.load(&key).await?;
+            let entry = Arc::clone(loaded.entry().ok_or_else(|| missing("the register is not here"))?);
+            let location = entry.shard(op).ok_or_else(|| missing("its shard is not here"))?;
+            if entry.slot != slot {
+                return Err(missing("this drive is another slot of the partition"));
+            }
+            // Else compaction has moved it while it was read.
+            if let Some((_, reason)) = failed.take_if(|(before, _)| *before == location) {
+                return Err(self.damaged(&entry, op, reason));
+            }
+            // What was recorded a moment ago may still be on its way to the journal.
+            self.journal.durable(entry.sequence).await.map_err(|error| self.unavailable(error))?;
+            let opened = self.run(move |store| {
+                let reading = store.open_shard(op, slot, location)?;
+                let piece =
+                    store.read_blocks(&reading, first, blocks_per_read(&reading.header).min(count))?;
+                Ok::<_, String>((reading, piece))
+            });
+            match opened.await? {
+                Ok((reading, piece)) => return Ok((entry, reading, piece)),
+                Err(reason) => failed = Some((location, reason)),
+            }
+        }
+        Err(missing("it is being moved within the drive"))
     }
 
     async fn stream_blocks(

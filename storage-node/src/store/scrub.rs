@@ -13,14 +13,12 @@ use coffer_common::types::OpId;
 use futures_util::future::BoxFuture;
 
 use super::DriveStore;
-use super::read::{Reading, Source, blocks_per_read};
+use super::read::{Reading, Source, TRIES, blocks_per_read};
 use crate::image::{Entry, ShardLocation};
 use crate::journal::JournalError;
 
 /// Registers looked at in one go.
 const PIECE: usize = 64;
-/// A shard that was moved while it was read is read again, so often.
-const TRIES: u32 = 3;
 
 /// Waits as long as reading so many bytes may take.
 pub(crate) type Pause<'a> = dyn Fn(u64) -> BoxFuture<'a, ()> + Send + Sync + 'a;

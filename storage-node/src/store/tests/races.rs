@@ -51,3 +51,29 @@ async fn a_durable_change_is_answered_although_its_files_cannot_be_removed_yet()
     bench.store().sweep_files(Duration::ZERO);
     assert_eq!(bench.shard_files(), 0, "nobody has a claim on it");
 }
+
+#[tokio::test]
+async fn a_shard_that_compaction_moves_while_it_is_read_is_read_where_it_is_then() {
+    let bench = Bench::new();
+    for counter in 1..40 {
+        bench.put(&object(&format!("k{counter}")), counter, &data(counter, 5000)).await.unwrap();
+    }
+    let (key, store) = (object("k1"), bench.store());
+    bench.drive.hang();
+    // Three of them would make the drive suspect.
+    let mut reads: Vec<_> = (0..3).map(|_| Box::pin(bench.read_shard(&key, op(1)))).collect();
+    for read in &mut reads {
+        assert!(poll!(read).is_pending());
+    }
+    let mut inline = Box::pin(bench.inline(&key));
+    assert!(poll!(&mut inline).is_pending());
+    let segment = store.sealed_segments()[0];
+    store.compact_segment(segment, &mut || {}).unwrap();
+    bench.drive.set_latency(Duration::ZERO);
+    for read in reads {
+        assert_eq!(read.await, Ok(data(1, 5000)));
+    }
+    assert_eq!(inline.await, Some(encode(&version(1, 5000), &data(1, 5000))));
+    let info = store.info();
+    assert_eq!((info.missing_shards, info.state, info.reason), (0, DriveState::Online, String::new()));
+}

@@ -107,6 +107,11 @@ impl Scan<'_> {
         (self.range, self.row) = (None, None);
     }
 
+    /// Where another scan goes on.
+    pub(crate) fn into_position(self) -> Bound<Vec<u8>> {
+        self.position
+    }
+
     /// The next register.
     pub(crate) fn next(&mut self) -> Result<Option<Found>, IndexError> {
         self.index.guarded(|| self.advance())

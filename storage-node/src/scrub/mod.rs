@@ -259,6 +259,8 @@ impl Scrub {
         counter!("coffer_scrub_damaged_segments_total").increment(1);
         tracing::warn!(%drive, segment, reason, "a journal segment is damaged");
         self.running().damaged_segments += 1;
+        // It rests by itself, and may take minutes: others need not wait for that.
+        self.end_turn();
         if let Err(error) = self.store.rescue_segment(segment).await {
             tracing::error!(%drive, segment, %error, "the damaged journal segment stays: replace the drive");
             self.running().unrepaired_segments += 1;

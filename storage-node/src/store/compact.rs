@@ -169,18 +169,10 @@ impl DriveStore {
         Ok(self.remove_carried(segment)?)
     }
 
-    /// Carries over what is live in a damaged segment, and in all older ones, and removes them.
-    pub(super) fn rescue(&self, segment: u64, breathe: &mut dyn FnMut()) -> Result<(), String> {
-        while let Some(oldest) = self.journal.sealed().first().filter(|oldest| **oldest <= segment) {
-            self.rescue_oldest(*oldest, breathe)?;
-        }
-        Ok(())
-    }
-
     /// Carries over what is live in the oldest sealed segment and removes it. If it is damaged, what is live in it is made
     /// anew from the index, which is slower: every register is looked at. Records of dropped registers need not be carried:
     /// no older segment could bring those back.
-    fn rescue_oldest(&self, segment: u64, breathe: &mut dyn FnMut()) -> Result<(), String> {
+    pub(super) fn rescue_oldest(&self, segment: u64, breathe: &mut dyn FnMut()) -> Result<(), String> {
         if self.compact_segment(segment, breathe).is_ok() || !self.journal.sealed().contains(&segment) {
             return Ok(());
         }

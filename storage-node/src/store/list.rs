@@ -1,4 +1,9 @@
 //! One drive's part of a listing.
+//!
+//! It is read in pieces, each a job of its own: a prefix may be full of deleted keys, and a job that looked at all of them
+//! would pass for a call that hangs. Whoever does not wait any longer ends it with the piece that runs. A piece goes on behind
+//! the last key of the one before, as a scan does whenever a layer has gone into redb: no register that was there all the time
+//! is missed.
 
 use std::collections::HashSet;
 use std::iter;
@@ -13,10 +18,12 @@ use coffer_common::types::{BucketId, Epoch, PartitionId, RegisterKey};
 
 use super::DriveStore;
 use crate::image::Listed;
-use crate::index::IndexError;
+use crate::index::{Index, IndexError};
 
 /// How much the keys and the metadata of a page are allocated at a time.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Registers looked at in one go: some more than an ordinary page has. Tests take small pieces.
+const PIECE: usize = if cfg!(test) { 16 } else { 1024 };
 
 /// An item of one drive's page, with the key it is ordered by.
 #[derive(Clone, Debug)]
@@ -52,6 +59,79 @@ pub(crate) struct DriveList {
     pub(crate) newer_bucket: Option<u64>,
 }
 
+/// A page while it is read, piece by piece.
+struct PageReader {
+    request: Arc<ListRequest>,
+    /// The page ends with the item that makes it longer than this.
+    bytes: usize,
+    /// Partitions that the drive takes no part in.
+    left: HashSet<PartitionId>,
+    /// Where the next piece begins, and what the last one ends before.
+    from: Bound<Vec<u8>>,
+    end: Vec<u8>,
+    chunks: Chunks,
+    held: usize,
+    list: DriveList,
+}
+
+impl PageReader {
+    fn new(request: Arc<ListRequest>, bytes: usize, left: HashSet<PartitionId>) -> Self {
+        let prefix = RegisterKey::encode_prefix(request.bucket, request.kind, &request.prefix);
+        let end = after_prefix(&prefix);
+        let from = if request.after.as_ref() >= prefix.as_slice() {
+            Bound::Excluded(request.after.to_vec())
+        } else {
+            Bound::Included(prefix)
+        };
+        let (chunks, held, list) = Default::default();
+        Self { request, bytes, left, from, end, chunks, held, list }
+    }
+
+    /// Looks at the next [`PIECE`] registers; true if the page has ended.
+    fn read_on(&mut self, index: &Index) -> Result<bool, IndexError> {
+        if self.request.after.as_ref() >= self.end.as_slice() {
+            return Ok(true);
+        }
+        let mut scan = index.scan(self.from.clone(), self.end.clone());
+        for _ in 0..PIECE {
+            let Some(found) = scan.next()? else { return Ok(true) };
+            let listed = found.listed(|metadata| self.chunks.keep(metadata))?;
+            let Some(listed) = listed.filter(|listed| !self.left.contains(&listed.partition)) else {
+                continue;
+            };
+            if self.list.items.len() == self.request.limit.max(1) as usize || self.held > self.bytes {
+                self.list.truncated = true;
+                return Ok(true);
+            }
+            if let Some(below) = self.take(found.key(), listed)? {
+                scan.seek(after_prefix(&below));
+            }
+        }
+        self.from = scan.into_position();
+        Ok(false)
+    }
+
+    /// Adds a register to the page; tells the encoded prefix that it is rolled up into, if nothing else below that counts.
+    fn take(&mut self, key: &[u8], listed: Listed) -> Result<Option<Vec<u8>>, IndexError> {
+        let Some(common) = rolled_up(key, &self.request)? else {
+            let metadata = iter::once(listed.current.version.metadata.len());
+            self.held += ListEntry::memory_of(key.len(), metadata);
+            let key = self.chunks.keep(key);
+            self.list.items.push((key, DriveItem::Entry(listed)));
+            return Ok(None);
+        };
+        // Tombstones tell nothing of what else is below the prefix.
+        if listed.current.version.kind == VersionKind::Tombstone {
+            return Ok(None);
+        }
+        let encoded = RegisterKey::encode_prefix(self.request.bucket, self.request.kind, &common);
+        let witness = list_entry(key, listed)?;
+        self.held += witness.memory();
+        self.list.items.push((encoded.clone().into(), DriveItem::CommonPrefix(common, witness)));
+        Ok(Some(encoded))
+    }
+}
+
 impl DriveStore {
     /// Reads this drive's part of a page, which ends with the item that makes it longer than `bytes`.
     pub(crate) async fn list(
@@ -61,11 +141,19 @@ impl DriveStore {
     ) -> Result<DriveList, NodeError> {
         self.check_health()?;
         let (bucket, caller) = (request.bucket, request.bucket_revision);
-        let list = self.run(move |store| store.list_blocking(&request, bytes)).await?;
-        let list = list.map_err(|error| {
-            self.health.read_error();
-            self.unavailable(error)
-        })?;
+        let mut reader = PageReader::new(request, bytes, self.left_partitions());
+        loop {
+            let read = self.run(move |store| reader.read_on(&store.index).map(|ended| (ended, reader)));
+            let (ended, read) = read.await?.map_err(|error| {
+                self.health.read_error();
+                self.unavailable(error)
+            })?;
+            reader = read;
+            if ended {
+                break;
+            }
+        }
+        let list = reader.list;
         // Asked after the read: what was adopted meanwhile counts.
         if let Err(newer) = self.admits(bucket, caller) {
             return Ok(DriveList { newer_bucket: Some(newer), ..DriveList::default() });
@@ -99,70 +187,6 @@ impl DriveStore {
         Ok(listed)
     }
 
-    fn list_blocking(&self, request: &ListRequest, bytes: usize) -> Result<DriveList, IndexError> {
-        let prefix = RegisterKey::encode_prefix(request.bucket, request.kind, &request.prefix);
-        let end = after_prefix(&prefix);
-        let from = if request.after.as_ref() >= prefix.as_slice() {
-            Bound::Excluded(request.after.to_vec())
-        } else {
-            Bound::Included(prefix)
-        };
-        let (mut list, left) = (DriveList::default(), self.left_partitions());
-        if request.after.as_ref() >= end.as_slice() {
-            return Ok(list);
-        }
-        let (mut scan, mut chunks) = (self.index.scan(from, end), Chunks::default());
-        let (limit, mut held) = (request.limit.max(1) as usize, 0);
-        while let Some(found) = scan.next()? {
-            let listed = found.listed(|metadata| chunks.keep(metadata))?;
-            let Some(listed) = listed.filter(|listed| !left.contains(&listed.partition)) else {
-                continue;
-            };
-            if list.items.len() == limit || held > bytes {
-                list.truncated = true;
-                break;
-            }
-            match rolled_up(found.key(), request)? {
-                None => {
-                    let metadata = iter::once(listed.current.version.metadata.len());
-                    held += ListEntry::memory_of(found.key().len(), metadata);
-                    list.items.push((chunks.keep(found.key()), DriveItem::Entry(listed)));
-                }
-                Some(common) => {
-                    let encoded = RegisterKey::encode_prefix(request.bucket, request.kind, &common);
-                    let witness = match is_live(&listed) {
-                        true => Some(list_entry(found.key(), listed)?),
-                        false => self.first_live(&encoded, found.key().to_vec(), &left)?,
-                    };
-                    if let Some(witness) = witness {
-                        held += witness.memory();
-                        let item = DriveItem::CommonPrefix(common, witness);
-                        list.items.push((encoded.clone().into(), item));
-                    }
-                    scan.seek(after_prefix(&encoded));
-                }
-            }
-        }
-        Ok(list)
-    }
-
-    /// The first register below the encoded prefix and behind `after` that is no tombstone here.
-    fn first_live(
-        &self,
-        encoded: &[u8],
-        after: Vec<u8>,
-        left: &HashSet<PartitionId>,
-    ) -> Result<Option<ListEntry>, IndexError> {
-        let mut below = self.index.scan(Bound::Excluded(after), after_prefix(encoded));
-        while let Some(found) = below.next()? {
-            let own = |listed: &Listed| is_live(listed) && !left.contains(&listed.partition);
-            if let Some(listed) = found.listed(Bytes::copy_from_slice)?.filter(own) {
-                return Ok(Some(list_entry(found.key(), listed)?));
-            }
-        }
-        Ok(None)
-    }
-
     /// Partitions whose slot on this drive is no voter.
     pub(crate) fn not_voting(&self) -> Vec<PartitionId> {
         let partitions = self.slots.partitions().into_iter();
@@ -183,10 +207,6 @@ impl DriveStore {
             .filter(|(_, epoch)| *epoch != Epoch(0))
             .collect()
     }
-}
-
-fn is_live(listed: &Listed) -> bool {
-    listed.current.version.kind != VersionKind::Tombstone
 }
 
 fn decode_key(key: &[u8]) -> Result<RegisterKey, IndexError> {

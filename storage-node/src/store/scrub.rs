@@ -5,12 +5,15 @@
 //! back. Never decides when and how fast: `crate::scrub` does.
 
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
+use coffer_common::blocking;
 use coffer_common::node::{DriveScrub, NodeError};
 use coffer_common::protocol::catch_up;
 use coffer_common::types::OpId;
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::DriveStore;
 use super::read::{Reading, Source, TRIES, blocks_per_read};
@@ -19,6 +22,9 @@ use crate::journal::JournalError;
 
 /// Registers looked at in one go.
 const PIECE: usize = 64;
+/// Carrying segments works so long, and then rests this many times as long, unless the drive is full: as compaction does.
+const BREATH: Duration = Duration::from_millis(2);
+const REST: u32 = 4;
 
 /// Waits as long as reading so many bytes may take.
 pub(crate) type Pause<'a> = dyn Fn(u64) -> BoxFuture<'a, ()> + Send + Sync + 'a;
@@ -197,14 +203,40 @@ impl DriveStore {
         .await
     }
 
-    /// Carries what is live in a damaged segment, and in all older ones, to the journal's end, and removes them.
+    /// Carries what is live in a damaged segment, and in all older ones, to the journal's end, and removes them: one after
+    /// the other, the oldest first, each on a thread that is none of the drive's. There are four of those, and one that is
+    /// busy for a minute passes for a call that hangs.
     ///
     /// # Errors
     /// [`NodeError`] if something live could not be carried; all of it is still where it was then.
     pub(crate) async fn rescue_segment(self: &Arc<Self>, segment: u64) -> Result<(), NodeError> {
-        self.check_health()?;
-        let rescued = self.run(move |store| store.rescue(segment, &mut || {}));
-        rescued.await?.map_err(|error| self.unavailable(error))
+        loop {
+            self.check_health()?;
+            let sealed = self.journal.sealed();
+            let Some(oldest) = sealed.first().copied().filter(|oldest| *oldest <= segment) else {
+                return Ok(());
+            };
+            let store = Arc::clone(self);
+            // Gone with this future: whoever stops waits for no rests.
+            let (_waiting, left) = mpsc::channel::<()>();
+            let rescued = blocking::run(move || {
+                let mut began = Instant::now();
+                store.rescue_oldest(oldest, &mut || {
+                    let worked = began.elapsed();
+                    if worked >= BREATH {
+                        if !store.health.is_full() {
+                            // Nothing is ever sent: it ends with the time, or with who waits.
+                            let _ = left.recv_timeout(worked * REST);
+                        }
+                        began = Instant::now();
+                    }
+                })
+            });
+            rescued
+                .await
+                .map_err(|error| self.unavailable(error))?
+                .map_err(|error| self.unavailable(error))?;
+        }
     }
 
     /// Tells how far scrubbing has come, for [`Self::info`].

@@ -1,8 +1,10 @@
 //! What happens while a job of the drive is still on its way, or finds no place in the queue.
 
+use coffer_common::node::ListRequest;
 use futures_util::poll;
 
 use super::*;
+use crate::store::DriveItem;
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_on_an_op_ends_once_and_never_that_of_the_next_one() {
@@ -76,4 +78,39 @@ async fn a_shard_that_compaction_moves_while_it_is_read_is_read_where_it_is_then
     assert_eq!(inline.await, Some(encode(&version(1, 5000), &data(1, 5000))));
     let info = store.info();
     assert_eq!((info.missing_shards, info.state, info.reason), (0, DriveState::Online, String::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_looks_at_deleted_keys_in_pieces_and_misses_nothing_behind_them() {
+    let bench = Bench::new();
+    for counter in 1..=40 {
+        bench.put(&object(&format!("dead/{counter:02}")), counter, b"").await.unwrap();
+        bench.put(&object(&format!("live/{counter:02}")), 100 + counter, b"").await.unwrap();
+        if counter == 20 {
+            bench.store().apply(true);
+        }
+    }
+    bench.put(&object("live/41"), 200, b"x").await.unwrap();
+    bench.put(&object("plain"), 201, b"x").await.unwrap();
+    bench.drive.set_latency(Duration::from_secs(1));
+    let request = ListRequest {
+        cluster: CLUSTER,
+        bucket: BucketId(1),
+        bucket_revision: 0,
+        kind: RegisterKind::Object,
+        prefix: Bytes::new(),
+        after: Bytes::new(),
+        delimiter: Bytes::from_static(b"/"),
+        limit: 10,
+    };
+    let began = tokio::time::Instant::now();
+    let page = bench.store().list(Arc::new(request), usize::MAX).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(5), "82 registers, 16 in a job that takes a second");
+    let shown = |(_, item): &(Bytes, DriveItem)| match item {
+        DriveItem::Entry(listed) => (None, listed.current.version.op),
+        DriveItem::CommonPrefix(prefix, witness) => (Some(prefix.clone()), witness.slots[0].1.version.op),
+    };
+    let items: Vec<(Option<Bytes>, OpId)> = page.items.iter().map(shown).collect();
+    let live = Bytes::from_static(b"live/");
+    assert_eq!((items, page.truncated), (vec![(Some(live), op(200)), (None, op(201))], false));
 }

@@ -213,3 +213,25 @@ async fn a_shard_that_is_still_on_its_way_to_the_journal_is_waited_for_and_not_t
     assert!(recorded.is_ok());
     assert_eq!(bench.read_shard(&key, op(1)).await, Ok(bytes));
 }
+
+#[tokio::test]
+async fn rescuing_segments_takes_none_of_the_threads_that_requests_wait_for() {
+    let bench = Bench::threaded();
+    for counter in 1..200_u64 {
+        bench.put(&object(&format!("k{}", counter % 4)), counter, &data(counter, 5000)).await.unwrap();
+    }
+    let store = bench.store();
+    let newest = *store.sealed_segments().last().unwrap();
+    assert!(newest > 2, "{newest}");
+    assert!(bench.drive.damage("journal/0000000000000002", |bytes| *bytes.last_mut().unwrap() ^= 1));
+    let release = bench.occupy();
+    let rescued = store.rescue_segment(newest).await;
+    release();
+    assert_eq!(rescued, Ok(()));
+    let left = store.sealed_segments();
+    assert!(left.iter().all(|segment| *segment > newest), "{left:?}");
+    for counter in 196..200_u64 {
+        let expected = encode(&version(counter, 5000), &data(counter, 5000));
+        assert_eq!(bench.inline(&object(&format!("k{}", counter % 4))).await, Some(expected));
+    }
+}

@@ -13,8 +13,8 @@
 //!    voters each adopt that epoch and tell what has changed since; vote, durably.
 //! 4. MOVED: the record has named this drive since it took the slot, which it did as JOINING. M of the slots as they
 //!    were, the drive before among them, adopt that epoch and tell all that they have; vote, durably. A drive that has lost
-//!    its state before the slot's data had all come begins with step 2, and needs M as well: the drive before may still
-//!    serve callers with old maps.
+//!    its state before the slot's data had all come begins with step 2, and needs M of the others: the drive before may still
+//!    serve callers with old maps, and knows nothing of what this one has promised.
 //!
 //! **Pace.** Marking a few slots is a step, each page of what they learn another one, their cut-over a third: requests would
 //! feel more at a time. These steps do not wait behind shards that are rebuilt: votes come first.
@@ -152,8 +152,7 @@ impl JoiningDrive {
             }
             let moves = map.record(*partition).slots[usize::from(slot.0)].source.is_some();
             let cause = if moves { Cause::Moved } else { Cause::Lost };
-            let takes = self.store.takes(*partition);
-            waiting.push(JoiningSlot::new(geometry, (*partition, *slot), (cause, takes)));
+            waiting.push(JoiningSlot::new(geometry, (*partition, *slot), cause, &self.store));
         }
         self.tell(held.len(), waiting);
     }

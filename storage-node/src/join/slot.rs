@@ -20,6 +20,12 @@ type Source = (DriveId, Incarnation);
 #[derive(Debug, Default)]
 pub(super) struct Sources(Mutex<HashMap<Source, u64>>);
 
+/// Whether the drive that a slot has left knows all that the slot has promised. Not if this drive has voted as the slot and lost
+/// its state since: then it has an incarnation of its own, and has not begun to take the slot since it was opened.
+fn former_counts(incarnation: Incarnation, takes: u64) -> bool {
+    incarnation == Incarnation(0) || takes > 0
+}
+
 /// The slot.
 #[derive(Clone, Debug)]
 pub(super) struct JoiningSlot {
@@ -35,6 +41,8 @@ pub(super) struct JoiningSlot {
     positions: HashMap<Source, u64>,
     /// How often the drive had begun to take a slot of the partition.
     takes: u64,
+    /// Whether the drive that it has left may stand for it.
+    former_counts: bool,
     /// It votes, or is not the drive's any more.
     over: bool,
 }
@@ -43,11 +51,25 @@ impl JoiningSlot {
     pub(super) fn new(
         geometry: Geometry,
         (partition, slot): (PartitionId, SlotIndex),
-        (cause, takes): (Cause, u64),
+        cause: Cause,
+        store: &DriveStore,
     ) -> Self {
+        let takes = store.takes(partition);
+        let former_counts = cause == Cause::Moved && former_counts(store.incarnation(), takes);
         let (machine, action) = Join::start(geometry, slot, cause);
         let (handed_over, positions) = (SlotSet::default(), HashMap::new());
-        Self { partition, slot, cause, machine, action, handed_over, positions, takes, over: false }
+        Self {
+            partition,
+            slot,
+            cause,
+            machine,
+            action,
+            handed_over,
+            positions,
+            takes,
+            former_counts,
+            over: false,
+        }
     }
 
     /// Whether another drive had the slot before.
@@ -128,9 +150,9 @@ impl JoiningSlot {
         }
     }
 
-    /// Those that have not handed over yet; the slot itself stands for the drive that it has left.
+    /// Those that have not handed over yet; the slot itself stands for the drive that it has left, if that counts.
     fn others(&self, drive: &JoiningDrive) -> SlotSet {
-        let own = if self.is_moved() { 0 } else { 1 << self.slot.0 };
+        let own = if self.former_counts { 0 } else { 1 << self.slot.0 };
         SlotSet(drive.geometry().all().0 & !(self.handed_over.0 | own))
     }
 
@@ -202,5 +224,17 @@ impl JoiningSlot {
                 return Ok(page.epoch);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drive_before_does_not_stand_for_a_slot_that_may_have_voted_here_and_been_lost() {
+        assert!(former_counts(Incarnation(0), 0) && former_counts(Incarnation(0), 1));
+        assert!(former_counts(Incarnation(2), 1), "it was taken by the drive as it is");
+        assert!(!former_counts(Incarnation(1), 0));
     }
 }

@@ -129,6 +129,8 @@ struct Drive {
     path: String,
     state: String,
     reason: String,
+    capacity_bytes: u64,
+    free_bytes: u64,
     join: Join,
     heal: DriveHeal,
     /// In how many partitions it lacks shards; `None` if it does not know.
@@ -288,10 +290,11 @@ fn nodes_table(nodes: &[Node]) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     for node in nodes {
         let up = node.drives.iter().filter(|drive| serves(drive)).count();
-        let (free, size) = node
-            .file_systems
-            .iter()
-            .fold((0, 0), |(free, size), found| (free + found.free_bytes, size + found.capacity_bytes));
+        let found = node.file_systems.iter().map(|found| (found.free_bytes, found.capacity_bytes));
+        // Older gateways do not tell of file systems.
+        let drives = node.drives.iter().filter(|_| node.file_systems.is_empty());
+        let told = found.chain(drives.map(|drive| (drive.free_bytes, drive.capacity_bytes)));
+        let (free, size) = told.fold((0, 0), |sum, told| (sum.0 + told.0, sum.1 + told.1));
         rows.push([
             node.id.clone(),
             if node.alive { "up".to_owned() } else { "away".to_owned() },
@@ -400,6 +403,8 @@ mod tests {
             path: "/data1".to_owned(),
             state: state.to_owned(),
             reason: "i/o error".to_owned(),
+            capacity_bytes: 2 << 40,
+            free_bytes: 1 << 40,
             join: Join { partitions: 4096, waiting: 96 },
             heal: DriveHeal { missing: 11, ..DriveHeal::default() },
             lacking_partitions: (state == "read-only").then_some(4),

@@ -205,8 +205,7 @@ fn unhealed(drive: &DriveView, under_way: &[PartitionId], told: &DriveInfo) -> O
     Some(format!(
         "drive {node}:{path} lacks {shards} shards, which keeps {lacking} slots on their way to it, and none came back lately. If that \
          stays so while all nodes are up, some objects have lost more shards than their parity makes up for: `coffer debug census \
-         --incomplete` finds them, `coffer debug object` shows which slots have a shard; bring back a drive that has one, or delete \
-         these objects"
+         --incomplete` finds them, `coffer debug object` shows which slots have a shard; bring back a drive that has one"
     ))
 }
 

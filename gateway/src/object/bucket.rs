@@ -179,7 +179,10 @@ type Table = BTreeMap<String, Arc<Bucket>>;
 struct Past {
     /// The revision of the newest listing that was taken.
     listed: u64,
-    /// Records that are gone, by name: all up to this revision. Only what no listing that was taken is newer than.
+    /// That of the watch's last one: these never go back, unless the coordinator was set back to an old copy.
+    watched: u64,
+    /// Records that are gone, by name: all up to this revision. Only what the listing before the last one was not newer than: an
+    /// answer may have been on its way that long.
     forgotten: BTreeMap<String, u64>,
 }
 
@@ -234,7 +237,7 @@ impl Buckets {
     /// Takes what a watch tells.
     pub(super) fn apply(&self, event: WatchEvent) {
         match event {
-            WatchEvent::Reset(listing) => self.replace(&listing),
+            WatchEvent::Reset(listing) => self.replace(&listing, true),
             WatchEvent::Put(entry) => match Bucket::from_entry(&entry) {
                 Ok(bucket) => self.learn(Arc::new(bucket)),
                 Err(error) => tracing::error!(%error, "bucket record ignored"),
@@ -245,15 +248,27 @@ impl Buckets {
         }
     }
 
+    /// Takes a listing that did not come from a watch.
+    pub(super) fn relist(&self, listing: &Listing) {
+        self.replace(listing, false);
+    }
+
     /// Takes the complete state at a revision, except for what is known to be newer: a listing may have been on its way while
     /// others were told. It is never left aside because of them, for it may be what tells a watch of everybody else. Records
     /// that are known already are not read again: there may be 10,000, and they are listed for every page of them.
-    fn replace(&self, listing: &Listing) {
+    fn replace(&self, listing: &Listing, is_watch: bool) {
         let mut past = self.changing.lock();
+        let mut known = self.table.load_full();
+        if is_watch && listing.revision < past.watched {
+            (*past, known) = (Past::default(), Arc::default());
+        }
+        if is_watch {
+            past.watched = listing.revision;
+        }
         if listing.revision < past.listed {
             return;
         }
-        let (known, mut table) = (self.table.load_full(), Table::new());
+        let mut table = Table::new();
         for entry in &listing.entries {
             let name = entry.key.strip_prefix(PREFIX).unwrap_or(&entry.key);
             if past.is_gone(name, entry.revision) {
@@ -272,8 +287,8 @@ impl Buckets {
             table.entry(name.clone()).or_insert_with(|| Arc::clone(bucket));
         }
         self.table.store(Arc::new(table));
-        past.listed = listing.revision;
-        past.forgotten.retain(|_, gone| *gone >= listing.revision);
+        let before = std::mem::replace(&mut past.listed, listing.revision);
+        past.forgotten.retain(|_, gone| *gone >= before);
         self.complete.store(true, Ordering::Release);
     }
 
@@ -343,7 +358,7 @@ impl Buckets {
     /// away as they were known last.
     pub(super) async fn list(&self, coordinator: &dyn Coordinator) -> Result<Vec<BucketInfo>, Unavailable> {
         match coordinator.list(PREFIX).await {
-            Ok(listing) => self.apply(WatchEvent::Reset(listing)),
+            Ok(listing) => self.relist(&listing),
             Err(_) if self.are_known() => {}
             Err(error) => return Err(unreachable(error)),
         }
@@ -443,9 +458,17 @@ mod tests {
         buckets.learn(Arc::new(Bucket::from_entry(&entry(name, revision)).unwrap()));
     }
 
-    fn list(buckets: &Buckets, revision: u64, entries: &[(&str, u64)]) {
+    fn listing(revision: u64, entries: &[(&str, u64)]) -> Listing {
         let entries = entries.iter().map(|(name, revision)| entry(name, *revision)).collect();
-        buckets.apply(WatchEvent::Reset(Listing { entries, revision }));
+        Listing { entries, revision }
+    }
+
+    fn list(buckets: &Buckets, revision: u64, entries: &[(&str, u64)]) {
+        buckets.apply(WatchEvent::Reset(listing(revision, entries)));
+    }
+
+    fn relist(buckets: &Buckets, revision: u64, entries: &[(&str, u64)]) {
+        buckets.relist(&listing(revision, entries));
     }
 
     fn known(buckets: &Buckets) -> Vec<(String, u64)> {
@@ -473,7 +496,7 @@ mod tests {
         buckets.apply(WatchEvent::Put(entry("made", 12)));
         buckets.apply(WatchEvent::Delete { key, revision });
         check(&buckets, &[("changed", 11), ("made", 12), ("new", 9), ("other", 10)]);
-        list(&buckets, 14, &[("deleted", 14), ("made", 12), ("other", 10)]);
+        relist(&buckets, 14, &[("deleted", 14), ("made", 12), ("other", 10)]);
         check(&buckets, &[("deleted", 14), ("made", 12), ("other", 10)]);
     }
 
@@ -482,9 +505,20 @@ mod tests {
         let buckets = Buckets::default();
         assert!(!buckets.is_complete());
         list(&buckets, 12, &[("kept", 3)]);
-        list(&buckets, 10, &[("gone", 4), ("kept", 3)]);
+        relist(&buckets, 10, &[("gone", 4), ("kept", 3)]);
         check(&buckets, &[("kept", 3)]);
         assert!(buckets.is_complete());
+    }
+
+    #[test]
+    fn a_coordinator_that_was_set_back_is_followed_again() {
+        let buckets = Buckets::default();
+        list(&buckets, 12, &[("changed", 11), ("kept", 3), ("made", 12)]);
+        buckets.forget("deleted", 12);
+        list(&buckets, 9, &[("changed", 5), ("deleted", 4), ("kept", 3)]);
+        check(&buckets, &[("changed", 5), ("deleted", 4), ("kept", 3)]);
+        learn(&buckets, "made", 10);
+        check(&buckets, &[("changed", 5), ("deleted", 4), ("kept", 3), ("made", 10)]);
     }
 
     #[test]
@@ -492,9 +526,10 @@ mod tests {
         let buckets = Buckets::default();
         list(&buckets, 8, &[("bucket", 5)]);
         buckets.forget("bucket", 9);
+        list(&buckets, 10, &[]);
         learn(&buckets, "bucket", 5);
         check(&buckets, &[]);
-        learn(&buckets, "bucket", 10);
-        check(&buckets, &[("bucket", 10)]);
+        learn(&buckets, "bucket", 11);
+        check(&buckets, &[("bucket", 11)]);
     }
 }

@@ -203,10 +203,11 @@ impl Core {
     }
 
     /// The record to read with once more, after a read with `used` ended in `error`. Each try needs a newer one, so that
-    /// they come to an end.
+    /// they come to an end. Nothing goes on in another bucket of the name: the request was admitted to this one, and what it has
+    /// written lies below this one's id.
     ///
     /// # Errors
-    /// The error itself, unless slots said that the record is old and a newer one is had from the coordinator.
+    /// The error itself, unless slots said that the record is old and a newer one of this bucket is had from the coordinator.
     pub(super) async fn renewed(
         &self,
         used: &Bucket,
@@ -216,6 +217,9 @@ impl Core {
             return Err(error.into());
         }
         let renewed = self.buckets.renew(self.cluster.coordinator().as_ref(), used).await?;
+        if renewed.id() != used.id() {
+            return Err(Unavailable::new("the bucket was deleted and made again").into());
+        }
         if renewed.revision > used.revision { Ok(renewed) } else { Err(error.into()) }
     }
 }

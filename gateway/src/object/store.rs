@@ -358,7 +358,7 @@ async fn follow_buckets(core: Arc<Core>, shutdown: Shutdown, known: tokio::sync:
                 }
             },
             () = core.buckets.stale.notified() => match coordinator.list(PREFIX).await {
-                Ok(listing) => core.buckets.apply(coffer_common::coordination::WatchEvent::Reset(listing)),
+                Ok(listing) => core.buckets.relist(&listing),
                 Err(error) => tracing::debug!(%error, "bucket records not read again"),
             },
             () = tokio::time::sleep(Duration::from_secs(1)), if !core.buckets.are_known() => {

@@ -25,14 +25,17 @@ const BYTES_SENT: &str = "coffer_s3_sent_bytes_total";
 /// Answers broken off: the client went, or the object's bytes stopped early.
 const BROKEN: &str = "coffer_s3_broken_responses_total";
 
-/// An answer up to this does not count as in flight once the connection has it: an error has a few hundred bytes.
-const SMALL_BYTES: u64 = 16 * 1024;
+/// An answer up to this does not count as in flight once the connection has it: an error has a few hundred bytes, and at most
+/// some thousand of the request's path.
+const SMALL_BYTES: u64 = 8 * 1024;
 
 /// A body that is counted.
 pub(super) struct Metered {
     inner: ResponseBody,
     operation: &'static str,
     status: StatusCode,
+    /// How long it is, if its head says so.
+    length: Option<u64>,
     started: Instant,
     sent: u64,
     ended: bool,
@@ -44,12 +47,12 @@ impl Metered {
     pub(super) fn new(
         inner: ResponseBody,
         operation: &'static str,
-        status: StatusCode,
+        (status, length): (StatusCode, Option<u64>),
         started: Instant,
         place: Option<Arc<OwnedSemaphorePermit>>,
     ) -> Self {
         let ended = inner.is_end_stream();
-        Self { inner, operation, status, started, sent: 0, ended, place }
+        Self { inner, operation, status, length, started, sent: 0, ended, place }
     }
 }
 
@@ -70,7 +73,9 @@ impl Body for Metered {
         if self.inner.is_end_stream() {
             self.ended = true;
         }
-        if self.ended && self.sent <= SMALL_BYTES {
+        // A connection that waits for its client does not ask whether more would come.
+        let whole = self.ended || self.length.is_some_and(|length| self.sent >= length);
+        if whole && self.sent <= SMALL_BYTES {
             drop(self.place.take());
         }
         Poll::Ready(frame)
@@ -117,10 +122,10 @@ mod tests {
     }
 
     /// Whether the place is free after each time that the connection has asked for a frame.
-    async fn freed(body: ResponseBody, asked: usize) -> Vec<bool> {
+    async fn freed(body: ResponseBody, length: Option<u64>, asked: usize) -> Vec<bool> {
         let places = Arc::new(Semaphore::new(1));
         let place = Arc::new(Arc::clone(&places).try_acquire_owned().unwrap());
-        let mut body = Metered::new(body, "GetObject", StatusCode::OK, Instant::now(), Some(place));
+        let mut body = Metered::new(body, "GetObject", (StatusCode::OK, length), Instant::now(), Some(place));
         let mut freed = Vec::new();
         for _ in 0..asked {
             let _ = body.frame().await;
@@ -133,9 +138,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_small_answer_that_is_handed_over_holds_no_place_though_nobody_takes_it() {
-        assert_eq!(freed(whole(300), 1).await, [true]);
-        assert_eq!(freed(in_pieces(), 3).await, [false, false, true]);
-        assert_eq!(freed(whole(SMALL_BYTES), 1).await, [true]);
-        assert_eq!(freed(whole(SMALL_BYTES + 1), 2).await, [false, false], "its bytes are still in memory");
+        assert_eq!(freed(whole(300), None, 1).await, [true]);
+        assert_eq!(freed(in_pieces(), Some(2), 2).await, [false, true]);
+        assert_eq!(freed(in_pieces(), None, 3).await, [false, false, true], "it may go on");
+        assert_eq!(freed(whole(SMALL_BYTES), None, 1).await, [true]);
+        assert_eq!(
+            freed(whole(SMALL_BYTES + 1), None, 2).await,
+            [false, false],
+            "its bytes are still in memory"
+        );
     }
 }

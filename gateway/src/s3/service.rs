@@ -49,6 +49,8 @@ use coffer_common::types::{BucketName, ObjectKey};
 
 /// Requests that one gateway works on at a time; each may hold a stripe buffer.
 const MAX_REQUESTS_IN_FLIGHT: usize = 1024;
+/// Of a request's path, what an error repeats at most.
+const RESOURCE_CHARS: usize = 1100;
 
 /// How long a request may wait for a place.
 const ADMISSION_WAIT: Duration = Duration::from_secs(2);
@@ -157,7 +159,8 @@ impl S3Service {
     ) -> S3Response {
         let head = *request.method() == Method::HEAD;
         let http1 = request.version() < http::Version::HTTP_2;
-        let resource = request.uri().path().to_owned();
+        // An error repeats it: keys have 1,024 bytes at most, and paths 64 KiB.
+        let resource: String = request.uri().path().chars().take(RESOURCE_CHARS).collect();
         let origin = Origin::of(&request);
         let mut labels = Labels::default();
         let place = tokio::time::timeout(ADMISSION_WAIT, self.inner.admission.clone().acquire_owned()).await;
@@ -202,7 +205,10 @@ impl S3Service {
         }
         let status = response.status();
         tracing::debug!(operation, status = status.as_u16(), elapsed = ?started.elapsed(), "answered");
-        response.map(|body| metered::Metered::new(body, operation, status, started, place).boxed_unsync())
+        let length = response.headers().get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let metered = |body| metered::Metered::new(body, operation, (status, length), started, place);
+        response.map(|body| metered(body).boxed_unsync())
     }
 
     fn stamp(&self, response: &mut S3Response, id: &str) {

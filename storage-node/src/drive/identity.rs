@@ -23,7 +23,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::Threads;
-use super::io::{DriveIo, FileIo};
+use super::io::{DriveIo, FileIo, is_full};
 
 /// The identity file's name.
 const IDENTITY_FILE: &str = "coffer.json";
@@ -406,7 +406,8 @@ fn refuse_emptied(probes: &[(PathBuf, DriveProbe)], replace: &[PathBuf]) -> Resu
 }
 
 /// Writes the node's current paths into the drive's identity file, if they changed. What is remembered of configured
-/// paths that are not open now (a broken drive) stays.
+/// paths that are not open now (a broken drive) stays. A full drive goes on with the file that it has: the node's others
+/// remember as well, and the next start tries again.
 pub(crate) fn remember_paths(
     drive: &mut OpenDrive,
     open: &[KnownPath],
@@ -419,9 +420,17 @@ pub(crate) fn remember_paths(
     let mut known = open.to_vec();
     known.extend(drive.identity.known_paths.iter().filter(absent).cloned());
     known.sort_by(|a, b| a.path.cmp(&b.path));
-    if drive.identity.known_paths != known {
-        drive.identity.known_paths = known;
-        write(drive.io.as_ref(), &drive.identity)?;
+    if drive.identity.known_paths == known {
+        return Ok(());
+    }
+    let identity = DriveIdentity { known_paths: known, ..drive.identity.clone() };
+    match write(drive.io.as_ref(), &identity) {
+        Ok(()) => drive.identity = identity,
+        Err(error) if is_full(&error) => {
+            let path = drive.io.root().display();
+            tracing::warn!(drive = %path, %error, "a full drive does not remember where the node's drives are now");
+        }
+        Err(error) => return Err(error),
     }
     Ok(())
 }
@@ -429,6 +438,7 @@ pub(crate) fn remember_paths(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drive::SimulatedDrive;
 
     fn ids() -> (ClusterId, DriveId) {
         (ClusterId::random(), DriveId::random())
@@ -473,6 +483,19 @@ mod tests {
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert!(matches!(probe(&file), DriveProbe::Refused(DriveRefusal::NotAFolder { .. })));
+    }
+
+    #[test]
+    fn a_full_drive_goes_on_with_the_paths_that_it_has_remembered() {
+        let (cluster, id) = ids();
+        let drive = SimulatedDrive::format(cluster, id, 1 << 20, 0);
+        let now = [KnownPath { path: "/data1".into(), drive: id, incarnation: Incarnation(0) }];
+        for (room, known) in [(0, 0), (1 << 20, 1)] {
+            drive.set_room(room);
+            remember_paths(&mut OpenDrive::simulated(&drive).unwrap(), &now, &[]).unwrap();
+            let opened = OpenDrive::simulated(&drive).unwrap();
+            assert_eq!((opened.identity.drive, opened.identity.known_paths.len()), (id, known));
+        }
     }
 
     #[test]

@@ -86,7 +86,7 @@ struct Freed {
     /// Of the last record that says so.
     sequence: u64,
     /// Files that no register names once that is durable.
-    files: Vec<(OpId, SlotIndex)>,
+    files: Vec<(Bytes, OpId, SlotIndex)>,
 }
 
 impl Background {
@@ -322,7 +322,7 @@ impl DriveStore {
                 Changed::Done(Done { sequence, dropped_files, entry, .. }) => {
                     freed.registers += 1;
                     freed.sequence = freed.sequence.max(sequence);
-                    freed.files.extend(dropped_files.into_iter().map(|op| (op, entry.slot)));
+                    freed.files.extend(dropped_files.into_iter().map(|op| (key.clone(), op, entry.slot)));
                     return Ok(());
                 }
             }
@@ -333,8 +333,17 @@ impl DriveStore {
     /// bring back registers that name them. What a crash leaves of them is swept.
     fn remove_freed(&self, freed: Freed) -> Result<(), String> {
         self.journal.durable_blocking(freed.sequence).map_err(|error| error.to_string())?;
-        for (op, slot) in freed.files {
-            self.remove_files(&[op], slot);
+        for (key, op, slot) in freed.files {
+            // The op may have come again since: then the file is the new one.
+            if self.receiving.lock().insert(op) {
+                let named = self
+                    .load_blocking(&key)
+                    .map(|loaded| loaded.entry().is_some_and(|entry| entry.shard(op).is_some()));
+                if matches!(named, Ok(false)) {
+                    self.remove_files(&[op], slot);
+                }
+                self.receiving.lock().remove(&op);
+            }
         }
         Ok(())
     }
@@ -440,9 +449,11 @@ impl DriveStore {
 
     /// Removes a file unless any register names it, also one that was in a layer only.
     fn remove_unnamed(&self, file: &FoundFile) -> std::io::Result<bool> {
-        let durable = |sequence| self.journal.durable_blocking(sequence).map_err(IndexError::engine);
-        // What could not be applied is not known: nothing is removed then.
-        self.index.apply(false, durable).map_err(std::io::Error::other)?;
+        self.apply(false);
+        // What could not be applied, or is held back, is not known: nothing is removed then.
+        if let Some(reason) = self.health.poisoned() {
+            return Err(std::io::Error::other(reason));
+        }
         if self.is_named(file)? {
             return Ok(false);
         }

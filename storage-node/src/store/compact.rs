@@ -94,6 +94,10 @@ impl DriveStore {
                     }
                 }
             };
+            if !self.journal.sealed().contains(segment) {
+                // A scrub has replaced it meanwhile.
+                return Ok(true);
+            }
             self.health.read_error();
             tracing::error!(drive = %self.id, segment, error, "a damaged journal segment is not compacted");
             self.stuck.lock().insert(*segment, Instant::now());

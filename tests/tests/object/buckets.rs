@@ -38,6 +38,21 @@ async fn a_gateway_that_has_not_heard_of_a_new_bucket_of_the_name_reads_nothing_
         let data = bytes(900, round);
         put(store, "bucket", "k", &data).await.unwrap();
         let upload = begin(store, "k").await;
+        // The first request was meant for the bucket that is gone, and is answered by neither.
+        match round {
+            2 => {
+                let read = get(&late, "bucket", "k").await;
+                assert!(matches!(read, Err(ReadFailure::Get(GetError::Unavailable(_)))), "{read:?}");
+            }
+            3 => {
+                let listed = late.list_objects(list_request("bucket", "", "", 10)).await;
+                assert!(matches!(listed, Err(ListError::Unavailable(_))), "{listed:?}");
+            }
+            _ => {
+                let listed = late.list_uploads(uploads()).await;
+                assert!(matches!(listed, Err(ListError::Unavailable(_))), "{listed:?}");
+            }
+        }
         match round {
             2 => assert_eq!(get(&late, "bucket", "k").await.unwrap(), data),
             3 => assert_eq!(list_all(&late, "bucket", "", "", 10).await.0, ["k"]),

@@ -17,8 +17,9 @@
 //! 3. **Layout, roles, nodes.** From the newest copy. It is checked against what slots have adopted: at least M slots of every
 //!    partition must have been read, of which one knows any epoch that took effect. Where slots are ahead of the copy, a change of a
 //!    slot's role was under way in the last moments: it is told. A slot votes only if it says so itself, so an old word in the map
-//!    costs a vote until its node has taken the change up again, and is never a vote too many. There a purge may have
-//!    gone unseen as well: the new epoch counts as one, so that operations from before it end.
+//!    costs a vote until its node has taken the change up again. It is a vote too many only where a slot moved to another drive
+//!    after that copy: the drive before votes then, and may lack what was acknowledged in those seconds. There a purge may
+//!    have gone unseen as well: the new epoch counts as one, so that operations from before it end.
 //! 4. **Buckets.** From the newest copy, which drives get within a second of a change. One that was made after it, and holds
 //!    objects, is told by its id, and comes back under the name that the operator gives it; one whose deletion had begun after it
 //!    is told too.

@@ -64,24 +64,10 @@ impl Key {
         self.tries += 1;
         loop {
             match self.read().await {
-                Err(error) => self.renew(error).await?,
+                Err(error) => self.bucket = self.core.renewed(&self.bucket, error).await?,
                 Ok(head) => return Ok(head),
             }
         }
-    }
-
-    /// Takes the bucket's newer record after `error`. A change never goes on in another bucket of the name: the request was
-    /// admitted to this one, and its bytes may lie below this one's id.
-    ///
-    /// # Errors
-    /// The error itself, or another one, if there is no newer record of this bucket.
-    async fn renew(&mut self, error: Unavailable) -> Result<(), HeadBucketError> {
-        let renewed = self.core.renewed(&self.bucket, error).await?;
-        if renewed.id() != self.bucket.id() {
-            return Err(Unavailable::new("the bucket was deleted and made again").into());
-        }
-        self.bucket = renewed;
-        Ok(())
     }
 
     /// [`Self::head`] once, with the bucket's record as it is known.
@@ -131,7 +117,7 @@ impl Key {
                 if error.newer_bucket.is_none() {
                     return Err(error.into());
                 }
-                self.renew(error).await?;
+                self.bucket = self.core.renewed(&self.bucket, error).await?;
                 Ok(None)
             }
             WriteOutcome::Unknown(trouble) => {

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::DriveStore;
 use super::mutate::{Change, Changed, Done};
+use super::receive::Claim;
 use crate::drive::Threads;
 use crate::image::Entry;
 use crate::index::IndexError;
@@ -41,8 +42,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// Before each folder that is looked at for them: there may be 65,536, and nobody waits for the end.
 const SWEEP_REST: Duration = Duration::from_millis(1);
 /// Compaction works so long, and then rests this many times as long.
-const BREATH: Duration = Duration::from_millis(2);
-const REST: u32 = 4;
+pub(super) const BREATH: Duration = Duration::from_millis(2);
+pub(super) const REST: u32 = 4;
 /// It does not rest while more segments than this wait for it.
 const HURRY: usize = 4;
 /// The scheduling priority of its thread, of -20 to 19: where processors are short, requests come first.
@@ -335,14 +336,11 @@ impl DriveStore {
         self.journal.durable_blocking(freed.sequence).map_err(|error| error.to_string())?;
         for (key, op, slot) in freed.files {
             // The op may have come again since: then the file is the new one.
-            if self.receiving.lock().insert(op) {
-                let named = self
-                    .load_blocking(&key)
-                    .map(|loaded| loaded.entry().is_some_and(|entry| entry.shard(op).is_some()));
-                if matches!(named, Ok(false)) {
-                    self.remove_files(&[op], slot);
-                }
-                self.receiving.lock().remove(&op);
+            let Some(claim) = Claim::take(self, op) else { continue };
+            let loaded = self.load_blocking(&key);
+            let named = loaded.map(|loaded| loaded.entry().is_some_and(|entry| entry.shard(op).is_some()));
+            if matches!(named, Ok(false)) {
+                claim.remove_file(slot);
             }
         }
         Ok(())
@@ -439,18 +437,9 @@ impl DriveStore {
     /// may have been set forward since it was written. The op is claimed as by who receives it. Whoever has received it before
     /// has its register in a layer by now, and whoever is about to is turned away meanwhile. Returns whether it is gone.
     fn remove_stray(&self, file: &FoundFile) -> std::io::Result<bool> {
-        if !self.receiving.lock().insert(file.op) {
-            return Ok(false);
-        }
-        let removed = self.remove_unnamed(file);
-        self.receiving.lock().remove(&file.op);
-        removed
-    }
-
-    /// Removes a file unless any register names it, also one that was in a layer only.
-    fn remove_unnamed(&self, file: &FoundFile) -> std::io::Result<bool> {
+        let Some(_claim) = Claim::take(self, file.op) else { return Ok(false) };
         self.apply(false);
-        // What could not be applied, or is held back, is not known: nothing is removed then.
+        // What could not be applied is not known: nothing is removed then.
         if let Some(reason) = self.health.poisoned() {
             return Err(std::io::Error::other(reason));
         }

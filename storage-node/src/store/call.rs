@@ -94,7 +94,7 @@ impl DriveStore {
     /// drive has too much to do or the op is being received again, is swept. Until it is done the ops are claimed, so that no
     /// new file of theirs is removed.
     pub(super) fn remove_files_later(self: &Arc<Self>, ops: Vec<OpId>, slot: SlotIndex) {
-        let claims: Vec<Claim> = ops.into_iter().filter_map(|op| Claim::take(self, op)).collect();
+        let claims: Vec<Claim> = ops.into_iter().filter_map(|op| Claim::take(Arc::clone(self), op)).collect();
         if claims.is_empty() {
             return;
         }

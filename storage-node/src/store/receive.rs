@@ -11,6 +11,7 @@
 //! **Cancellation.** Dropped before step 4, or without [`ShardPiece::End`], the file is removed. From step 4 on it stays:
 //! either the register names it, or the sweep finds it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,16 +30,16 @@ use crate::drive::{DriveFile, is_full};
 const WRITE_BYTES: usize = 1 << 20;
 
 /// An op whose file nobody else writes or removes until this is dropped, which gives it back once.
-pub(super) struct Claim {
-    store: Arc<DriveStore>,
+pub(super) struct Claim<S: Deref<Target = DriveStore> = Arc<DriveStore>> {
+    store: S,
     op: OpId,
 }
 
-impl Claim {
+impl<S: Deref<Target = DriveStore>> Claim<S> {
     /// Nothing if somebody has claimed it already.
-    pub(super) fn take(store: &Arc<DriveStore>, op: OpId) -> Option<Self> {
+    pub(super) fn take(store: S, op: OpId) -> Option<Self> {
         let taken = store.receiving.lock().insert(op);
-        taken.then(|| Self { store: Arc::clone(store), op })
+        taken.then(|| Self { store, op })
     }
 
     /// Removes the op's file, which no register names.
@@ -47,7 +48,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl<S: Deref<Target = DriveStore>> Drop for Claim<S> {
     fn drop(&mut self) {
         self.store.receiving.lock().remove(&self.op);
     }
@@ -162,7 +163,7 @@ impl DriveStore {
         step: impl Fn(Slot<'_>) -> Served + Send,
     ) -> Result<SlotReply, NodeError> {
         let slot = address.slot;
-        let Some(claim) = Claim::take(self, op) else {
+        let Some(claim) = Claim::take(Arc::clone(self), op) else {
             return Err(NodeError::Invalid(format!("op {op} is being received already")));
         };
         let receiving = Arc::new(Receiving::of(claim, slot));

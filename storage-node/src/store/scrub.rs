@@ -6,7 +6,6 @@
 
 use std::ops::Bound;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use coffer_common::blocking;
 use coffer_common::node::{DriveScrub, NodeError};
@@ -16,15 +15,13 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::DriveStore;
+use super::background::{BREATH, REST};
 use super::read::{Reading, Source, TRIES, blocks_per_read};
 use crate::image::{Entry, ShardLocation};
 use crate::journal::JournalError;
 
 /// Registers looked at in one go.
 const PIECE: usize = 64;
-/// Carrying segments works so long, and then rests this many times as long, unless the drive is full: as compaction does.
-const BREATH: Duration = Duration::from_millis(2);
-const REST: u32 = 4;
 
 /// Waits as long as reading so many bytes may take.
 pub(crate) type Pause<'a> = dyn Fn(u64) -> BoxFuture<'a, ()> + Send + Sync + 'a;

@@ -259,6 +259,7 @@ async fn a_dead_node_that_the_cluster_began_with_is_drained_and_forgotten() -> R
     wait_for("all slots to be elsewhere", MOVED, done).await?;
     let shown = expect(&etcd, "layout show", 0)?.out;
     assert!(shown.contains("`coffer node forget node-0`"), "{shown}");
+    assert!(expect(&etcd, "layout add", 1)?.err.contains("(it was taken out of the layout"));
     expect(&etcd, "node forget node-0 --yes", 0)?;
     assert_eq!(is_alive(&etcd, "node-0")?, None);
 

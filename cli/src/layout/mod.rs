@@ -39,7 +39,7 @@ use crate::units::parse_bytes;
 pub(crate) enum LayoutCommand {
     /// Show the drives and their share of the slots, what is staged, and how far running moves are.
     Show(ShowArgs),
-    /// Stage drives that are to hold slots; without names, all that are registered, are there and hold none.
+    /// Stage drives that are to hold slots; without names, all that are registered, are there, hold none and were not taken out.
     Add(AddArgs),
     /// Stage drives, or all drives of a node, that are to hold no slots any more.
     Remove(RemoveArgs),

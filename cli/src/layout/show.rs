@@ -85,7 +85,9 @@ enum DriveWord {
     Leaving,
     /// Registered, and not part of it.
     Unused,
-    /// The same, and it could take no slots: it is not there.
+    /// The same; it was taken out on purpose.
+    Removed,
+    /// Registered, not part of it, and it could take no slots: it is not there.
     Gone,
 }
 
@@ -97,6 +99,7 @@ impl DriveWord {
             Self::Absent => "absent",
             Self::Leaving => "leaving",
             Self::Unused => "not in the layout",
+            Self::Removed => "taken out",
             Self::Gone => "not in the layout, not there",
         }
     }
@@ -238,6 +241,7 @@ fn view(
         Some(_) => DriveWord::Placed,
         None if slots + copied_from > 0 => DriveWord::Leaving,
         None if drive.obstacle(live).is_some() => DriveWord::Gone,
+        None if drive.removed => DriveWord::Removed,
         None => DriveWord::Unused,
     };
     DriveView {
@@ -494,11 +498,14 @@ mod tests {
             placed: None,
             fresh: false,
             absent: false,
+            removed: false,
         };
         let (up, away) = (BTreeSet::from([node()]), BTreeSet::new());
         let word = |held, live| view(known.clone(), held, Some(0), live).state;
         assert_eq!([(7, 0), (0, 7)].map(|held| word(held, &up)), [DriveWord::Leaving; 2]);
         assert_eq!(word((0, 7), &away), DriveWord::Leaving);
         assert_eq!((word((0, 0), &up), word((0, 0), &away)), (DriveWord::Unused, DriveWord::Gone));
+        let taken_out = KnownDrive { removed: true, ..known.clone() };
+        assert_eq!(view(taken_out, (0, 0), None, &up).state, DriveWord::Removed);
     }
 }

@@ -1,11 +1,11 @@
 //! The map: which slot of which partition is where. Pure; made from coordinator entries or from their copy on drives.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::record::{
-    ClusterRecord, LAYOUT_KEY, LAYOUT_MOVES_KEY, LAYOUT_TARGET_KEY, MovesBegun, NODES_PREFIX, NodeRecord,
-    PARTITIONS_PREFIX, parse_partition_key,
+    ClusterRecord, LAYOUT_KEY, LAYOUT_MOVES_KEY, LAYOUT_REMOVED_KEY, LAYOUT_TARGET_KEY, MovesBegun,
+    NODES_PREFIX, NodeRecord, PARTITIONS_PREFIX, parse_partition_key,
 };
 use bytes::Bytes;
 
@@ -105,6 +105,8 @@ pub struct ClusterMap {
     pub target: Option<Layout>,
     /// What the moves there began with; `None` if that is not known.
     pub(super) begun: Option<MovesBegun>,
+    /// Drives that were taken out on purpose and not taken in since.
+    pub(super) removed: BTreeSet<DriveId>,
     /// The nodes by id.
     pub nodes: BTreeMap<NodeId, NodeRecord>,
     /// Partitions that differ from new ones.
@@ -128,7 +130,7 @@ impl ClusterMap {
         decoded: &mut Decoded,
     ) -> Result<Option<Self>, MapError> {
         let (mut record, mut table, mut target, mut begun) = (None, None, None, None);
-        let (mut nodes, mut partitions) = (BTreeMap::new(), Records::default());
+        let (mut nodes, mut partitions, mut removed) = (BTreeMap::new(), Records::default(), BTreeSet::new());
         for entry in entries {
             if entry.key == CLUSTER_KEY {
                 record = Some(json::<ClusterRecord>(entry)?);
@@ -139,6 +141,8 @@ impl ClusterMap {
             } else if entry.key == LAYOUT_MOVES_KEY {
                 // Only for people: a map does without it.
                 begun = json::<MovesBegun>(entry).ok();
+            } else if entry.key == LAYOUT_REMOVED_KEY {
+                removed = json::<BTreeSet<DriveId>>(entry).unwrap_or_default();
             } else if entry.key.starts_with(NODES_PREFIX) {
                 let node = json::<NodeRecord>(entry)?;
                 nodes.insert(node.id.clone(), node);
@@ -156,7 +160,18 @@ impl ClusterMap {
         }
         let drives = drives_of(&nodes);
         let (cluster, generation) = (record.id, record.generation);
-        Ok(Some(Self { cluster, generation, record, layout, target, begun, nodes, partitions, drives }))
+        Ok(Some(Self {
+            cluster,
+            generation,
+            record,
+            layout,
+            target,
+            begun,
+            removed,
+            nodes,
+            partitions,
+            drives,
+        }))
     }
 
     /// Takes over records of partitions that have changed.

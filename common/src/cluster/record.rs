@@ -7,6 +7,7 @@
 //! layout-target    Layout, only while slots move: where they go. Its version is above that of `layout`, which it becomes
 //!                  when every slot is there
 //! layout-moves     MovesBegun: how many slots the moves to the target began with
+//! layout-removed   the ids of registered drives that were taken out of the layout on purpose and not taken in since
 //! nodes/<id>       NodeRecord, persistent; goes with `coffer node forget`
 //! progress/<id>    DriveRecord of each drive that the node has, as of a few seconds ago
 //! live/<id>        LiveRecord, leased: goes with the node's session
@@ -34,6 +35,8 @@ pub const LAYOUT_KEY: &str = "layout";
 pub const LAYOUT_TARGET_KEY: &str = "layout-target";
 /// The key of what the moves to the target began with.
 pub const LAYOUT_MOVES_KEY: &str = "layout-moves";
+/// The key of which drives were taken out on purpose.
+pub(super) const LAYOUT_REMOVED_KEY: &str = "layout-removed";
 pub(super) const NODES_PREFIX: &str = "nodes/";
 /// What the keys of all [`progress_key`]s begin with.
 pub const PROGRESS_PREFIX: &str = "progress/";

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{EditError, Placement, drive_table};
 use crate::cluster::ClusterMap;
+use crate::layout::LayoutDrive;
 use crate::types::{DriveId, NodeId};
 
 /// A drive that a node has registered, or that is part of the layout.
@@ -23,6 +24,8 @@ pub struct KnownDrive {
     pub fresh: bool,
     /// Whether its node runs without it.
     pub absent: bool,
+    /// Whether it was taken out of the layout and not taken in since, or slots are still leaving it.
+    pub removed: bool,
 }
 
 /// A drive that a request leaves out.
@@ -48,6 +51,8 @@ pub enum SkipReason {
     NodeAway,
     /// It is not part of the layout, or is to leave it.
     NotPlaced,
+    /// It was taken out of the layout.
+    Removed,
 }
 
 impl std::fmt::Display for Skipped {
@@ -57,6 +62,7 @@ impl std::fmt::Display for Skipped {
             SkipReason::Fresh => "it has not been formatted yet",
             SkipReason::NodeAway => "its node is away",
             SkipReason::NotPlaced => "it is not part of the layout, or is to leave it",
+            SkipReason::Removed => "it was taken out of the layout: name it to take it in again",
         };
         write!(f, "{} ({why})", self.place)
     }
@@ -88,6 +94,10 @@ impl KnownDrive {
 pub fn known_drives(map: &ClusterMap) -> Vec<KnownDrive> {
     let mut placed: BTreeMap<DriveId, Placement> =
         drive_table(map).iter().map(|drive| (drive.id, Placement::from(drive))).collect();
+    let (now, mut removed) = (map.present_layout(), map.removed.clone());
+    let held = now.drives().iter().zip(now.loads()).filter(|(_, slots)| *slots > 0);
+    let held: Vec<&LayoutDrive> = held.map(|(drive, _)| drive).collect();
+    removed.extend(held.iter().map(|drive| drive.id).chain(map.copied_from().into_keys()));
     let mut known = Vec::new();
     for node in map.nodes.values() {
         for drive in &node.drives {
@@ -95,6 +105,7 @@ pub fn known_drives(map: &ClusterMap) -> Vec<KnownDrive> {
             if map.locate(drive.id) != Some((&node.id, drive.incarnation)) {
                 continue;
             }
+            let placed = placed.remove(&drive.id);
             known.push(KnownDrive {
                 id: drive.id,
                 path: drive.path.clone(),
@@ -103,16 +114,18 @@ pub fn known_drives(map: &ClusterMap) -> Vec<KnownDrive> {
                     zone: node.zone.clone(),
                     capacity_bytes: drive.capacity_bytes,
                 },
-                placed: placed.remove(&drive.id),
+                removed: placed.is_none() && removed.contains(&drive.id),
+                placed,
                 fresh: drive.fresh,
                 absent: drive.absent,
             });
         }
     }
-    let unregistered = |id, placement: Placement, placed| KnownDrive {
+    let unregistered = |id, placement: Placement, placed: Option<Placement>| KnownDrive {
         id,
         path: String::new(),
         registered: placement,
+        removed: placed.is_none(),
         placed,
         fresh: false,
         absent: false,
@@ -121,9 +134,8 @@ pub fn known_drives(map: &ClusterMap) -> Vec<KnownDrive> {
         placed.into_iter().map(|(id, placement)| unregistered(id, placement.clone(), Some(placement))),
     );
     // Neither registered nor planned with, and a slot is on it all the same.
-    let now = map.present_layout();
-    for (drive, slots) in now.drives().iter().zip(now.loads()) {
-        if slots > 0 && !known.iter().any(|other: &KnownDrive| other.id == drive.id) {
+    for drive in held {
+        if !known.iter().any(|other: &KnownDrive| other.id == drive.id) {
             known.push(unregistered(drive.id, Placement::from(drive), None));
         }
     }

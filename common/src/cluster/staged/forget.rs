@@ -5,7 +5,7 @@
 //! of a node may go when no layout names any of its drives and nothing is copied from them. If it starts afterwards it
 //! registers as a new node does, whether or not the cluster began with it.
 
-use super::state::{check, delete};
+use super::state::{check, delete, put_removed};
 use super::{DriveChange, KnownDrive, LAYOUT_STAGED_KEY, LayoutState, LayoutStateError, known_drives};
 use crate::cluster::record::{LAYOUT_KEY, LAYOUT_TARGET_KEY};
 use crate::cluster::{live_key, node_key, progress_key};
@@ -99,6 +99,8 @@ impl LayoutState {
         let progress = coordinator.get(&progress_key(node)).await?;
         let progress = progress.map_or(Expected::Absent, |entry| Expected::Revision(entry.revision));
         let record = self.nodes.get(node).copied().unwrap_or(Expected::Absent);
+        let mut removed = self.map.removed.clone();
+        removed.retain(|drive| self.map.locate(*drive).is_some_and(|(owner, _)| owner != node));
         // Slots are taken under the condition that a target is in force: while these three stay, none comes to the node.
         let writes = vec![
             check(LAYOUT_KEY, self.layout),
@@ -107,6 +109,7 @@ impl LayoutState {
             check(&live_key(node), Expected::Absent),
             delete(&node_key(node), record),
             delete(&progress_key(node), progress),
+            put_removed(&removed),
         ];
         match coordinator.transaction(writes).await {
             Ok(_) => Ok(()),

@@ -4,6 +4,7 @@
 //! ```text
 //! layout-staged    StagedChanges (JSON): what was asked for, drive by drive
 //! layout-target    Layout (binary): where the slots are to go; present while moves are under way
+//! layout-removed   drives that were taken out, which come back only by their names
 //! ```
 //!
 //! 1. `add`, `remove` and `set` ([`StagedChanges::edit`]) find drives by what people call them and note what is to be.
@@ -84,7 +85,8 @@ impl From<&LayoutDrive> for Placement {
 /// One request of an operator. Drives are named as `DRIVE-ID`, `NODE`, `PATH` or `NODE:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LayoutEdit {
-    /// Take these drives in; if none are named, all that have registered, are there and are not part of the layout.
+    /// Take these drives in; if none are named, all that have registered, are there, are not part of the layout and were not
+    /// taken out of it.
     Add(Vec<String>),
     /// Take these out.
     Remove(Vec<String>),
@@ -212,7 +214,9 @@ impl StagedChanges {
     fn add_all(&mut self, known: &[KnownDrive], live: &BTreeSet<NodeId>) -> Vec<Skipped> {
         let mut skipped = Vec::new();
         for drive in known.iter().filter(|drive| drive.placed.is_none()) {
-            match (drive.obstacle(live), self.drives.contains_key(&drive.id)) {
+            let obstacle = || drive.obstacle(live);
+            let why = drive.removed.then_some(SkipReason::Removed).or_else(obstacle);
+            match (why, self.drives.contains_key(&drive.id)) {
                 (_, true) => {}
                 (Some(why), false) => skipped.push(drive.skipped(why)),
                 (None, false) => {

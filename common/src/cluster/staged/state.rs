@@ -10,17 +10,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{
-    EditError, ForgetRefusal, LAYOUT_STAGED_KEY, LayoutEdit, MoveProgress, Skipped, StagedChanges, propose,
+    DriveChange, EditError, ForgetRefusal, LAYOUT_STAGED_KEY, LayoutEdit, MoveProgress, Skipped,
+    StagedChanges, propose,
 };
 use crate::cluster::record::{
-    LAYOUT_KEY, LAYOUT_MOVES_KEY, LAYOUT_TARGET_KEY, LIVE_PREFIX, MovesBegun, NODES_PREFIX, PREFIXES,
+    LAYOUT_KEY, LAYOUT_MOVES_KEY, LAYOUT_REMOVED_KEY, LAYOUT_TARGET_KEY, LIVE_PREFIX, MovesBegun,
+    NODES_PREFIX, PREFIXES,
 };
 use crate::cluster::{ClusterMap, MapError};
 use crate::coordination::{Change, Coordinator, CoordinatorError, Entry, Expected, Write};
 use crate::layout::{Layout, LayoutDrive};
 use crate::limits::PARTITION_COUNT;
 use crate::time::UnixMillis;
-use crate::types::{NodeId, PartitionId};
+use crate::types::{DriveId, NodeId, PartitionId};
 
 /// The layout cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -236,11 +238,25 @@ impl LayoutState {
             check(LAYOUT_KEY, self.layout),
             put(LAYOUT_TARGET_KEY, self.target, layout.encode()),
             put(LAYOUT_MOVES_KEY, Expected::Any, begun),
+            put_removed(&self.removed_before(layout)),
             delete(LAYOUT_STAGED_KEY, self.stored),
         ];
         coordinator.transaction(writes).await?;
         Ok(())
     }
+
+    /// The drives that were taken out on purpose once this layout is the target. One that moves are taken back from was not.
+    fn removed_before(&self, target: &Layout) -> BTreeSet<DriveId> {
+        let staged = self.staged.drives.iter().filter(|(_, change)| **change == DriveChange::Remove);
+        let all = self.map.removed.iter().chain(staged.map(|(id, _)| id)).copied();
+        let placed: BTreeSet<DriveId> = target.drives().iter().map(|drive| drive.id).collect();
+        all.filter(|id| !placed.contains(id) && self.map.locate(*id).is_some()).collect()
+    }
+}
+
+/// Only for people: no change is conditional on what it was.
+pub(super) fn put_removed(removed: &BTreeSet<DriveId>) -> Write {
+    put(LAYOUT_REMOVED_KEY, Expected::Any, serde_json::to_vec(removed).expect("plain data is always JSON"))
 }
 
 pub(super) fn check(key: &str, expected: Expected) -> Write {

@@ -140,3 +140,32 @@ async fn a_node_is_forgotten_only_when_it_is_gone_and_no_layout_needs_it() {
     assert_eq!(coordinator.get(&progress).await.unwrap(), None);
     assert!(!read().await.map.nodes.contains_key(&node(4)));
 }
+
+#[tokio::test]
+async fn drives_that_were_taken_out_come_back_only_by_their_names() {
+    let coordinator = coordinator(4, 1, 1).await;
+    let read = async || LayoutState::read(&*coordinator).await.unwrap();
+    let refusal = async || read().await.edited(&add(&[])).unwrap_err().to_string();
+    let out = "node-0:/data0 (it was taken out of the layout: name it";
+    stage(&coordinator, &add(&["node-4"])).await;
+    stage(&coordinator, &remove(&["node-0"])).await;
+    let state = read().await;
+    let target = state.planned(None).unwrap();
+    state.make_target(&target, &*coordinator).await.unwrap();
+    assert!(refusal().await.contains(out), "on its way out");
+    coordinator.put(LAYOUT_KEY, target.encode().into(), Expected::Any, false).await.unwrap();
+    coordinator.delete(LAYOUT_TARGET_KEY, Expected::Any).await.unwrap();
+    assert!(refusal().await.contains(out), "out");
+    let by_name = read().await.edited(&add(&["node-0"])).unwrap().0;
+    assert_eq!(by_name.staged.drives.into_keys().collect::<Vec<_>>(), [drive_id(0, 0)]);
+
+    // Once it is forgotten it is a new one.
+    let node = node_record(0, 1);
+    coordinator.delete(&live_key(&node.id), Expected::Any).await.unwrap();
+    read().await.forget(&node.id, &*coordinator).await.unwrap();
+    let record = serde_json::to_vec(&node).unwrap();
+    coordinator.put(&node_key(&node.id), record.into(), Expected::Any, false).await.unwrap();
+    coordinator.put(&live_key(&node.id), "{}".into(), Expected::Any, false).await.unwrap();
+    let again = read().await.edited(&add(&[])).unwrap().0;
+    assert_eq!(again.staged.drives.into_keys().collect::<Vec<_>>(), [drive_id(0, 0)]);
+}

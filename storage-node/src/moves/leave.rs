@@ -82,8 +82,12 @@ impl Mover {
     }
 
     async fn drop_all(&self, partition: PartitionId) -> Result<(), MoveError> {
-        let _turn = self.pace.turn(Urgency::Patient).await;
-        let registers = self.store.drop_registers(partition, None).await?;
+        let (mut after, mut registers) = (0, 0);
+        loop {
+            let _turn = self.pace.turn(Urgency::Patient).await;
+            let Some((last, dropped)) = self.store.drop_piece(partition, after, None).await? else { break };
+            (after, registers) = (last, registers + dropped);
+        }
         tracing::debug!(drive = %self.store.id(), partition = partition.0, registers, "left for good");
         counter!("coffer_moves_left_partitions_total").increment(1);
         counter!("coffer_moves_dropped_registers_total").increment(registers);

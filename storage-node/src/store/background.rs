@@ -51,7 +51,7 @@ const COMPACT_NICE: i32 = 10;
 /// Registers looked at for superseded versions in one round of housekeeping.
 const FREE_LIMIT: usize = 20_000;
 /// Registers of which something is freed with one sync.
-const FREE_PIECE: usize = 256;
+pub(super) const FREE_PIECE: usize = 256;
 /// Registers looked at in one go.
 const PIECE: usize = 1024;
 
@@ -82,12 +82,22 @@ impl Stop {
 
 /// What was freed, but not durably yet.
 #[derive(Default)]
-struct Freed {
+pub(super) struct Freed {
     registers: usize,
     /// Of the last record that says so.
-    sequence: u64,
-    /// Files that no register names once that is durable.
-    files: Vec<(Bytes, OpId, SlotIndex)>,
+    pub(super) sequence: u64,
+    /// Files that no register names once that is durable, with the registers' keys.
+    pub(super) files: Vec<(Bytes, OpId, SlotIndex)>,
+}
+
+impl Freed {
+    /// Adds what a change of a register has freed.
+    pub(super) fn add<R>(&mut self, key: &Bytes, done: Done<R>) {
+        let Done { sequence, dropped_files, entry, .. } = done;
+        self.registers += 1;
+        self.sequence = self.sequence.max(sequence);
+        self.files.extend(dropped_files.into_iter().map(|op| (key.clone(), op, entry.slot)));
+    }
 }
 
 impl Background {
@@ -320,10 +330,8 @@ impl DriveStore {
             match changed {
                 Changed::Stale => {}
                 Changed::WrongSlot(_) => return Ok(()),
-                Changed::Done(Done { sequence, dropped_files, entry, .. }) => {
-                    freed.registers += 1;
-                    freed.sequence = freed.sequence.max(sequence);
-                    freed.files.extend(dropped_files.into_iter().map(|op| (key.clone(), op, entry.slot)));
+                Changed::Done(done) => {
+                    freed.add(key, done);
                     return Ok(());
                 }
             }
@@ -334,7 +342,13 @@ impl DriveStore {
     /// bring back registers that name them. What a crash leaves of them is swept.
     fn remove_freed(&self, freed: Freed) -> Result<(), String> {
         self.journal.durable_blocking(freed.sequence).map_err(|error| error.to_string())?;
-        for (key, op, slot) in freed.files {
+        self.remove_unnamed(freed.files);
+        Ok(())
+    }
+
+    /// Removes files that no register names any more, which is durable.
+    pub(super) fn remove_unnamed(&self, files: Vec<(Bytes, OpId, SlotIndex)>) {
+        for (key, op, slot) in files {
             // The op may have come again since: then the file is the new one.
             let Some(claim) = Claim::take(self, op) else { continue };
             let loaded = self.load_blocking(&key);
@@ -343,7 +357,6 @@ impl DriveStore {
                 claim.remove_file(slot);
             }
         }
-        Ok(())
     }
 
     /// The address of an entry's slot as this drive knows it.

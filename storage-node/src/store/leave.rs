@@ -5,8 +5,8 @@
 //!
 //! **Consistency.** A partition's registers are only dropped while the slot is OUT, which lets no request in, so that nothing
 //! comes that the walk does not meet.
-//! **Crash consistency.** OUT is durable before anything is dropped; each register goes by a record of its own, its files
-//! after that. Whoever is interrupted begins anew.
+//! **Crash consistency.** OUT is durable before anything is dropped; each register goes by a record of its own, many of them
+//! with one sync, and their files after that. Whoever is interrupted begins anew.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,11 +18,12 @@ use coffer_common::types::{Epoch, OpId, PartitionId, SlotIndex};
 use parking_lot::Mutex;
 
 use super::DriveStore;
-use super::mutate::{Change, Done};
+use super::background::{FREE_PIECE, Freed};
+use super::mutate::Change;
 use crate::image::Entry;
 
-/// Registers that are looked at in one go.
-const PIECE: usize = 256;
+/// Registers that are looked at in one go, and dropped with one sync.
+const PIECE: usize = FREE_PIECE;
 
 /// How often slots were taken since the drive was opened: what was learned for an earlier time does not count.
 #[derive(Debug, Default)]
@@ -134,19 +135,44 @@ impl DriveStore {
         kept: Option<SlotIndex>,
     ) -> Result<u64, NodeError> {
         let (mut after, mut dropped) = (0, 0);
-        loop {
-            if self.partition(partition).role != Role::Out {
-                return Err(NodeError::Invalid("the drive takes part in the partition".to_owned()));
-            }
-            let (last, piece) = self.recorded_piece(partition, after).await?;
-            let Some(last) = last else { return Ok(dropped) };
-            after = last;
-            for entry in &piece {
-                let shards = if kept == Some(entry.slot) { shards_of(entry) } else { Vec::new() };
-                self.drop_register(entry, shards).await?;
-                dropped += 1;
+        while let Some((last, registers)) = self.drop_piece(partition, after, kept).await? {
+            (after, dropped) = (last, dropped + registers);
+        }
+        Ok(dropped)
+    }
+
+    /// [`Self::drop_registers`] of the next ones after the sequence `after`. Returns where it stopped, and how many there
+    /// were; nothing after the last ones.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn drop_piece(
+        self: &Arc<Self>,
+        partition: PartitionId,
+        after: u64,
+        kept: Option<SlotIndex>,
+    ) -> Result<Option<(u64, u64)>, NodeError> {
+        if self.partition(partition).role != Role::Out {
+            return Err(not_left());
+        }
+        let (last, piece) = self.recorded_piece(partition, after).await?;
+        let Some(last) = last else { return Ok(None) };
+        let (mut freed, mut dropped) = (Freed::default(), Ok(()));
+        for entry in &piece {
+            let shards = if kept == Some(entry.slot) { shards_of(entry) } else { Vec::new() };
+            dropped = self.drop_register(entry, shards, &mut freed).await;
+            if dropped.is_err() {
+                break;
             }
         }
+        // Also if one has failed: what was dropped before it is on its way.
+        let Freed { sequence, files, .. } = freed;
+        self.journal.durable(sequence).await.map_err(|error| self.unavailable(error))?;
+        if !files.is_empty() {
+            // What a full queue leaves is swept.
+            let _ = self.run(move |store| store.remove_unnamed(files)).await;
+        }
+        dropped.map(|()| Some((last, piece.len() as u64)))
     }
 
     /// The next registers of a partition by the sequence of their records, and the last sequence that was looked at.
@@ -174,7 +200,13 @@ impl DriveStore {
         read.await?.map_err(|error| self.unavailable(error))
     }
 
-    async fn drop_register(self: &Arc<Self>, seen: &Entry, shards: Vec<OpId>) -> Result<(), NodeError> {
+    /// Drops one register, and adds to `freed` what may go once that is durable.
+    async fn drop_register(
+        self: &Arc<Self>,
+        seen: &Entry,
+        shards: Vec<OpId>,
+        freed: &mut Freed,
+    ) -> Result<(), NodeError> {
         let (key, address): (&Bytes, _) = (&seen.key, self.own_address(seen));
         let change = Change { key, address: &address, bucket: None, shards: Vec::new() };
         let dropped = self.change_register(&change, |entry, partition| {
@@ -189,18 +221,17 @@ impl DriveStore {
             }
         });
         match dropped.await? {
-            Ok(Done { result: true, sequence, dropped_files, entry }) => {
-                self.journal.durable(sequence).await.map_err(|error| self.unavailable(error))?;
-                let slot = entry.slot;
-                // What a full queue leaves is swept.
-                let _ = self.run(move |store| store.remove_files(&dropped_files, slot)).await;
+            Ok(done) if done.result => {
+                freed.add(key, done);
                 Ok(())
             }
-            Ok(Done { result: false, .. }) | Err(_) => {
-                Err(NodeError::Invalid("the drive takes part in the partition".to_owned()))
-            }
+            Ok(_) | Err(_) => Err(not_left()),
         }
     }
+}
+
+fn not_left() -> NodeError {
+    NodeError::Invalid("the drive takes part in the partition".to_owned())
 }
 
 /// The ops whose whole shard is here.

@@ -91,3 +91,39 @@ async fn what_was_learned_before_a_slot_was_taken_again_does_not_make_it_vote() 
     bench.store().vote(partition, Epoch(7), bench.store().takes(partition)).await.unwrap();
     assert_eq!(bench.store().partition(partition).role, Role::Voter);
 }
+
+/// A drive that has left a partition with eight registers, each with a file.
+async fn left() -> (Bench, PartitionId) {
+    let bench = Bench::new();
+    let partition = bench.address(&object("k0")).partition;
+    let all = (0..).map(|number| object(&format!("k{number}")));
+    let keys: Vec<_> = all.filter(|key| bench.address(key).partition == partition).take(8).collect();
+    for (key, counter) in keys.iter().zip(1..) {
+        bench.prepare_file(key, counter, &data(counter, 1000)).await.unwrap();
+        bench.commit(key, version(counter, 1000)).await.unwrap();
+    }
+    bench.store().leave(partition).await.unwrap();
+    assert_eq!(bench.shard_files(), 8);
+    (bench, partition)
+}
+
+#[tokio::test]
+async fn registers_that_are_left_are_dropped_with_one_sync_for_many() {
+    let (bench, partition) = left().await;
+    let before = bench.store().journal_syncs();
+    assert_eq!(bench.store().drop_registers(partition, None).await, Ok(8));
+    let took = bench.store().journal_syncs() - before;
+    // A segment that comes to its end takes one more, or two.
+    assert!((1..=3).contains(&took), "{took}");
+    assert_eq!((bench.shard_files(), bench.store().info().registers), (0, 0));
+}
+
+#[tokio::test]
+async fn files_of_registers_that_are_left_stay_until_it_is_durable_that_they_are_dropped() {
+    let (mut bench, partition) = left().await;
+    bench.drive.inject(Fault::new(Call::Sync, "journal", When::After(0), Effect::Error));
+    bench.store().drop_registers(partition, None).await.unwrap_err();
+    bench.drive.clear_faults();
+    bench.reopen();
+    assert_eq!(bench.shard_files(), 8);
+}

@@ -54,7 +54,7 @@ pub async fn serve(
 
 async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     let drives = admin.node.drive_infos();
-    let ready = drives.iter().any(|drive| is_up(drive.state));
+    let ready = drives.iter().any(|drive| drive.state.serves());
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, drives }))
 }
@@ -69,18 +69,10 @@ pub fn publish(node: &Arc<StorageNode>, metrics: &Metrics) {
     metrics.collect(move || record(&node));
 }
 
-/// Whether a drive in this state serves at all.
-fn is_up(state: DriveState) -> bool {
-    match state {
-        DriveState::Online | DriveState::Suspect | DriveState::ReadOnly => true,
-        DriveState::Failed | DriveState::Offline => false,
-    }
-}
-
 fn record(node: &StorageNode) {
     for drive in node.drive_infos() {
         let labels = [("node", node.id().0.clone()), ("drive", drive.id.to_string()), ("path", drive.path)];
-        let (up, suspect) = (is_up(drive.state), drive.state == DriveState::Suspect);
+        let (up, suspect) = (drive.state.serves(), drive.state == DriveState::Suspect);
         gauge!("coffer_drive_up", &labels).set(if up { 1.0 } else { 0.0 });
         gauge!("coffer_drive_suspect", &labels).set(if suspect { 1.0 } else { 0.0 });
         gauge!("coffer_drive_capacity_bytes", &labels).set(drive.capacity_bytes as f64);
@@ -100,22 +92,5 @@ fn record(node: &StorageNode) {
             }
         }
         counter!("coffer_drive_boots_total", &labels).absolute(drive.boot_count);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_suspect_drive_is_up_for_it_serves() {
-        let states = [
-            (DriveState::Online, true),
-            (DriveState::Suspect, true),
-            (DriveState::ReadOnly, true),
-            (DriveState::Failed, false),
-            (DriveState::Offline, false),
-        ];
-        assert!(states.iter().all(|(state, up)| is_up(*state) == *up));
     }
 }

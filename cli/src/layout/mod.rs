@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use coffer_common::node::{DriveState, NodeInfo};
+use coffer_common::node::NodeInfo;
 use coffer_common::types::{DriveId, NodeId};
 
 use crate::reach::ClusterArgs;
@@ -132,7 +132,7 @@ pub(crate) struct RevertArgs {
 fn held_bytes(infos: &BTreeMap<NodeId, NodeInfo>) -> BTreeMap<DriveId, u64> {
     let drives = infos.values().flat_map(|info| &info.drives);
     drives
-        .filter(|drive| !matches!(drive.state, DriveState::Failed | DriveState::Offline))
+        .filter(|drive| drive.state.serves())
         .map(|drive| (drive.id, drive.capacity_bytes.saturating_sub(drive.free_bytes)))
         .collect()
 }

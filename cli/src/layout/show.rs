@@ -178,7 +178,7 @@ fn stuck(
     let silent = match (info, told) {
         (None, _) => !live.contains(node),
         (Some(_), None) => true,
-        (Some(_), Some(told)) => matches!(told.state, DriveState::Failed | DriveState::Offline),
+        (Some(_), Some(told)) => !told.state.serves(),
     };
     if silent && !under_way.is_empty() {
         return Some(given_up(drive, under_way.len()));

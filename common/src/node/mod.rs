@@ -427,6 +427,16 @@ pub enum DriveState {
     Offline,
 }
 
+impl DriveState {
+    /// Whether a drive in this state serves at all.
+    pub fn serves(self) -> bool {
+        match self {
+            Self::Online | Self::Suspect | Self::ReadOnly => true,
+            Self::Failed | Self::Offline => false,
+        }
+    }
+}
+
 /// A node as it reports itself.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct NodeInfo {
@@ -549,4 +559,21 @@ pub fn partition_of(cluster: ClusterId, bucket: BucketId, key: &ObjectKey) -> Pa
     hasher.update(&bucket.to_bytes());
     hasher.update(key.as_bytes());
     PartitionId((hasher.digest128() >> 116) as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DriveState;
+
+    #[test]
+    fn a_suspect_drive_serves() {
+        let states = [
+            (DriveState::Online, true),
+            (DriveState::Suspect, true),
+            (DriveState::ReadOnly, true),
+            (DriveState::Failed, false),
+            (DriveState::Offline, false),
+        ];
+        assert!(states.iter().all(|(state, serves)| state.serves() == *serves));
+    }
 }

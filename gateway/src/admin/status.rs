@@ -3,7 +3,7 @@
 use coffer_common::cluster::staged::{MoveProgress, NearlyFull, nearly_full};
 use coffer_common::cluster::{Cluster, NodeStatus};
 use coffer_common::layout::{ParitySettings, Tolerance};
-use coffer_common::node::{DriveInfo, DriveState, Lacking};
+use coffer_common::node::{DriveInfo, Lacking};
 use coffer_common::types::{ClusterId, NodeId};
 use serde::Serialize;
 
@@ -155,7 +155,7 @@ impl FileSystem {
     /// Those of a node's drives that serve.
     fn of(drives: &[DriveInfo]) -> Vec<Self> {
         let mut found: Vec<(u64, Self)> = Vec::new();
-        for drive in drives.iter().filter(serves) {
+        for drive in drives.iter().filter(|drive| drive.state.serves()) {
             let known = found.iter_mut().find(|(id, _)| *id == drive.file_system && *id != 0);
             match known {
                 Some((_, shared)) => shared.drives.push(drive.path.clone()),
@@ -168,10 +168,6 @@ impl FileSystem {
         }
         found.into_iter().map(|(_, found)| found).collect()
     }
-}
-
-fn serves(drive: &&DriveInfo) -> bool {
-    !matches!(drive.state, DriveState::Failed | DriveState::Offline)
 }
 
 impl Status {
@@ -190,7 +186,7 @@ impl Status {
             nodes.iter_mut().filter(|view| view.id == node).for_each(|view| view.copied_from += slots);
         }
         let alive = || nodes.iter().filter(|node| node.alive);
-        let drives = || alive().flat_map(|node| &node.drives).filter(serves);
+        let drives = || alive().flat_map(|node| &node.drives).filter(|drive| drive.state.serves());
         let file_systems = || alive().flat_map(|node| &node.file_systems);
         let heal = Heal::of(drives(), map.layout.n());
         let joining = drives().filter(|drive| drive.join.waiting > 0).count();
@@ -304,7 +300,7 @@ impl From<NodeStatus> for NodeView {
 
 #[cfg(test)]
 mod tests {
-    use coffer_common::node::{DriveHeal, Partitions};
+    use coffer_common::node::{DriveHeal, DriveState, Partitions};
     use coffer_common::types::{DriveId, Incarnation, PartitionId};
 
     use super::*;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{LayoutEdit, StagedChanges, drive_table, propose};
 use crate::cluster::ClusterMap;
 use crate::layout::Layout;
-use crate::node::{DriveInfo, DriveState};
+use crate::node::DriveInfo;
 use crate::types::{DriveId, NodeId};
 
 /// A drive is nearly full from this share of its file system on, in percent.
@@ -35,9 +35,8 @@ pub fn nearly_full<'a>(
     drives: impl Iterator<Item = (&'a NodeId, &'a DriveInfo)>,
 ) -> Vec<NearlyFull> {
     let placed = |id: DriveId| drive_table(map).iter().find(|drive| drive.id == id);
-    let serves = |drive: &DriveInfo| !matches!(drive.state, DriveState::Failed | DriveState::Offline);
     let drives: Vec<_> = drives
-        .filter(|(_, drive)| serves(drive) && drive.capacity_bytes > 0)
+        .filter(|(_, drive)| drive.state.serves() && drive.capacity_bytes > 0)
         .filter_map(|(node, drive)| Some((node, drive, placed(drive.id)?.capacity_bytes)))
         .collect();
     let used = |drive: &DriveInfo| drive.capacity_bytes.saturating_sub(drive.free_bytes);

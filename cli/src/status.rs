@@ -256,7 +256,7 @@ fn layout(status: &Status) -> String {
     match &status.moves {
         None => format!("version {}", status.layout),
         Some(moves) => format!(
-            "version {}, on the way to {}: {} of {} slots have moved, {} are under way",
+            "version {}, on the way to {}: {} of {} slots have moved, {} are under way; `coffer layout show` tells how long it takes",
             status.layout, moves.version, moves.moved, moves.total, moves.under_way
         ),
     }

@@ -347,14 +347,8 @@ fn screen(view: &View, state: &LayoutState) -> String {
             moves.version, moves.moved, moves.total, moves.under_way, moves.waiting
         );
         if let Some(waiting) = view.waiting_bytes {
-            let _ = write!(out, "           about {} of data wait", bytes(waiting));
-            match view.eta_seconds {
-                Some(seconds) => {
-                    let left = duration(seconds as f64 / 3600.0);
-                    let _ = writeln!(out, "; at the pace until now all is done in some {left}");
-                }
-                None => out.push('\n'),
-            }
+            let time = time_left(view.eta_seconds, moves.moved);
+            let _ = writeln!(out, "           about {} of data wait{time}", bytes(waiting));
         }
     }
     if !view.next.is_empty() {
@@ -364,6 +358,19 @@ fn screen(view: &View, state: &LayoutState) -> String {
         let _ = writeln!(out, "  {step}");
     }
     out
+}
+
+/// How long the moves go on, behind what waits.
+fn time_left(eta_seconds: Option<u64>, moved: usize) -> String {
+    match eta_seconds {
+        Some(seconds) => {
+            let left = duration(seconds as f64 / 3600.0);
+            format!("; at the pace until now all is done in some {left}")
+        }
+        None if moved == 0 => "; how long that takes is told once the first slots have moved".to_owned(),
+        // An older version began the moves: nobody knows when.
+        None => String::new(),
+    }
 }
 
 /// The staged changes, one a line.
@@ -486,6 +493,13 @@ mod tests {
         let failed = said(DriveState::Failed, 12).unwrap();
         assert!(failed.contains("has failed: the 2 slots"), "{failed}");
         assert_eq!((said(DriveState::ReadOnly, 10), said(DriveState::Failed, 9)), (None, None));
+    }
+
+    #[test]
+    fn how_long_moves_go_on_is_told_once_there_is_a_pace() {
+        assert_eq!(time_left(None, 0), "; how long that takes is told once the first slots have moved");
+        assert!(time_left(Some(7200), 5).starts_with("; at the pace until now all is done in some 2 h"));
+        assert_eq!(time_left(None, 5), "");
     }
 
     #[test]

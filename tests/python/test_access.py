@@ -351,6 +351,52 @@ def test_lists_of_objects_grant_what_their_names_say_by_every_way_to_write(serve
         assert error_code(server.nobody().get_object_acl, Bucket=bucket, Key=key) == DENIED
 
 
+def test_a_policy_may_deny_the_list_of_a_new_object_by_every_way_to_write(server, alice, bob):
+    (_, owner), (bob_id, other) = alice, bob
+    bucket = new_bucket(owner, ObjectOwnership="ObjectWriter")
+    may = statement(bucket, ["s3:GetObject", "s3:PutObject"], {"AWS": bob_id})
+    public = {"StringLike": {"s3:x-amz-acl": "public-*"}}
+
+    def post(client, acl):
+        fields = {"acl": acl} if acl else {}
+        form = client.generate_presigned_post(bucket, "form", Fields=fields, Conditions=[{"acl": acl}] if acl else [])
+        status = requests.post(form["url"], data=form["fields"], files={"file": b"x"}).status_code
+        assert status in (204, 403)
+        return status == 204
+
+    def refused(client, acl):
+        """Which ways to write refuse a list; without one for None."""
+        more = {"ACL": acl} if acl else {}
+        calls = {"put": lambda: client.put_object(Bucket=bucket, Key="put", Body=b"x", **more),
+                 "copy": lambda: client.copy_object(Bucket=bucket, Key="copy", CopySource={"Bucket": bucket, "Key": "put"}, **more),
+                 "upload": lambda: client.create_multipart_upload(Bucket=bucket, Key="upload", **more)}
+        found = set() if post(client, acl) else {"form"}
+        for name, call in calls.items():
+            try:
+                call()
+            except ClientError as error:
+                assert (error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]) == DENIED, name
+                found.add(name)
+        return found
+
+    everywhere = {"put", "copy", "upload", "form"}
+    set_policy(server, owner, bucket, may)
+    for acl in [None, "private", "public-read", "bucket-owner-full-control"]:
+        assert refused(other, acl) == set(), "who may write needs no other permission"
+    set_policy(server, owner, bucket, may, statement(bucket, "s3:PutObjectAcl", effect="Deny"))
+    for client in [other, owner]:
+        assert refused(client, None) == refused(client, "private") == set()
+        assert refused(client, "public-read") == refused(client, "bucket-owner-full-control") == everywhere
+        assert error_code(client.put_object, Bucket=bucket, Key="put", Body=b"", GrantRead=f"id={bob_id}") == DENIED
+    set_policy(server, owner, bucket, may, statement(bucket, "s3:PutObjectAcl", effect="Deny", Condition=public))
+    assert refused(other, "bucket-owner-full-control") == set() and refused(other, "public-read") == everywhere
+    tagged = {"StringEquals": {"s3:ExistingObjectTag/acl": "fixed"}}
+    set_policy(server, owner, bucket, may, statement(bucket, "s3:PutObjectAcl", effect="Deny", Condition=tagged))
+    owner.put_object(Bucket=bucket, Key="put", Body=b"x", Tagging="acl=fixed")
+    assert error_code(other.put_object, Bucket=bucket, Key="put", Body=b"", ACL="public-read") == DENIED
+    other.put_object(Bucket=bucket, Key="new", Body=b"", ACL="public-read")
+
+
 def test_lists_that_cannot_be_are_refused(alice, bob):
     (_, owner), (bob_id, other) = alice, bob
     bucket = new_bucket(owner, ObjectOwnership="ObjectWriter")

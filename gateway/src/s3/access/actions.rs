@@ -201,6 +201,25 @@ fn bypassing(mut actions: Vec<Action>, request: &S3Request) -> Vec<Action> {
     actions
 }
 
+/// A list that goes with a new object. It must not be denied, but need not be allowed: with AWS it must.
+pub(super) fn list<'a>(operation: &'a Operation, request: &S3Request) -> Option<Need<'a>> {
+    match operation {
+        Operation::Object(
+            _,
+            key,
+            ObjectOperation::Put | ObjectOperation::Copy | ObjectOperation::CreateUpload,
+        ) => of_list(&request.headers).map(|action| Need { action, key: Some(key) }),
+        Operation::ListBuckets | Operation::Bucket(..) | Operation::Object(..) => None,
+    }
+}
+
+/// What is done beside writing a new object, if its headers ask for another list than the one that it has without them.
+pub(crate) fn of_list(headers: &HeaderMap) -> Option<Action> {
+    let named = headers.get("x-amz-acl").is_some_and(|name| name != "private");
+    let granted = headers.keys().any(|name| name.as_str().starts_with("x-amz-grant-"));
+    (named || granted).then_some(Action::PutObjectAcl)
+}
+
 /// What writing a new object needs, with what its headers set beside the bytes. The fields of a form are headers, too.
 pub(crate) fn of_write(headers: &HeaderMap) -> Vec<Action> {
     let mut actions = vec![Action::PutObject];
@@ -214,4 +233,27 @@ pub(crate) fn of_write(headers: &HeaderMap) -> Vec<Action> {
         }
     }
     actions
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn any_list_but_the_one_that_is_there_without_a_word_is_an_action() {
+        for (header, value, expected) in [
+            ("x-amz-acl", "private", None),
+            ("x-amz-meta-acl", "public-read", None),
+            ("x-amz-acl", "public-read", Some(Action::PutObjectAcl)),
+            ("x-amz-acl", "bucket-owner-full-control", Some(Action::PutObjectAcl)),
+            ("x-amz-acl", "", Some(Action::PutObjectAcl)),
+            ("x-amz-grant-read", "id=x", Some(Action::PutObjectAcl)),
+        ] {
+            let (name, value) = (HeaderName::from_static(header), HeaderValue::from_static(value));
+            assert_eq!(of_list(&HeaderMap::from_iter([(name, value)])), expected, "{header}");
+        }
+        assert_eq!(of_list(&HeaderMap::new()), None);
+    }
 }

@@ -12,6 +12,9 @@
 //! 5. Who has begun an upload may list its parts and abort it.
 //! 6. Else `AccessDenied`.
 //!
+//! An access control list that goes with a new object is an action of its own, which a policy may deny. It need not be allowed,
+//! as it must with AWS: whoever may write an object may say who else reads it.
+//!
 //! Whoever may not list a bucket is not told which objects it lacks: for them "no such key" is "denied". What was judged by
 //! an object, its owner, list or tags, is judged once more by the one that is read ([`Access::confirm`]): it may have been
 //! written since.
@@ -35,13 +38,13 @@ use crate::object::{
     BucketInfo, GetError, GetObject, ObjectInfo, ObjectStore, Owner, ReadCondition, Select, Unlock,
     UploadError,
 };
-use crate::policy::{Facts, Principal};
+use crate::policy::{Decision, Facts, Principal};
 use crate::users::{Identity, root_owner};
 
 use actions::Need;
-pub(crate) use actions::{Action, of_write};
+pub(crate) use actions::{Action, of_list, of_write};
 use facts::Head;
-use verdict::{Asked, Verdict, verdict};
+use verdict::{Asked, Verdict, decision, verdict};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,8 +226,8 @@ impl Access {
         {
             return Err(S3Error::new(Code::AccessDenied));
         }
+        let version = request.query.get("versionId").filter(|version| !version.is_empty());
         for Need { action, key } in actions::needs(operation, request) {
-            let version = request.query.get("versionId").filter(|version| !version.is_empty());
             match self.ask(store, action, key.map(|key| (key, version))).await? {
                 (Verdict::Allowed, by_object) => self.by_object.extend(by_object.then_some(action)),
                 (Verdict::AskUpload, _) if self.has_begun(store, key, request).await? => {}
@@ -233,7 +236,10 @@ impl Access {
                 }
             }
         }
-        Ok(())
+        match actions::list(operation, request) {
+            Some(Need { action, key: Some(key) }) => self.refuse_denied(store, action, (key, version)).await,
+            Some(Need { key: None, .. }) | None => Ok(()),
+        }
     }
 
     /// Whether there may be a key that the caller may delete. Nobody's request is refused before its body is read where nothing
@@ -275,6 +281,26 @@ impl Access {
             (Verdict::Denied | Verdict::AskObject | Verdict::AskUpload, _) => {
                 Err(S3Error::new(Code::AccessDenied))
             }
+        }
+    }
+
+    /// Refuses what the policy denies; nothing needs to allow it.
+    ///
+    /// # Errors
+    /// `AccessDenied`, or 503.
+    pub(crate) async fn refuse_denied(
+        &self,
+        store: &ObjectStore,
+        action: Action,
+        (key, version): (&ObjectKey, Option<&str>),
+    ) -> Result<(), S3Error> {
+        let found = match self.tags_matter() {
+            true => self.look_at(store, key, version).await?.ok(),
+            false => None,
+        };
+        match self.consider(action, Some(key), found.as_ref(), decision) {
+            Decision::Deny => Err(S3Error::new(Code::AccessDenied)),
+            Decision::Allow | Decision::Silent => Ok(()),
         }
     }
 
@@ -339,6 +365,17 @@ impl Access {
     }
 
     fn judge(&self, action: Action, key: Option<&ObjectKey>, object: Option<&ObjectInfo>) -> Verdict {
+        self.consider(action, key, object, verdict)
+    }
+
+    /// Puts an action with all that is known of it before who `says` something about it.
+    fn consider<T>(
+        &self,
+        action: Action,
+        key: Option<&ObjectKey>,
+        object: Option<&ObjectInfo>,
+        says: impl FnOnce(&Asked<'_>) -> T,
+    ) -> T {
         let mut facts = Arc::clone(&self.facts);
         if let Some(object) = object.filter(|_| self.tags_matter()) {
             facts::of_tags(Arc::make_mut(&mut facts), &object.attributes.tags);
@@ -348,7 +385,7 @@ impl Access {
             None => format!("arn:aws:s3:::{bucket}"),
             Some(key) => format!("arn:aws:s3:::{bucket}/{}", key.as_str()),
         };
-        verdict(&Asked {
+        says(&Asked {
             caller: &self.caller,
             principal: self.caller.principal().as_ref(),
             bucket_owner: &self.bucket.owner.id,

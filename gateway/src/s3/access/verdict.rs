@@ -30,6 +30,14 @@ pub(super) enum Verdict {
     AskUpload,
 }
 
+/// What the bucket's policy says.
+pub(super) fn decision(asked: &Asked<'_>) -> Decision {
+    asked.settings.policy.as_ref().map_or(Decision::Silent, |policy| {
+        let (principal, action) = (asked.principal, asked.action.name());
+        evaluate(policy, &Request { principal, action, resource: asked.resource, facts: asked.facts })
+    })
+}
+
 /// Judges one action.
 pub(super) fn verdict(asked: &Asked<'_>) -> Verdict {
     let Asked { caller, settings, action, .. } = asked;
@@ -38,11 +46,7 @@ pub(super) fn verdict(asked: &Asked<'_>) -> Verdict {
         Caller::User(owner) => owner.id == asked.bucket_owner,
         Caller::Anonymous => false,
     };
-    let decision = settings.policy.as_ref().map_or(Decision::Silent, |policy| {
-        let (principal, resource, facts) = (asked.principal, asked.resource, asked.facts);
-        evaluate(policy, &Request { principal, action: action.name(), resource, facts })
-    });
-    match decision {
+    match decision(asked) {
         // Or nobody could ever mend a policy that denies everything.
         Decision::Deny if owns_bucket && action.is_on_policy() => return Verdict::Allowed,
         Decision::Deny => return Verdict::Denied,

@@ -86,6 +86,9 @@ pub(crate) async fn post(
     for action in access::of_write(&request.headers) {
         access.demand(store, action, Some((&key, None))).await?;
     }
+    if let Some(action) = access::of_list(&request.headers) {
+        access.refuse_denied(store, action, (&key, None)).await?;
+    }
     request.admit(access);
     let (owner, access) = object::acl::of_new(&request)?;
     let attributes = Attributes { access, ..attributes::from_headers(&request.headers)? };
@@ -214,6 +217,8 @@ mod tests {
         ] {
             assert_eq!(of(&[(field, value)]), [Action::PutObject, action], "{field}");
         }
+        let list = |name| access::of_list(&headers(&Fields::of(&[("acl", name)]), 1).unwrap());
+        assert_eq!([list("private"), list("public-read")], [None, Some(Action::PutObjectAcl)]);
         let tagged = headers(&Fields::of(&[("tagging", tags), ("x-amz-tagging", "c=3")]), 1).unwrap();
         let read = attributes::tagging(&tagged).unwrap().unwrap();
         assert_eq!(read.into_iter().collect::<Vec<_>>(), [("a b".to_owned(), "1+2=3".to_owned())]);

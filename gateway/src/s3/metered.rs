@@ -1,6 +1,7 @@
 //! The body of an answer on its way out: counts its bytes, and at its end the request.
 //!
-//! The place in the admission is held until then: a slow reader is a request in flight. Only a small answer gives it back as
+//! The place in the admission is held until then: a slow reader is a request in flight, and one that takes nothing any more is given
+//! up by [`super::server`], which drops the body. Only a small answer gives it back as
 //! soon as all of it is handed over: nothing is worked on any more, and what waits for the client is no more than its stream
 //! costs. Else whoever takes no answers, and needs no rights for that, would hold all places with errors.
 

@@ -5,8 +5,8 @@
 //!
 //! 1. a request id and a span: every line logged below carries it, and so does the answer;
 //! 2. admission: past the limit of requests in flight the answer is 503 `SlowDown` (a place is given back when the last
-//!    byte of the answer is out, a small answer's when the connection has it, and the handler has ended, which may go on
-//!    without its client);
+//!    byte of the answer is out, or its client takes no more, a small answer's when the connection has it, and the handler
+//!    has ended, which may go on without its client);
 //! 3. a panic becomes `InternalError`, and the connection lives;
 //! 4. address, signature, operation ([`S3Service::dispatch`]); then whether the caller may, and the handler
 //!    ([`S3Service::admit`]); an error becomes XML; a browser of another origin gets the bucket's headers for it;

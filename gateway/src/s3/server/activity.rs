@@ -38,7 +38,7 @@ pub(super) const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// see it, which ask every second or so and want two failures.
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(3);
 /// From one look to the next: limits are kept as exactly as this.
-const LOOK: Duration = Duration::from_secs(5);
+pub(super) const LOOK: Duration = Duration::from_secs(5);
 
 /// One connection's; cheap to clone.
 #[derive(Clone)]

@@ -1,19 +1,23 @@
 //! The accept loop: connections in, requests to a service, and a drain at the end.
 //!
-//! Owns: sockets, TLS ([`tls`]), HTTP versions, time limits ([`activity`]), the number of connections. Never: looks at a request.
+//! Owns: sockets, TLS ([`tls`]), HTTP versions, time limits ([`activity`], [`answers`]), the number of connections. Never: looks at
+//! a request.
 //!
 //! 1. A connection that sends nothing for [`FIRST_BYTE_LIMIT`] is closed. With certificates it then speaks TLS, and says in the
 //!    handshake whether it goes on with HTTP/2 or 1.1; without, its first bytes say so.
 //! 2. A request's head must be complete [`activity::HEAD_LIMIT`] after it has begun; a connection without requests is closed after
 //!    [`activity::IDLE_LIMIT`], one of HTTP/2 with a GOAWAY. Bodies have limits of their own where they are read.
-//! 3. At most [`MAX_CONNECTIONS`] are open: further ones wait in the kernel's queue. One of HTTP/2 has at most [`MAX_STREAMS`]
+//! 3. A client that takes nothing of an answer for [`STALL_LIMIT`] is given up: by the kernel with its connection, where the socket
+//!    takes nothing, and by [`answers`] where only one answer of HTTP/2 waits.
+//! 4. At most [`MAX_CONNECTIONS`] are open: further ones wait in the kernel's queue. One of HTTP/2 has at most [`MAX_STREAMS`]
 //!    requests at a time; the others of its limits are in [`Protocols`].
-//! 4. When the stop is told, the listener is closed, and running requests finish (the process limits how long). Idle connections
+//! 5. When the stop is told, the listener is closed, and running requests finish (the process limits how long). Idle connections
 //!    of HTTP/2 end at once, by GOAWAY. Those of HTTP/1.1, and those of which nothing was heard yet, end
 //!    [`activity::STOP_GRACE`] later: a balancer sends on them until its checks say that this gateway stops. What they are
 //!    answered until then says `Connection: close`.
 
 mod activity;
+mod answers;
 pub(crate) mod proxies;
 pub(crate) mod tls;
 
@@ -39,6 +43,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::interim::{Interim, Wire};
 use activity::{Activity, Counted, Watched, drive, stop_is_over};
+use answers::Answers;
 use tls::Certificates;
 
 /// Connections of one listener.
@@ -47,7 +52,8 @@ const MAX_CONNECTIONS: u32 = 8192;
 const FIRST_BYTE_LIMIT: Duration = Duration::from_secs(60);
 /// A handshake of TLS must be over within this time.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// Bytes that a peer does not acknowledge for this long end its connection; one of HTTP/2 is asked as often whether it is there.
+/// Bytes that a peer does not acknowledge for this long end its connection; one of HTTP/2 is asked as often whether it is there, and
+/// loses the answers that it takes nothing of.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
 /// Buffer of a connection, and of a request of HTTP/2, in bytes: large reads and writes for large bodies; it grows only where it
 /// is used.
@@ -250,9 +256,20 @@ impl Protocols {
             }
             Version::Http2 => {
                 metrics::counter!(CONNECTIONS, "protocol" => "HTTP/2").increment(1);
+                let answers = Answers::new();
+                let kept = answers.clone();
+                let handle = service_fn(move |request: Request<Incoming>| {
+                    let (answer, kept) = (service(request), kept.clone());
+                    async move { answer.await.map(|answer| answer.map(|body| kept.keep(body))) }
+                });
                 let wire = TokioIo::new(Watched::new(stream, first, None));
-                let connection = self.http2.serve_connection(wire, service_fn(service));
-                drive(connection, &activity, stop.told()).await?;
+                let connection = self.http2.serve_connection(wire, handle);
+                tokio::select! {
+                    // What a client has taken meanwhile counts.
+                    biased;
+                    ended = drive(connection, &activity, stop.told()) => ended?,
+                    () = answers.watch() => {}
+                }
             }
         }
         Ok(())

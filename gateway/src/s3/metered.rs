@@ -55,6 +55,11 @@ impl Metered {
         let ended = inner.is_end_stream();
         Self { inner, operation, status, length, started, sent: 0, ended, place }
     }
+
+    /// Whether the connection has all of it: one that knows the length does not ask whether more would come.
+    fn is_whole(&self) -> bool {
+        self.ended || self.length.is_some_and(|length| self.sent >= length)
+    }
 }
 
 impl Body for Metered {
@@ -74,9 +79,7 @@ impl Body for Metered {
         if self.inner.is_end_stream() {
             self.ended = true;
         }
-        // A connection that waits for its client does not ask whether more would come.
-        let whole = self.ended || self.length.is_some_and(|length| self.sent >= length);
-        if whole && self.sent <= SMALL_BYTES {
+        if self.is_whole() && self.sent <= SMALL_BYTES {
             drop(self.place.take());
         }
         Poll::Ready(frame)
@@ -98,7 +101,7 @@ impl Drop for Metered {
         metrics::counter!(REQUESTS, "operation" => operation, "status" => status).increment(1);
         metrics::histogram!(DURATION, "operation" => operation).record(self.started.elapsed().as_secs_f64());
         metrics::counter!(BYTES_SENT, "operation" => operation).increment(self.sent);
-        if !self.ended {
+        if !self.is_whole() {
             metrics::counter!(BROKEN, "operation" => operation).increment(1);
         }
     }
@@ -148,5 +151,19 @@ mod tests {
             [false, false],
             "its bytes are still in memory"
         );
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_whole_with_its_last_byte_or_its_end() {
+        for (length, expected) in [(Some(2), [false, true, true]), (None, [false, false, true])] {
+            let about = (StatusCode::OK, length);
+            let mut body = Metered::new(in_pieces(), "GetObject", about, Instant::now(), None);
+            let mut whole = Vec::new();
+            for _ in 0..expected.len() {
+                let _ = body.frame().await;
+                whole.push(body.is_whole());
+            }
+            assert_eq!(whole, expected);
+        }
     }
 }

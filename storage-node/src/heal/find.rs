@@ -19,7 +19,6 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::Drive;
-use crate::pace::Urgency;
 
 /// How often it is looked which node is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -46,6 +45,9 @@ impl Drive {
         let (mut asked, mut told) = (BTreeMap::<NodeId, Asked>::new(), BTreeSet::new());
         let mut in_step = false;
         loop {
+            if told.is_empty() {
+                *self.returned.lock() = Instant::now();
+            }
             for (node, client) in driver::nodes(&self.healing.cluster, None) {
                 let (now, alive) = (Instant::now(), self.healing.cluster.node_alive(&node));
                 let before = asked.entry(node.clone()).or_insert(Asked { due: now, alive });
@@ -104,13 +106,13 @@ impl Drive {
         let (mut after, mut all) = (Bytes::new(), true);
         loop {
             let page = {
-                let _turn = self.pace.turn(Urgency::Patient).await;
+                let _turn = self.pace.turn(self.urgency()).await;
                 self.page(client, slots.clone(), after).await?
             };
             all &= page.complete;
             after = page.next;
             for together in page.registers.chunks(TOGETHER) {
-                let _turn = self.pace.turn(Urgency::Patient).await;
+                let _turn = self.pace.turn(self.urgency()).await;
                 let learned = join_all(together.iter().map(|told| self.record(&slots, told))).await;
                 all &= learned.iter().all(Option::is_some);
                 self.tell(learned.into_iter().flatten().flatten().collect()).await;

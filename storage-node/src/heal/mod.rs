@@ -18,7 +18,8 @@
 //!
 //! **Pace.** Each step, up to `TOGETHER` small shards or a stripe of a large one, waits for its turn (`crate::pace`): small ones
 //! share syncs and round trips also when there is but one turn at a time. `AT_ONCE` shards of a drive are on their way at a
-//! time; of those that are larger than a block `STREAMS_AT_ONCE`, because each holds some stripes in memory.
+//! time; of those that are larger than a block `STREAMS_AT_ONCE`, because each holds some stripes in memory. A drive that was away
+//! for a moment presses (`BRISK`); else there are pauses where requests become too slow.
 //! **Full drives.** Nothing is rebuilt while the drive has no room, and everything stays on its list; what finds it full half
 //! way removes its file. It goes on when the drive's housekeeping sees room.
 //! **Cancellation.** The stop ends all loops at once; a file that was being written is removed or swept.
@@ -28,6 +29,7 @@ mod rebuild;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +40,7 @@ use coffer_common::node::{OwedRegister, SlotAddress};
 use coffer_common::protocol::catch_up::{CatchUp, Install, Verdict};
 use coffer_common::protocol::fenced::Trouble;
 use coffer_common::protocol::message::{Refusal, SlotReply, SlotVersion};
+use coffer_common::protocol::register::Role;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::types::{RegisterKey, SlotIndex, SlotSet};
 use futures_util::FutureExt;
@@ -72,6 +75,8 @@ const NOTICES_AT_ONCE: usize = 64;
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// Between two walks over a drive's unfinished registers.
 const WALK_PAUSE: Duration = Duration::from_secs(10);
+/// A drive presses for what it missed until it has been back for so long.
+const BRISK: Duration = Duration::from_secs(90);
 /// Between two pieces of a walk over all registers.
 const PIECE_PAUSE: Duration = Duration::from_millis(10);
 
@@ -91,6 +96,10 @@ struct Drive {
     streams: Semaphore,
     /// When it was seen to have no room.
     full: Mutex<Option<Instant>>,
+    /// When no node had told all that it owes yet: since the start, or since the drive was cut off.
+    returned: Mutex<Instant>,
+    /// Whether slots of it did not vote, and it has not all shards yet. Not known any more after a start.
+    lost: AtomicBool,
 }
 
 /// Starts catching up on every open drive of the node; it ends with `shutdown`, which waits for it.
@@ -103,7 +112,16 @@ pub fn start(node: &StorageNode, cluster: &Cluster, shutdown: &Shutdown) {
     for store in node.drives() {
         let (healing, store) = (Arc::clone(&healing), Arc::clone(store));
         let (pace, streams) = (node.pace().clone(), Semaphore::new(STREAMS_AT_ONCE));
-        let drive = Drive { healing, store, pace, busy: Mutex::default(), streams, full: Mutex::default() };
+        let drive = Drive {
+            healing,
+            store,
+            pace,
+            busy: Mutex::default(),
+            streams,
+            full: Mutex::default(),
+            returned: Mutex::new(Instant::now()),
+            lost: AtomicBool::new(false),
+        };
         shutdown.spawn_until_told(async move {
             tokio::select! {
                 biased;
@@ -124,7 +142,7 @@ impl Drive {
             let map = self.healing.cluster.map();
             if known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &map)) {
                 self.store.expect_slots(map.layout.n(), |partition, slot| map.drive_of(partition, slot));
-                known = Some(map);
+                known = Some(Arc::clone(&map));
             }
             if self.store.misses_unfinished(Task::Heal) && walked.is_none_or(|at| at.elapsed() >= WALK_PAUSE)
             {
@@ -143,8 +161,28 @@ impl Drive {
                     }
                 }
             }
+            if pause == PAUSE {
+                self.note_loss(&map);
+            }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Notes whether what is missing is from a loss, or a slot that was taken over.
+    fn note_loss(&self, map: &ClusterMap) {
+        let votes = |(partition, _)| self.store.partition(partition).role == Role::Voter;
+        if !map.slots_on(self.store.id()).into_iter().all(votes) {
+            self.lost.store(true, Ordering::Relaxed);
+        } else if !self.store.lacks_any() {
+            self.lost.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// What a drive has missed in a short absence is back within seconds, before the next one is stopped: that may press. What a
+    /// drive has lost, or takes over, is the work of hours.
+    fn urgency(&self) -> Urgency {
+        let short = !self.lost.load(Ordering::Relaxed) && self.returned.lock().elapsed() < BRISK;
+        if short { Urgency::Brisk } else { Urgency::Patient }
     }
 
     /// Rebuilds what is due, for ever.
@@ -155,7 +193,7 @@ impl Drive {
             let due = if room >= BATCH { self.due(room).await } else { Vec::new() };
             let more = due.len() == room;
             for step in steps(due) {
-                let turn = self.pace.turn(Urgency::Patient).map(Arc::new).shared();
+                let turn = self.pace.turn(self.urgency()).map(Arc::new).shared();
                 running.extend(step.into_iter().map(|unfinished| self.take(unfinished, turn.clone())));
             }
             if running.len() > AT_ONCE - BATCH || more {
@@ -333,7 +371,7 @@ impl Drive {
             self.store.install(place, install, shard).await
         } else {
             let (sender, pieces) = mpsc::channel(CHANNEL_PIECES);
-            let making = sources.stream(slot, sender, || self.pace.turn(Urgency::Patient));
+            let making = sources.stream(slot, sender, || self.pace.turn(self.urgency()));
             let installing = self.store.install(place, install, RebuiltShard::Stream(pieces));
             let (made, installed) = tokio::join!(making, installing);
             // What kept a shard from being made says more than that its bytes ended early.

@@ -1,7 +1,7 @@
 //! How much background work there may be at a time, by what it costs the requests.
 //!
-//! Pure: a tick's figures in, the limit out. The limit is a number of steps at a time; below 1, while health is measured, it
-//! is the share of the time in which the one step runs.
+//! Pure: a tick's figures in, the limit out. The limit is a number of steps at a time; below 1 it is the share of the time in
+//! which the one step runs.
 //!
 //! 1. **Healthy** is how long requests take while no background work runs. While it does, it is measured anew once in a
 //!    [`CYCLE_MS`]: for a moment there is next to none. All nodes do so at the same moment by their wall clocks, so that
@@ -24,9 +24,9 @@ const FIRST_PROBE_TICKS: u32 = 8;
 /// What the work begins with.
 const START: f64 = 2.0;
 /// The least.
-pub(super) const FLOOR: f64 = 1.0;
+const FLOOR: f64 = 0.3;
 /// The limit while health is measured.
-const PROBE_LIMIT: f64 = 0.05;
+pub(super) const PROBE_LIMIT: f64 = 0.05;
 /// Of requests, the share whose time is compared: the slowest are too few in a tick to tell anything.
 const SHARE: f64 = 0.9;
 /// Requests that a comparison needs at least, and the number that makes one at once.

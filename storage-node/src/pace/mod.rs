@@ -10,8 +10,9 @@
 //! 1. The node notes how long its requests take: those that write, those that read; and how long the other nodes take for
 //!    what catch-up and joining slots ask them, because that is at their cost.
 //! 2. `control` compares that with health and sets the limit; `--background-slowdown` says how much slower is too slow.
-//! 3. A step waits for its turn. While health is measured there is a pause after each, in proportion to what it took. Of
-//!    what others wait for (a slot on its way to its vote) there are always some at a time.
+//! 3. A step waits for its turn. Where one at a time is too much there is a pause after each, in proportion to what it took.
+//!    What is soon over (`Urgency::Brisk`) makes none, and of what others wait for (a slot on its way to its vote) there are
+//!    always some at a time; only while health is measured they give way, too.
 //!
 //! One for all drives of a node: they share processors, network and the requests of the gateways.
 //! **Cancellation.** A turn that is dropped is over, and one that is waited for leaves nothing behind.
@@ -29,7 +30,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::control::{Controller, FLOOR, SIGNALS, TICK_MS, Tick};
+use self::control::{Controller, PROBE_LIMIT, SIGNALS, TICK_MS, Tick};
 use self::meter::Meter;
 use crate::node::StorageNode;
 
@@ -76,8 +77,10 @@ pub(crate) enum Kind {
 /// How long a step may be kept waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// As long as need be.
+    /// As long as need be: there may be hours of it.
     Patient,
+    /// Not between two steps: all of it is a matter of seconds, and ends a danger.
+    Brisk,
     /// Others wait for it.
     Prompt,
 }
@@ -132,8 +135,8 @@ impl Pace {
             let limit = controller.step(&Tick { now_ms: UnixMillis::now().0, worked, took });
             gauge!("coffer_background_limit", "node" => node.clone()).set(limit);
             gauge!("coffer_background_slowdown", "node" => node.clone()).set(controller.ratio());
-            let before = std::mem::replace(&mut self.0.state.lock().limit, limit);
-            if limit > before {
+            let grows = self.0.state.lock().set(limit);
+            if grows {
                 self.0.wake.notify_waiters();
             }
         }
@@ -154,7 +157,7 @@ impl Pace {
             tokio::pin!(woken);
             woken.as_mut().enable();
             let pause = match self.0.state.lock().admit(urgency) {
-                Ok(()) => return Turn { pace: self.clone(), begun: Instant::now() },
+                Ok(()) => return Turn { pace: self.clone(), urgency, begun: Instant::now() },
                 Err(pause) => pause,
             };
             match pause {
@@ -168,16 +171,12 @@ impl Pace {
 impl State {
     /// Admits a step, or says how long it has to wait; nothing: until another one ends, or the limit grows.
     fn admit(&mut self, urgency: Urgency) -> Result<(), Option<Duration>> {
-        let limit = (self.limit as usize).max(1);
-        let (limit, pause) = match urgency {
-            Urgency::Patient => (limit, self.rested.saturating_duration_since(Instant::now())),
-            Urgency::Prompt if self.limit >= FLOOR => (limit.max(MOST_PROMPT), Duration::ZERO),
-            Urgency::Prompt => (limit, self.rested.saturating_duration_since(Instant::now())),
-        };
-        if self.running >= limit {
+        let least = if urgency == Urgency::Prompt && !self.is_probing() { MOST_PROMPT } else { 1 };
+        if self.running >= (self.limit as usize).max(least) {
             return Err(None);
         }
-        if !pause.is_zero() {
+        let pause = self.rested.saturating_duration_since(Instant::now());
+        if self.rests(urgency) && !pause.is_zero() {
             return Err(Some(pause));
         }
         self.running += 1;
@@ -185,11 +184,31 @@ impl State {
         Ok(())
     }
 
-    fn end(&mut self, took: Duration) {
+    /// Sets the limit; whether it has grown. The long pauses of a measure of health end with it.
+    fn set(&mut self, limit: f64) -> bool {
+        let was_probing = self.is_probing();
+        let before = std::mem::replace(&mut self.limit, limit);
+        if was_probing && !self.is_probing() {
+            self.rested = Instant::now();
+        }
+        limit > before
+    }
+
+    /// Whether health is measured.
+    fn is_probing(&self) -> bool {
+        self.limit <= PROBE_LIMIT
+    }
+
+    /// Whether there are pauses between such steps.
+    fn rests(&self, urgency: Urgency) -> bool {
+        urgency == Urgency::Patient || self.is_probing()
+    }
+
+    fn end(&mut self, took: Duration, urgency: Urgency) {
         self.running -= 1;
-        if self.limit < 1.0 {
+        if self.limit < 1.0 && self.rests(urgency) {
             let pause = took.mul_f64(1.0 / self.limit - 1.0).min(LONGEST_PAUSE);
-            self.rested = Instant::now() + pause;
+            self.rested = self.rested.max(Instant::now() + pause);
         }
     }
 }
@@ -198,13 +217,15 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Turn {
     pace: Pace,
+    urgency: Urgency,
     begun: Instant,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.pace.0.state.lock().end(self.begun.elapsed());
-        self.pace.0.wake.notify_one();
+        self.pace.0.state.lock().end(self.begun.elapsed(), self.urgency);
+        // All of them: the first may have to rest, and another one not.
+        self.pace.0.wake.notify_waiters();
     }
 }
 
@@ -245,18 +266,51 @@ mod tests {
         assert_eq!(pace.0.state.lock().running, 0);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn below_one_there_is_a_pause_in_proportion() {
-        let pace = pace(0.25);
+    async fn four_steps(pace: &Pace, urgency: Urgency) -> u128 {
         let begun = Instant::now();
         for _ in 0..4 {
-            let turn = pace.turn(Urgency::Patient).await;
+            let turn = pace.turn(urgency).await;
             tokio::time::sleep(Duration::from_millis(10)).await;
             drop(turn);
         }
-        let took = begun.elapsed();
-        assert!(took >= Duration::from_millis(130) && took < Duration::from_millis(150), "{took:?}");
-        assert!(pace.turn(Urgency::Prompt).now_or_never().is_none());
+        begun.elapsed().as_millis()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn below_one_there_is_a_pause_in_proportion_after_what_can_wait() {
+        let pace = pace(0.25);
+        assert!((130..150).contains(&four_steps(&pace, Urgency::Patient).await));
+        assert!((40..50).contains(&four_steps(&pace, Urgency::Brisk).await));
+        assert!((40..50).contains(&four_steps(&pace, Urgency::Prompt).await));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_that_has_to_rest_holds_up_none_that_has_not() {
+        let pace = pace(0.25);
+        let (running, begun) = (pace.turn(Urgency::Patient).await, Instant::now());
+        let (mut rests, mut presses) =
+            (Box::pin(pace.turn(Urgency::Patient)), Box::pin(pace.turn(Urgency::Brisk)));
+        assert!((&mut rests).now_or_never().is_none() && (&mut presses).now_or_never().is_none());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        drop(running);
+        let turn = tokio::select! {
+            biased;
+            _ = &mut rests => unreachable!("its pause is not over"),
+            turn = presses => turn,
+        };
+        assert!(begun.elapsed() < Duration::from_millis(12));
+        drop(turn);
+        drop(rests.await);
+        assert!(begun.elapsed() >= Duration::from_millis(40));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everything_gives_way_while_health_is_measured() {
+        let pace = pace(PROBE_LIMIT);
+        drop(pace.turn(Urgency::Prompt).await);
+        for urgency in [Urgency::Patient, Urgency::Brisk, Urgency::Prompt] {
+            assert!(four_steps(&pace, urgency).await >= 600, "{urgency:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,6 +24,8 @@ use crate::image::Entry;
 
 /// Registers that are looked at in one go, and dropped with one sync.
 const PIECE: usize = FREE_PIECE;
+/// Files that are removed by one job: requests wait for the same threads.
+const FILES_AT_ONCE: usize = 32;
 
 /// How often slots were taken since the drive was opened: what was learned for an earlier time does not count.
 #[derive(Debug, Default)]
@@ -166,11 +168,13 @@ impl DriveStore {
             }
         }
         // Also if one has failed: what was dropped before it is on its way.
-        let Freed { sequence, files, .. } = freed;
+        let Freed { sequence, mut files, .. } = freed;
         self.journal.durable(sequence).await.map_err(|error| self.unavailable(error))?;
-        if !files.is_empty() {
+        while !files.is_empty() {
+            let rest = files.split_off(files.len().min(FILES_AT_ONCE));
+            let some = std::mem::replace(&mut files, rest);
             // What a full queue leaves is swept.
-            let _ = self.run(move |store| store.remove_unnamed(files)).await;
+            let _ = self.run(move |store| store.remove_unnamed(some)).await;
         }
         dropped.map(|()| Some((last, piece.len() as u64)))
     }

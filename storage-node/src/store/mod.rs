@@ -257,10 +257,15 @@ impl DriveStore {
                 waiting: self.joining.1.load(Ordering::Relaxed),
             },
             heal: self.heal_info(),
-            lacking: self.lacks(self.census.missing_shards() > 0),
+            lacking: self.lacks(self.lacks_any()),
             most_data_shards: self.widest.known(),
             scrub: *self.scrub.lock(),
         }
+    }
+
+    /// Whether any shard is known to be missing.
+    pub(crate) fn lacks_any(&self) -> bool {
+        self.census.missing_shards() > 0
     }
 
     /// Age of the oldest call into the file system that has not come back.

@@ -87,7 +87,7 @@ async fn answers_that_are_over_are_forgotten() {
 }
 
 /// The answer of a server over HTTP/2; the connection ends with the sender.
-async fn asked(places: &Arc<Semaphore>) -> (SendRequest<Empty<Bytes>>, Incoming) {
+async fn asked(places: &Arc<Semaphore>, window_bytes: usize) -> (SendRequest<Empty<Bytes>>, Incoming) {
     let (near, far) = tokio::io::duplex(1024 * 1024);
     let (answers, free) = (Answers::new(), Arc::clone(places));
     let kept = answers.clone();
@@ -103,7 +103,7 @@ async fn asked(places: &Arc<Semaphore>) -> (SendRequest<Empty<Bytes>>, Incoming)
         }
     });
     let (mut sender, connection) = client::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(WINDOW_BYTES as u32)
+        .initial_stream_window_size(window_bytes as u32)
         .handshake(TokioIo::new(near))
         .await
         .unwrap();
@@ -116,7 +116,7 @@ async fn asked(places: &Arc<Semaphore>) -> (SendRequest<Empty<Bytes>>, Incoming)
 #[tokio::test(start_paused = true)]
 async fn a_stream_whose_window_stays_closed_holds_no_place() {
     let places = one_place();
-    let (_sender, mut answer) = asked(&places).await;
+    let (_sender, mut answer) = asked(&places, WINDOW_BYTES).await;
     tokio::time::sleep(STALL_LIMIT - SECOND).await;
     assert_eq!(places.available_permits(), 0);
     tokio::time::sleep(LOOK + SECOND * 2).await;
@@ -133,9 +133,18 @@ async fn a_stream_whose_window_stays_closed_holds_no_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_whose_window_was_never_open_holds_no_place() {
+    let places = one_place();
+    let (_sender, _answer) = asked(&places, 0).await;
+    assert_eq!(places.available_permits(), 0);
+    tokio::time::sleep(STALL_LIMIT + LOOK + SECOND).await;
+    assert_eq!(places.available_permits(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_whose_window_opens_now_and_then_comes_to_its_end() {
     let places = one_place();
-    let (_sender, mut answer) = asked(&places).await;
+    let (_sender, mut answer) = asked(&places, WINDOW_BYTES).await;
     let (mut taken, mut rested) = (0, 0);
     while let Some(frame) = answer.frame().await {
         taken += frame.unwrap().data_ref().map_or(0, Bytes::len);

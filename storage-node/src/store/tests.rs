@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,6 +47,8 @@ mod restarts;
 mod scrub;
 mod view;
 
+/// Threads of a drive's pool.
+const IO_THREADS: usize = 4;
 const CLUSTER: ClusterId = ClusterId(0xC0FFE4);
 const BUCKET: BucketId = BucketId(2);
 const SEGMENT: u32 = 256 << 10;
@@ -80,10 +83,12 @@ impl Bench {
     pub(crate) fn occupy(&self) -> impl FnOnce() {
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let (done, ended) = std::sync::mpsc::channel();
-        let mut jobs = 0;
-        while !self.store().pool.is_stuffed() {
-            let (gate, done) = (Arc::clone(&gate), done.clone());
+        // A thread that is about to end another job has one, too, by the pool's account.
+        let (mut jobs, begun) = (0, Arc::new(AtomicUsize::new(0)));
+        while begun.load(Ordering::SeqCst) < IO_THREADS || !self.store().pool.is_stuffed() {
+            let (gate, done, begun) = (Arc::clone(&gate), done.clone(), Arc::clone(&begun));
             let job = move || {
+                begun.fetch_add(1, Ordering::SeqCst);
                 gate.1.wait_while(&mut gate.0.lock(), |open| !*open);
                 done.send(()).unwrap();
             };

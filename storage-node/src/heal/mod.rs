@@ -11,7 +11,8 @@
 //! ```
 //!
 //! 1. `find` asks the nodes what they owe this drive's slots: at the start, when one comes back, and now and then. A
-//!    version is recorded without its shard, at once: the slot votes with all that it should know within seconds.
+//!    version is recorded without its shard, at once: the slot votes with all that it should know within seconds. Only for slots
+//!    that the map gives to the drive, and in no epoch that the map does not know: the slot may have gone elsewhere in that one.
 //! 2. `rebuild` takes what lacks its shard, whatever the cause: missed, W of n, found damaged, the slot has moved here (then
 //!    the drive that it left has that very shard). What fails is due again later and later.
 //! 3. A third loop keeps the drive's two lists complete: what it lacks, and what it owes to others.
@@ -26,6 +27,8 @@
 
 mod find;
 mod rebuild;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -110,18 +113,7 @@ pub fn start(node: &StorageNode, cluster: &Cluster, shutdown: &Shutdown) {
         codecs: Codecs::new(),
     });
     for store in node.drives() {
-        let (healing, store) = (Arc::clone(&healing), Arc::clone(store));
-        let (pace, streams) = (node.pace().clone(), Semaphore::new(STREAMS_AT_ONCE));
-        let drive = Drive {
-            healing,
-            store,
-            pace,
-            busy: Mutex::default(),
-            streams,
-            full: Mutex::default(),
-            returned: Mutex::new(Instant::now()),
-            lost: AtomicBool::new(false),
-        };
+        let drive = Drive::new(Arc::clone(&healing), Arc::clone(store), node.pace().clone());
         shutdown.spawn_until_told(async move {
             tokio::select! {
                 biased;
@@ -134,6 +126,19 @@ pub fn start(node: &StorageNode, cluster: &Cluster, shutdown: &Shutdown) {
 }
 
 impl Drive {
+    fn new(healing: Arc<Healing>, store: Arc<DriveStore>, pace: Pace) -> Self {
+        Self {
+            healing,
+            store,
+            pace,
+            busy: Mutex::default(),
+            streams: Semaphore::new(STREAMS_AT_ONCE),
+            full: Mutex::default(),
+            returned: Mutex::new(Instant::now()),
+            lost: AtomicBool::new(false),
+        }
+    }
+
     /// Keeps the lists of what the drive lacks and owes complete.
     async fn keep_lists(&self) {
         let mut walked: Option<Instant> = None;
@@ -339,7 +344,17 @@ impl Drive {
     }
 
     /// Records what a peer told of a register. Returns what all slots are to be told: that it is here.
+    ///
+    /// A drive that the slot has left, and that does not know it yet, is not to adopt an epoch of the drive that has the slot now,
+    /// nor to say for it that a version is here: nobody would owe that one the version any more.
     async fn learn(&self, slot: SlotIndex, told: OwedRegister) -> Result<Vec<StableNotice>, String> {
+        let map = self.healing.cluster.map();
+        if map.slot_on(told.partition, self.store.id()) != Some(slot) {
+            return Ok(Vec::new());
+        }
+        if told.epoch > map.epochs(told.partition).epoch {
+            return Err("it is of an epoch that the map here does not know yet".to_owned());
+        }
         let here = self.store.learn(slot, &told).await.map_err(|error| error.to_string())?;
         counter!("coffer_heal_learned_versions_total").increment(here.len() as u64);
         let bucket_revision = self.store.bucket_revision(told.register.bucket);

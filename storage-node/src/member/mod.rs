@@ -27,7 +27,7 @@ mod register;
 pub mod replace;
 mod settings;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::SocketAddr;
 use std::path::Path;

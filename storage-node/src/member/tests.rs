@@ -100,7 +100,7 @@ impl Coordinator for Faulty {
 }
 
 /// Keeps nothing.
-struct Nowhere;
+pub(crate) struct Nowhere;
 
 #[async_trait]
 impl SnapshotStore for Nowhere {

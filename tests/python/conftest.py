@@ -5,6 +5,7 @@ import base64
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -190,11 +191,15 @@ class Server:
                 process.wait()
 
     def end(self):
-        """Ends all of it at once, when a test is over: a stop waits for requests that nobody sends any more."""
+        """Ends all of it at once, when a test is over: a stop waits for requests that nobody sends any more. Its logs stay, its
+        drives do not: those of all tests together are more than a small machine has room for."""
         for process in self.processes:
             process.kill()
         for process in self.processes:
             process.wait()
+        for entry in self.folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
 
     def kill(self, which):
         """Ends a server, or one of a cluster, as a crash would."""

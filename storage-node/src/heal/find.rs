@@ -7,10 +7,12 @@
 //!    whatever was committed one of them has told.
 //! 4. A step of the pace is a question, or [`TOGETHER`] registers with the notices to all their slots.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use coffer_common::cluster::ClusterMap;
 use coffer_common::driver::{self, StableNotice};
 use coffer_common::node::{NodeClient, NodeError, OwedPage, OwedRegister, OwedRequest};
 use coffer_common::protocol::quorum::Geometry;
@@ -39,11 +41,19 @@ struct Asked {
     alive: bool,
 }
 
+/// Whether enough have told, and by what: it takes a while to find out.
+struct Heard {
+    map: Arc<ClusterMap>,
+    /// Drives that answer, of nodes that have told everything.
+    drives: BTreeSet<DriveId>,
+    enough: bool,
+}
+
 impl Drive {
     /// Takes over what is owed, for ever.
     pub(super) async fn find_all(&self) {
         let (mut asked, mut told) = (BTreeMap::<NodeId, Asked>::new(), BTreeSet::new());
-        let mut in_step = false;
+        let (mut in_step, mut heard) = (false, None);
         loop {
             if told.is_empty() {
                 *self.returned.lock() = Instant::now();
@@ -67,7 +77,9 @@ impl Drive {
                     told.insert(node);
                 }
             }
-            let reached = self.have_told(&told);
+            let now = self.hear(&told, heard);
+            let reached = now.enough;
+            heard = Some(now);
             if in_step && !reached {
                 // It was cut off: what it missed is not known before the others have told again.
                 told.clear();
@@ -82,21 +94,25 @@ impl Drive {
     }
 
     /// Whether these nodes have drives that answer of so many of each partition's slots that, with this drive's own, they are R0.
-    fn have_told(&self, told: &BTreeSet<NodeId>) -> bool {
+    fn hear(&self, told: &BTreeSet<NodeId>, before: Option<Heard>) -> Heard {
         let (cluster, map) = (&self.healing.cluster, self.healing.cluster.map());
+        let records = told.iter().filter_map(|node| map.nodes.get(node));
+        let drives = records.flat_map(|node| node.drives.iter().map(|drive| (&node.id, drive.id)));
+        let answer =
+            drives.filter(|(node, drive)| map.node_of(*drive) == **node && cluster.alive(node, drive));
+        let drives: BTreeSet<DriveId> = answer.map(|(_, drive)| drive).collect();
+        if let Some(before) =
+            before.filter(|before| Arc::ptr_eq(&before.map, &map) && before.drives == drives)
+        {
+            return before;
+        }
         let (n, needed) = (map.layout.n(), Geometry::new(map.layout.n()).r0());
-        let mut drives = HashMap::<DriveId, bool>::new();
-        map.slots_on(self.store.id()).into_iter().all(|(partition, own)| {
+        let enough = map.slots_on(self.store.id()).into_iter().all(|(partition, own)| {
             let others = (0..n).map(SlotIndex).filter(|slot| *slot != own && map.votes(partition, *slot));
-            let have_told = others.filter(|slot| {
-                let drive = map.drive_of(partition, *slot);
-                *drives.entry(drive).or_insert_with(|| {
-                    let node = map.node_of(drive);
-                    told.contains(&node) && cluster.alive(&node, &drive)
-                })
-            });
+            let have_told = others.filter(|slot| drives.contains(&map.drive_of(partition, *slot)));
             have_told.count() + 1 >= needed
-        })
+        });
+        Heard { map, drives, enough }
     }
 
     /// Takes over all that a node owes. Returns whether it has told everything.

@@ -45,7 +45,7 @@ use coffer_common::protocol::fenced::Trouble;
 use coffer_common::protocol::message::{Refusal, SlotReply, SlotVersion};
 use coffer_common::protocol::register::Role;
 use coffer_common::shutdown::Shutdown;
-use coffer_common::types::{RegisterKey, SlotIndex, SlotSet};
+use coffer_common::types::{PartitionId, RegisterKey, SlotIndex, SlotSet};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use metrics::counter;
@@ -142,11 +142,12 @@ impl Drive {
     /// Keeps the lists of what the drive lacks and owes complete.
     async fn keep_lists(&self) {
         let mut walked: Option<Instant> = None;
-        let mut known: Option<Arc<ClusterMap>> = None;
+        let (mut known, mut slots): (Option<Arc<ClusterMap>>, _) = (None, Vec::new());
         loop {
             let map = self.healing.cluster.map();
             if known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &map)) {
                 self.store.expect_slots(map.layout.n(), |partition, slot| map.drive_of(partition, slot));
+                slots = map.slots_on(self.store.id());
                 known = Some(Arc::clone(&map));
             }
             if self.store.misses_unfinished(Task::Heal) && walked.is_none_or(|at| at.elapsed() >= WALK_PAUSE)
@@ -167,16 +168,15 @@ impl Drive {
                 }
             }
             if pause == PAUSE {
-                self.note_loss(&map);
+                self.note_loss(&slots);
             }
             tokio::time::sleep(pause).await;
         }
     }
 
     /// Notes whether what is missing is from a loss, or a slot that was taken over.
-    fn note_loss(&self, map: &ClusterMap) {
-        let votes = |(partition, _)| self.store.partition(partition).role == Role::Voter;
-        if !map.slots_on(self.store.id()).into_iter().all(votes) {
+    fn note_loss(&self, slots: &[(PartitionId, SlotIndex)]) {
+        if !slots.iter().all(|(partition, _)| self.store.partition(*partition).role == Role::Voter) {
             self.lost.store(true, Ordering::Relaxed);
         } else if !self.store.lacks_any() {
             self.lost.store(false, Ordering::Relaxed);

@@ -10,7 +10,7 @@
 //!
 //! **Memory.** About 200 bytes a register: a drive of ten million takes 2 GB while it is read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use coffer_common::node::{Snapshot, SnapshotKind};
 use coffer_common::protocol::message::{VersionKind, VersionState};
 use coffer_common::protocol::register::{PartitionState, Register, Role};
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{BucketId, PartitionId, RegisterKind};
+use coffer_common::types::{BucketId, Epoch, PartitionId, RegisterKind, SlotIndex};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::drive::{DriveIdentity, DriveProbe, DriveRefusal, FileIo, is_in_use, probe};
@@ -168,6 +168,7 @@ fn look(path: &Path, identity: &DriveIdentity, depth: Depth) -> Result<(Inspecti
 #[derive(Clone, Copy, Debug)]
 struct Short {
     bucket: BucketId,
+    place: (PartitionId, SlotIndex),
     counts: Counts,
 }
 
@@ -177,6 +178,8 @@ struct Told {
     /// By a hash of the register's key.
     registers: HashMap<u128, Short>,
     partitions: HashMap<PartitionId, PartitionState>,
+    /// The last epoch in which a slot was JOINING.
+    taken: HashMap<PartitionId, Epoch>,
     buckets: HashMap<BucketId, u64>,
     copies: HashMap<u8, Snapshot>,
     boot_count: u64,
@@ -196,8 +199,10 @@ impl Told {
                 self.registers.remove(&xxh3_128(&decode_forget(payload())?));
             }
             RecordKind::Partition => {
-                let (partition, state) = decode_partition(payload())?;
+                let (partition, state, taken) = decode_partition(payload())?;
                 self.generation = self.generation.max(state.floor.fence.generation);
+                let last = self.taken.entry(partition).or_default();
+                *last = taken.max(*last);
                 self.partitions.insert(partition, state);
             }
             RecordKind::Bucket => {
@@ -227,7 +232,7 @@ impl Told {
         let mut counts = Counts::default();
         let mut buckets: HashMap<BucketId, BucketReport> = HashMap::new();
         let unheard = |bucket: BucketId| BucketReport { bucket, adopted: 0, objects: 0 };
-        for Short { bucket, counts: of_register } in self.registers.values() {
+        for Short { bucket, counts: of_register, .. } in self.registers.values() {
             counts.add(of_register);
             if of_register.objects > 0 {
                 buckets.entry(*bucket).or_insert_with(|| unheard(*bucket)).objects += 1;
@@ -238,8 +243,7 @@ impl Told {
         }
         let mut buckets: Vec<_> = buckets.into_values().collect();
         buckets.sort_unstable_by_key(|report| report.bucket);
-        let mut partitions: Vec<_> = self.partitions.iter().map(partition_report).collect();
-        partitions.sort_unstable_by_key(|report| report.partition);
+        let partitions = self.partition_reports();
         let mut copies: Vec<_> = self.copies.into_values().filter_map(copy_report).collect();
         copies.sort_unstable_by_key(|copy| copy.kind as u8);
         let report = DriveReport {
@@ -268,6 +272,24 @@ impl Told {
         });
         let segments = segments.collect();
         DriveInspection { identity, segments, damage: found.damage, torn: found.torn, counts, report }
+    }
+
+    fn partition_reports(&self) -> Vec<PartitionReport> {
+        let mut slots: HashMap<PartitionId, BTreeSet<SlotIndex>> = HashMap::new();
+        for Short { place: (partition, slot), .. } in self.registers.values() {
+            slots.entry(*partition).or_default().insert(*slot);
+        }
+        let report = |(partition, state): (&PartitionId, &PartitionState)| PartitionReport {
+            partition: *partition,
+            epoch: state.epoch,
+            role: slot_role(state.role),
+            slots: Some(slots.get(partition).into_iter().flatten().copied().collect()),
+            taken: self.taken.get(partition).copied().unwrap_or_default(),
+            purge_epoch: state.purge_epoch,
+        };
+        let mut partitions: Vec<_> = self.partitions.iter().map(report).collect();
+        partitions.sort_unstable_by_key(|report| report.partition);
+        partitions
     }
 }
 
@@ -309,7 +331,7 @@ fn short(entry: &Entry) -> Short {
         *sum = (sum.0 + 1, sum.1 + bytes);
     }
     let bucket = entry.key.first_chunk::<16>().map_or(BucketId(0), |id| BucketId::from_bytes(*id));
-    Short { bucket, counts }
+    Short { bucket, place: (entry.partition, entry.slot), counts }
 }
 
 /// The highest generation that a register names.
@@ -319,13 +341,12 @@ fn generation(register: &Register) -> u32 {
     fences.map(|fence| fence.generation).max().unwrap_or_default().max(register.fence.generation)
 }
 
-fn partition_report((partition, state): (&PartitionId, &PartitionState)) -> PartitionReport {
-    let role = match state.role {
+fn slot_role(role: Role) -> SlotRole {
+    match role {
         Role::Voter => SlotRole::Voter,
         Role::Joining => SlotRole::Joining,
         Role::Out => SlotRole::Out,
-    };
-    PartitionReport { partition: *partition, epoch: state.epoch, role }
+    }
 }
 
 /// Copies of the embedded coordinator are not what a cluster is recovered from.

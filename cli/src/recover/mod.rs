@@ -55,7 +55,9 @@ pub(crate) struct ApplyArgs {
     dry_run: bool,
 
     /// Be content with half of the slots of a partition, when more drives than that are gone for good. A change of the layout in
-    /// the last seconds before the loss may then be taken up late.
+    /// the last seconds before the loss may then be taken up late. A slot that such a drive may have taken in those seconds stays
+    /// with the drive before, which may lack what was written last; if that one has another slot of the partition by now, the slot
+    /// has no vote until the drive is back or replaced. Each of these is shown.
     #[arg(long)]
     accept_half: bool,
 

@@ -56,14 +56,27 @@ pub(super) fn as_text(recovery: &Recovery) -> String {
     if !recovery.behind.is_empty() {
         let _ = writeln!(
             out,
-            "{} partitions had changed after that copy was made: their slots are taken as the copy has them, and their nodes \
-             take the change up again",
-            recovery.behind.len()
+            "{} partitions had changed after that copy was made: their nodes take the change up again. {} of their slots are \
+             written as their drives tell, or as shown below, the others as the copy has them",
+            recovery.behind.len(),
+            recovery.moved.len()
         );
     }
+    out.push_str(&decided(&recovery.decided));
     out.push_str(&buckets(&recovery.buckets));
     out.push_str(&unnamed(&recovery.unnamed));
     out
+}
+
+fn decided(places: &[String]) -> String {
+    if places.is_empty() {
+        return String::new();
+    }
+    format!(
+        "WARNING: of {} slots drives do not tell who has them. As half is to be enough (`--accept-half`), and others are gone:\n{}\n",
+        places.len(),
+        places.join("\n")
+    )
 }
 
 fn copy(source: &CopySource) -> String {

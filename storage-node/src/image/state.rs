@@ -1,7 +1,7 @@
 //! The bytes of the records that are not registers, and the names they are kept under in the index.
 //!
 //! ```text
-//! Partition  1 partition  2 epoch  3 purge epoch  4 floor tag  5 role
+//! Partition  1 partition  2 epoch  3 purge epoch  4 floor tag  5 role  6 the last epoch in which it was JOINING
 //! Bucket     1 bucket id (16 bytes, big-endian)  2 revision
 //! Snapshot   1 kind, or 16 + kind for a change  2 generation  3 revision  4 data  5 the revision that a change follows
 //! Boot       1 count of starts
@@ -73,6 +73,8 @@ struct PartitionImage {
     floor: Option<TagImage>,
     #[prost(uint32, tag = "5")]
     role: u32,
+    #[prost(uint64, tag = "6")]
+    taken: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -113,20 +115,23 @@ fn decode<T: Message + Default>(payload: Bytes) -> Result<T, DecodeImageError> {
     T::decode(payload).map_err(|error| DecodeImageError(error.to_string()))
 }
 
-/// A PARTITION record.
-pub(crate) fn encode_partition(partition: PartitionId, state: &PartitionState) -> Vec<u8> {
+/// A PARTITION record. `taken`: the last epoch in which the slot was JOINING, whose own record is superseded by this one.
+pub(crate) fn encode_partition(partition: PartitionId, state: &PartitionState, taken: Epoch) -> Vec<u8> {
     PartitionImage {
         partition: u32::from(partition.0),
         epoch: state.epoch.0,
         purge_epoch: state.purge_epoch.0,
         floor: Some(tag_image(state.floor)),
         role: state.role as u32,
+        taken: taken.0,
     }
     .encode_to_vec()
 }
 
-/// The inverse of [`encode_partition`].
-pub(crate) fn decode_partition(payload: Bytes) -> Result<(PartitionId, PartitionState), DecodeImageError> {
+/// The inverse of [`encode_partition`]. Of what an older version has written, only the record of a JOINING slot tells `taken`.
+pub(crate) fn decode_partition(
+    payload: Bytes,
+) -> Result<(PartitionId, PartitionState, Epoch), DecodeImageError> {
     let image: PartitionImage = decode(payload)?;
     let role = match image.role {
         0 => Role::Voter,
@@ -140,7 +145,8 @@ pub(crate) fn decode_partition(payload: Bytes) -> Result<(PartitionId, Partition
         floor: image.floor.as_ref().map(tag_of).transpose()?.unwrap_or_default(),
         role,
     };
-    Ok((PartitionId(small(image.partition)?), state))
+    let taken = if role == Role::Joining { image.epoch.max(image.taken) } else { image.taken };
+    Ok((PartitionId(small(image.partition)?), state, Epoch(taken)))
 }
 
 /// A BUCKET record.

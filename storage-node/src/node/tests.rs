@@ -1,6 +1,8 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use coffer_common::cluster::recovery::PartitionReport;
+use coffer_common::layout::SlotRole;
 use coffer_common::node::ShardPiece;
 use coffer_common::node::conformance::{self, Fixture};
 use coffer_common::node::{ListItem, SlotAddress, partition_of};
@@ -14,6 +16,7 @@ use coffer_common::types::{
 use super::open::open_blocking;
 use super::*;
 use crate::SimulatedDrive;
+use crate::inspect::{Depth, inspect};
 use crate::store::tests::format_small;
 
 const CLUSTER: ClusterId = ClusterId(0xC0FFE4);
@@ -172,6 +175,32 @@ async fn an_inline_version_is_read_back_before_and_after_a_restart() {
     }
     let info = bench.node().info().await.unwrap();
     assert_eq!((info.drives[0].registers, info.drives[0].unstable, info.drives[0].boot_count), (1, 0, 4));
+}
+
+#[tokio::test]
+async fn a_drive_that_is_read_tells_which_slot_it_took_and_when() {
+    let bench = Bench::new(2);
+    let key = object("key");
+    let partition = bench.address(&key, 1).partition;
+    let told = || {
+        let path = bench.dir.path().join("d1");
+        inspect(&path, Depth::Records).unwrap().report.partitions
+    };
+    bench.put(&key, 1, 1, Some(b"data"), true).await;
+    let store = bench.node().drives().nth(1).unwrap();
+    assert_eq!((store.id(), told()), (bench.drives[1], Vec::new()));
+    assert!(store.begin_to_take((partition, SlotIndex(1)), Epoch(5)).await.unwrap());
+    let joining = PartitionReport {
+        partition,
+        epoch: Epoch(5),
+        role: SlotRole::Joining,
+        slots: Some(vec![SlotIndex(1)]),
+        taken: Epoch(5),
+        purge_epoch: Epoch(0),
+    };
+    assert_eq!(told(), std::slice::from_ref(&joining), "its shards are still there");
+    store.vote(partition, Epoch(6), store.takes(partition)).await.unwrap();
+    assert_eq!(told(), [PartitionReport { epoch: Epoch(6), role: SlotRole::Voter, ..joining }]);
 }
 
 #[tokio::test]

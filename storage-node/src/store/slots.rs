@@ -24,6 +24,8 @@ use crate::journal::{AppendError, JournalError, Place, RecordKind};
 #[derive(Clone, Copy, Debug, Default)]
 struct PartitionAt {
     state: PartitionState,
+    /// The last epoch in which it was JOINING; 0 if it never was.
+    taken: Epoch,
     sequence: u64,
 }
 
@@ -53,6 +55,11 @@ impl SlotsInner {
     pub(super) fn partition(&self, partition: PartitionId) -> (PartitionState, u64) {
         let at = self.partitions.get(&partition);
         at.map_or((self.unrecorded, 0), |at| (at.state, at.sequence))
+    }
+
+    /// The last epoch in which a partition's slot was JOINING, which a recovery of the cluster goes by.
+    pub(super) fn taken(&self, partition: PartitionId) -> Epoch {
+        self.partitions.get(&partition).map(|at| at.taken).unwrap_or_default()
     }
 
     fn put_place(&mut self, key: StateKey, place: Place, superseded: &[StateKey]) {
@@ -156,8 +163,9 @@ impl Slots {
         let mut inner = self.inner.write();
         let key = match kind {
             RecordKind::Partition => {
-                let (partition, state) = decode_partition(row.payload.clone())?;
-                inner.partitions.insert(partition, PartitionAt { state, sequence: row.sequence });
+                let (partition, state, taken) = decode_partition(row.payload.clone())?;
+                let taken = taken.max(inner.taken(partition));
+                inner.partitions.insert(partition, PartitionAt { state, taken, sequence: row.sequence });
                 StateKey::Partition(partition)
             }
             RecordKind::Bucket => {
@@ -263,8 +271,9 @@ impl DriveStore {
         state: PartitionState,
     ) -> Result<u64, AppendError> {
         let key = StateKey::Partition(partition);
-        let (sequence, _) = self.append_state(inner, key, encode_partition(partition, &state))?;
-        inner.partitions.insert(partition, PartitionAt { state, sequence });
+        let taken = if state.role == Role::Joining { state.epoch } else { inner.taken(partition) };
+        let (sequence, _) = self.append_state(inner, key, encode_partition(partition, &state, taken))?;
+        inner.partitions.insert(partition, PartitionAt { state, taken, sequence });
         Ok(sequence)
     }
 
@@ -356,7 +365,9 @@ impl DriveStore {
         for (key, place) in places {
             let payload = match key {
                 StateKey::Boot => encode_boot(inner.boot_count),
-                StateKey::Partition(partition) => encode_partition(partition, &inner.partition(partition).0),
+                StateKey::Partition(partition) => {
+                    encode_partition(partition, &inner.partition(partition).0, inner.taken(partition))
+                }
                 StateKey::Bucket(bucket) => encode_bucket(bucket, inner.bucket(bucket).0.revision),
                 StateKey::Snapshot(kind) | StateKey::Change(kind, _) => match self.journal.read_record(place)
                 {

@@ -16,10 +16,11 @@
 //!    that no drive has heard of. So no epoch names two states.
 //! 3. **Layout, roles, nodes.** From the newest copy. It is checked against what slots have adopted: at least M slots of every
 //!    partition must have been read, of which one knows any epoch that took effect. Where slots are ahead of the copy, a change of a
-//!    slot's role was under way in the last moments: it is told. A slot votes only if it says so itself, so an old word in the map
-//!    costs a vote until its node has taken the change up again. It is a vote too many only where a slot moved to another drive
-//!    after that copy: the drive before votes then, and may lack what was acknowledged in those seconds. There a purge may
-//!    have gone unseen as well: the new epoch counts as one, so that operations from before it end.
+//!    slot's drive or role was under way in the last moments: it is told. A slot votes only if it says so itself, so an old word
+//!    in the map costs a vote until its node has taken the change up again. Which drive has the slot is not left to an old word: the
+//!    drive before would vote too, without what was acknowledged since. A slot that moved after that copy is where the drive that
+//!    took it says (`moved`); where the drives do not tell, the recovery is refused, or the operator gives up the drives that would.
+//!    There a purge may have gone unseen as well: the new epoch counts as one, so that operations from before it end.
 //! 4. **Buckets.** From the newest copy, which drives get within a second of a change. One that was made after it, and holds
 //!    objects, is told by its id, and comes back under the name that the operator gives it; one whose deletion had begun after it
 //!    is told too.
@@ -33,6 +34,7 @@
 //! None: it is run again.
 
 mod apply;
+mod moved;
 mod plan;
 mod report;
 #[cfg(test)]

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::report::{BucketReport, CopyReport, DriveReport};
+use super::moved::{self, moved_since};
+use super::report::{BucketReport, CopyReport, DriveReport, PartitionReport};
 use crate::cluster::map::ClusterMap;
 use crate::cluster::record::{
     ClusterRecord, LAYOUT_KEY, NodeRecord, PARTITIONS_PREFIX, node_key, partition_key,
 };
 use crate::cluster::snapshot::{decode_entries, taken_at};
 use crate::coordination::{CLUSTER_KEY, Entry};
-use crate::layout::PartitionRecord;
+use crate::layout::{PartitionRecord, SlotMove};
 use crate::limits::PARTITION_COUNT;
 use crate::node::SnapshotKind;
 use crate::protocol::quorum::Geometry;
@@ -63,6 +64,26 @@ pub enum RecoveryRefusal {
         /// The drives that were not read, one a line.
         missing: String,
     },
+    /// Slots of which it is not known which drive has them.
+    #[error(
+        "of {slots} slots it is not known which drive has them: they may have moved after the newest copy of the map was made, and \
+         a drive that had one before would not know what was written since. Each line tells what helps. Where drives are gone \
+         for good, `--accept-half` decides {lifted} of them, as their lines say:\n{places}"
+    )]
+    Undecided {
+        /// How many.
+        slots: usize,
+        /// How many of them are decided if half is enough.
+        lifted: usize,
+        /// Where, which drives and what helps, one a line.
+        places: String,
+    },
+    /// A report that cannot be true.
+    #[error(
+        "what was exported of `{0}` names an epoch that there cannot be: export that drive again, or leave its line out, \
+         as if it had not been read"
+    )]
+    Impossible(String),
     /// Out of generations.
     #[error("generation {0} is the last one that there can be")]
     LastGeneration(u32),
@@ -143,6 +164,10 @@ pub struct Recovery {
     pub unnamed: Vec<BucketFinding>,
     /// Partitions whose slots have adopted epochs that the copy does not know.
     pub behind: Vec<PartitionId>,
+    /// Slots that had moved after the copy was made, where their drives say that they are.
+    pub moved: Vec<SlotMove>,
+    /// Slots of which drives do not tell who has them, and what has become of them because half is enough; one a line.
+    pub decided: Vec<String>,
     /// The highest epoch that was known, and the lowest that is written.
     pub epochs: (Epoch, Epoch),
     /// What is written besides the cluster's record, by key.
@@ -156,7 +181,8 @@ struct BucketHead {
 }
 
 impl Recovery {
-    /// What follows from these reports. `accept_half`: R0 slots of a partition are enough, as for reading.
+    /// What follows from these reports. `accept_half`: R0 slots of a partition are enough, as for reading, and a slot that may
+    /// be at a drive which was not read stays with the one that was.
     ///
     /// # Errors
     /// [`RecoveryRefusal`].
@@ -166,15 +192,17 @@ impl Recovery {
             .ok_or_else(|| RecoveryRefusal::NoLayout(paths(&reports)))?;
         let map = readable_map(&layout_copy, &tables)?;
         let drives = findings(&map, &reports);
-        let slots = Slots::of(&map, &reports);
+        let moved = moved_since(&map, &reports, accept_half);
+        let slots = Slots::of(&map, &reports, &moved.slots);
         slots.refuse_too_few(accept_half, &drives)?;
+        moved.refuse_undecided()?;
         let generation = next_generation(&map, &reports)?;
 
         let mut entries = BTreeMap::new();
         let carried = |entry: &&Entry| entry.key.starts_with(LAYOUT_KEY);
         entries.extend(tables.iter().filter(carried).map(|e| (e.key.clone(), e.value.clone())));
         entries.extend(node_records(&map, &reports).map(|node| (node_key(&node.id), json(&node))));
-        let (epochs, behind) = slots.write_partitions(generation, &mut entries);
+        let (epochs, behind) = slots.write_partitions(generation, &moved.slots, &mut entries);
         let mut bucket_copy = None;
         let mut records = Vec::new();
         for (kind, what) in [(SnapshotKind::Buckets, "buckets"), (SnapshotKind::Identity, "users")] {
@@ -195,6 +223,8 @@ impl Recovery {
             buckets,
             unnamed,
             behind,
+            moved: moved.slots,
+            decided: moved.decided,
             epochs,
             entries,
         })
@@ -239,13 +269,19 @@ fn paths(reports: &[&DriveReport]) -> String {
     reports.iter().map(|report| report.path.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// One report for each drive: that of its latest incarnation, start and record.
+/// One report for each drive: that of its latest incarnation, start and record, and of those that which was made last. A node
+/// that was stopped has written nothing since, but does not change any more.
 fn newest_reports(reports: &[DriveReport]) -> Result<Vec<&DriveReport>, RecoveryRefusal> {
     let first = reports.first().ok_or(RecoveryRefusal::NoDrives)?;
     if let Some(other) = reports.iter().find(|report| report.cluster != first.cluster) {
         return Err(RecoveryRefusal::TwoClusters(other.path.clone(), first.path.clone()));
     }
-    let progress = |report: &DriveReport| (report.incarnation, report.boot_count, report.last_sequence);
+    let is_impossible = |word: &PartitionReport| word.epoch.0 >> EPOCH_BITS >= u64::from(MAX_GENERATION);
+    if let Some(report) = reports.iter().find(|report| report.partitions.iter().any(is_impossible)) {
+        return Err(RecoveryRefusal::Impossible(report.path.clone()));
+    }
+    let progress =
+        |report: &DriveReport| (report.incarnation, report.boot_count, report.last_sequence, report.read_ms);
     let mut newest: BTreeMap<DriveId, &DriveReport> = BTreeMap::new();
     for report in reports {
         let known = newest.entry(report.drive).or_insert(report);
@@ -299,7 +335,7 @@ fn next_generation(map: &ClusterMap, reports: &[&DriveReport]) -> Result<u32, Re
 }
 
 /// Where a drive was last, by the nodes' records.
-fn claim(map: &ClusterMap, drive: DriveId) -> Option<(&NodeId, &str, Incarnation)> {
+pub(super) fn whereabouts(map: &ClusterMap, drive: DriveId) -> Option<(&NodeId, &str, Incarnation)> {
     let (node, incarnation) = map.locate(drive)?;
     let record = map.nodes.get(node)?.drives.iter().find(|record| record.id == drive)?;
     Some((node, &record.path, incarnation))
@@ -315,7 +351,7 @@ fn findings(map: &ClusterMap, reports: &[&DriveReport]) -> Vec<DriveFinding> {
     }
     let finding = |(drive, placed): (DriveId, NodeId)| {
         let report = reports.iter().find(|report| report.drive == drive);
-        let claim = claim(map, drive);
+        let claim = whereabouts(map, drive);
         let known = claim.map_or(Incarnation(0), |(_, _, incarnation)| incarnation);
         let sight = match report {
             None => DriveSight::Missing,
@@ -357,6 +393,12 @@ fn node_records(map: &ClusterMap, reports: &[&DriveReport]) -> impl Iterator<Ite
     })
 }
 
+/// Whether nothing that the drive has promised is lost, as far as it and the map know.
+pub(super) fn is_whole(map: &ClusterMap, report: &DriveReport) -> bool {
+    let known = map.locate(report.drive).map_or(Incarnation(0), |(_, incarnation)| incarnation);
+    report.damage.is_none() && report.incarnation >= known
+}
+
 /// What is known of every slot.
 struct Slots<'a> {
     map: &'a ClusterMap,
@@ -365,11 +407,9 @@ struct Slots<'a> {
 }
 
 impl<'a> Slots<'a> {
-    fn of(map: &'a ClusterMap, reports: &[&DriveReport]) -> Self {
-        let whole = reports.iter().filter(|report| {
-            let known = map.locate(report.drive).map_or(Incarnation(0), |(_, incarnation)| incarnation);
-            report.damage.is_none() && report.incarnation >= known
-        });
+    fn of(map: &'a ClusterMap, reports: &[&DriveReport], moved: &[SlotMove]) -> Self {
+        let moved: HashMap<_, _> = moved.iter().map(|slot| ((slot.partition, slot.slot), slot.to)).collect();
+        let whole = reports.iter().filter(|report| is_whole(map, report));
         let whole: BTreeSet<DriveId> = whole.map(|report| report.drive).collect();
         let mut adopted: HashMap<PartitionId, Epoch> = HashMap::new();
         for told in reports.iter().flat_map(|report| &report.partitions) {
@@ -378,7 +418,9 @@ impl<'a> Slots<'a> {
         }
         let known = (0..PARTITION_COUNT).map(PartitionId).map(|partition| {
             let slots = (0..map.layout.n()).map(SlotIndex);
-            let read = slots.filter(|slot| whole.contains(&map.drive_of(partition, *slot))).count();
+            let holder = |slot| moved.get(&(partition, slot)).copied();
+            let holder = |slot| holder(slot).unwrap_or_else(|| map.drive_of(partition, slot));
+            let read = slots.filter(|slot| whole.contains(&holder(*slot))).count();
             (read, adopted.get(&partition).copied().unwrap_or_default())
         });
         Self { map, known: known.collect() }
@@ -409,11 +451,12 @@ impl<'a> Slots<'a> {
         (read.max(1) as u64, u64::from(self.map.layout.n()))
     }
 
-    /// Writes a record for every partition, in an epoch that nobody has used. Tells the highest epoch before and the lowest
-    /// after, and where slots knew more than the map.
+    /// Writes a record for every partition, in an epoch that nobody has used, with slots where they have moved. Tells the
+    /// highest epoch before and the lowest after, and where slots knew more than the map.
     fn write_partitions(
         &self,
         generation: u32,
+        moved: &[SlotMove],
         entries: &mut BTreeMap<String, Bytes>,
     ) -> ((Epoch, Epoch), Vec<PartitionId>) {
         debug_assert!(!entries.keys().any(|key| key.starts_with(PARTITIONS_PREFIX)));
@@ -428,6 +471,8 @@ impl<'a> Slots<'a> {
                 behind.push(partition);
                 (record.purge_epoch, record.sweep_epoch) = (epoch.0, epoch.0);
             }
+            let moved = moved.iter().filter(|slot| slot.partition == partition);
+            moved.for_each(|slot| moved::write(slot, &mut record));
             (before, after) = (before.max(highest), after.min(epoch));
             entries.insert(partition_key(partition), Bytes::from(record.encode()));
         }

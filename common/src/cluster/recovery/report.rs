@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::SlotRole;
 use crate::node::SnapshotKind;
-use crate::types::{BucketId, ClusterId, DriveId, Epoch, Incarnation, PartitionId};
+use crate::types::{BucketId, ClusterId, DriveId, Epoch, Incarnation, PartitionId, SlotIndex};
 
 /// The form that this program writes.
 pub const REPORT_FORMAT: u32 = 1;
@@ -59,7 +59,7 @@ pub struct CopyReport {
 }
 
 /// What a slot of the drive has adopted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionReport {
     /// The partition.
     pub partition: PartitionId,
@@ -67,6 +67,15 @@ pub struct PartitionReport {
     pub epoch: Epoch,
     /// The slot's role.
     pub role: SlotRole,
+    /// The slots whose registers are here: one, or none. `None` in a report of an older version, which does not tell.
+    #[serde(default)]
+    pub slots: Option<Vec<SlotIndex>>,
+    /// The epoch in which the drive last began to take the slot, or to learn it anew; 0 if the journal does not know one.
+    #[serde(default)]
+    pub taken: Epoch,
+    /// The epoch of the last purge that was adopted.
+    #[serde(default)]
+    pub purge_epoch: Epoch,
 }
 
 /// What a drive holds of a bucket.

@@ -21,6 +21,8 @@ use crate::types::{
     BucketId, BucketName, ClusterId, DriveId, Epoch, Incarnation, NodeId, PartitionId, SlotIndex,
 };
 
+mod moved;
+
 const DRIVES: u128 = 4;
 const MOVED: PartitionId = PartitionId(9);
 const KNOWN: BucketId = BucketId(1);
@@ -78,6 +80,12 @@ fn bucket(name: &str, id: BucketId, revision: u64) -> Entry {
     entry(&format!("buckets/{name}"), format!(r#"{{"id":"{id}","more":true}}"#), revision)
 }
 
+/// What an export of an older version tells of a slot that votes.
+fn old_word(partition: PartitionId, epoch: Epoch) -> PartitionReport {
+    let told = format!(r#"{{"partition":{},"epoch":{},"role":"voter"}}"#, partition.0, epoch.0);
+    serde_json::from_str(&told).unwrap()
+}
+
 fn reports() -> Vec<DriveReport> {
     let report = |id: u128| DriveReport {
         format: REPORT_FORMAT,
@@ -95,7 +103,7 @@ fn reports() -> Vec<DriveReport> {
             copy(SnapshotKind::Layout, 31, &tables()),
             copy(SnapshotKind::Buckets, 40, &[bucket("photos", KNOWN, 40)]),
         ],
-        partitions: vec![PartitionReport { partition: MOVED, epoch: Epoch(5), role: SlotRole::Voter }],
+        partitions: vec![old_word(MOVED, Epoch(5))],
         buckets: vec![BucketReport { bucket: KNOWN, adopted: 0, objects: 100 }],
     };
     (1..=DRIVES).map(report).collect()
@@ -143,11 +151,7 @@ fn the_newest_copy_counts_and_what_slots_know_beyond_it_is_told() {
     for old in &mut reports[..2] {
         old.copies = vec![copy(SnapshotKind::Layout, 3, &tables()[..2]), copy(SnapshotKind::Buckets, 9, &[])];
     }
-    reports[3].partitions.push(PartitionReport {
-        partition: PartitionId(11),
-        epoch: Epoch(3 << 32),
-        role: SlotRole::Voter,
-    });
+    reports[3].partitions.push(old_word(PartitionId(11), Epoch(3 << 32)));
     reports[1].generation = 6;
     reports[2].buckets[0].adopted = 44;
     let made_last = BucketReport { bucket: BucketId(2), adopted: 0, objects: 3 };
@@ -205,6 +209,14 @@ fn too_few_drives_damaged_ones_and_older_ones_are_refused_by_name() {
     let mut older = all[..3].to_vec();
     older[2].copies.push(copy(SnapshotKind::Layout, 50, &replaced));
     assert!(refused(&older).contains("older copy"));
+
+    let mut impossible = all.clone();
+    impossible[1].partitions.push(old_word(PartitionId(3), Epoch(u64::MAX)));
+    assert_eq!(
+        Recovery::plan(&impossible, true).unwrap_err(),
+        RecoveryRefusal::Impossible("/data2".to_owned()),
+        "there is no epoch above it"
+    );
 
     let mut foreign = all.clone();
     foreign[2].cluster = ClusterId(8);

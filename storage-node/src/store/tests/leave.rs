@@ -1,3 +1,5 @@
+//! Slots that leave a drive, and that come back to it: what is kept, what is dropped and when, and what votes.
+
 use coffer_common::protocol::message::VersionState;
 use coffer_common::protocol::register::Role;
 
@@ -126,4 +128,27 @@ async fn files_of_registers_that_are_left_stay_until_it_is_durable_that_they_are
     bench.drive.clear_faults();
     bench.reopen();
     assert_eq!(bench.shard_files(), 8);
+}
+
+#[tokio::test]
+async fn when_a_slot_was_taken_is_known_after_the_record_of_that_is_compacted() {
+    let mut bench = Bench::new();
+    let partition = bench.address(&object("key")).partition;
+    assert!(bench.store().begin_to_take((partition, SlotIndex(0)), Epoch(5)).await.unwrap());
+    bench.store().vote(partition, Epoch(6), bench.store().takes(partition)).await.unwrap();
+    for counter in 1..200_u64 {
+        bench.put(&object(&format!("k{}", counter % 4)), counter, &data(counter, 5000)).await.unwrap();
+    }
+    bench.store().apply(true);
+    bench.store().free_superseded(UnixMillis(u64::MAX), Vec::new()).unwrap();
+    bench.store().apply(true);
+    while bench.store().compact(&mut |_| {}).unwrap() {}
+    assert!(bench.segments() <= 3, "the segment of the record is gone");
+    let taken = |bench: &Bench| bench.store().slots.read().taken(partition);
+    assert_eq!(taken(&bench), Epoch(5));
+    bench.reopen();
+    assert_eq!(taken(&bench), Epoch(5));
+    bench.lose_index();
+    bench.reopen();
+    assert_eq!((taken(&bench), bench.store().partition(partition).epoch), (Epoch(5), Epoch(6)));
 }

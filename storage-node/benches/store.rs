@@ -222,6 +222,7 @@ async fn list_all(bench: &Bench, delimiter: &'static str, expected: u64) {
             after,
             delimiter: Bytes::from_static(delimiter.as_bytes()),
             limit: 1000,
+            resumes: false,
         };
         let page = bench.node.list(request).await.expect("the node lists");
         seen += page.items.len() as u64;

@@ -131,6 +131,9 @@ pub struct ListRequest {
     pub delimiter: Bytes,
     /// Most items (entries and common prefixes together) to return.
     pub limit: u32,
+    /// Whether the caller understands [`ListPage::walked`]. To older gateways, which do not, a drive that has to look at too
+    /// many registers is left out.
+    pub resumes: bool,
 }
 
 /// One register in a node's listing, as the node's slots know it.
@@ -177,8 +180,11 @@ pub enum ListItem {
 pub struct ListPage {
     /// Items in key order.
     pub items: Vec<ListItem>,
-    /// Whether more may follow the last item; if so the page speaks only up to that item.
+    /// Whether more may follow the last item; if so the page speaks only up to that item, or up to `walked`.
     pub truncated: bool,
+    /// The encoded register key up to which a truncated page speaks, that key included, if this is behind the last item:
+    /// drives have looked for long and stopped there. The next page begins after it. Empty if it is not needed.
+    pub walked: Bytes,
     /// The drives that were read completely for this page, with their incarnation; only their slots have answered.
     pub drives: Vec<(DriveId, Incarnation)>,
     /// Partitions of those drives that must not be counted: the slot is not a voter there.

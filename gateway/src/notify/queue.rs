@@ -92,7 +92,8 @@ pub(super) async fn page(
     limit: u32,
 ) -> Result<Page, Unavailable> {
     let (prefix, delimiter) = (prefix(target), String::new());
-    match store.list_objects(ListObjects { bucket: bucket(), prefix, delimiter, start_after, limit }).await {
+    let request = ListObjects { bucket: bucket(), prefix, delimiter, start_after, limit, pause_after: None };
+    match store.list_objects(request).await {
         Ok(page) => {
             let deliveries = page.objects.into_iter().map(|object| object.key).collect();
             Ok(Page { deliveries, next: page.next })

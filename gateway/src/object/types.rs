@@ -1,6 +1,7 @@
 //! Requests and responses of the object layer. No S3 word, no HTTP.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -391,6 +392,9 @@ pub struct ListObjects {
     pub start_after: String,
     /// Most items (keys and prefixes together).
     pub limit: u32,
+    /// If given, a page ends where it is after this time, or before what is unavailable, with fewer items than there are or none, and
+    /// a `next` that may be no item's name.
+    pub pause_after: Option<Duration>,
 }
 
 /// One object of a listing.
@@ -409,7 +413,7 @@ pub struct ObjectPage {
     pub objects: Vec<ListedObject>,
     /// Rolled-up prefixes in order, delimiter included.
     pub prefixes: Vec<String>,
-    /// If more follows: the `start_after` of the next page.
+    /// If more may follow: the `start_after` of the next page.
     pub next: Option<String>,
 }
 

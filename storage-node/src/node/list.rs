@@ -3,7 +3,9 @@
 //! 1. Each drive reads its own page, all at once; a drive that fails, or does not come to an end, or knows a newer record
 //!    of the bucket than the caller, is left out of [`ListPage::drives`].
 //! 2. A page speaks only up to the smallest last item of the drives that have more; what lies behind is dropped. Drives have
-//!    more, too, where versions with long metadata (part tables) fill [`PAGE_BYTES`] before there are enough items.
+//!    more, too, where versions with long metadata (part tables) fill [`PAGE_BYTES`] before there are enough items, and where
+//!    they have looked for [`WALK`] at registers of which none is an item: such a drive speaks up to where it stopped, and
+//!    so does the page ([`ListPage::walked`]), if the caller goes on from there.
 //! 3. Entries of one register are joined. Of a common prefix the smallest witness is kept, and every other drive is asked
 //!    what it holds of that register, so that the gateway sees all of the node's slots of it.
 
@@ -15,9 +17,10 @@ use bytes::Bytes;
 use coffer_common::node::{ListEntry, ListItem, ListPage, ListRequest, NodeError};
 use coffer_common::types::{DriveId, PartitionId, RegisterKey};
 use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use super::StorageNode;
-use crate::store::{DriveItem, DriveList, DriveStore};
+use crate::store::{DriveItem, DriveList, DriveStore, after_prefix};
 
 /// Most items of a page, whatever the caller asks for.
 const MAX_ITEMS: u32 = 10_000;
@@ -28,6 +31,9 @@ const PAGE_BYTES: usize = 16 << 20;
 const MIN_DRIVE_BYTES: usize = 1 << 20;
 /// How long a drive may take for its part of a page: less than a gateway waits for the node's.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// After this long a drive ends its part where it is: half of [`PATIENCE`], so that a drive gets on as long as each of its
+/// pieces takes less than that half, and one that hangs is still left out.
+const WALK: Duration = Duration::from_millis(2_500);
 
 impl StorageNode {
     pub(super) async fn list_merged(&self, mut request: ListRequest) -> Result<ListPage, NodeError> {
@@ -59,7 +65,10 @@ impl StorageNode {
         let (mut merge, mut held) = (Merge::of(complete), 0);
         while page.items.len() < limit && held <= PAGE_BYTES {
             let item = match merge.next()? {
-                None => break,
+                None => {
+                    page.walked = merge.walked().unwrap_or_default();
+                    break;
+                }
                 Some(Merged::Entry(entry)) => ListItem::Entry(entry),
                 Some(Merged::CommonPrefix(prefix, witness, from)) => {
                     let witness = self.complete_witness(witness, from).await?;
@@ -98,7 +107,8 @@ async fn read<'a>(
     bytes: usize,
 ) -> (&'a Arc<DriveStore>, Result<(Vec<PartitionId>, DriveList), NodeError>) {
     let not_voting = store.not_voting();
-    let list = in_time(store, store.list(Arc::clone(request), bytes)).await;
+    let until = request.resumes.then(|| Instant::now() + WALK);
+    let list = in_time(store, store.list(Arc::clone(request), bytes, until)).await;
     (store, list.map(|list| (not_voting, list)))
 }
 
@@ -125,6 +135,8 @@ struct Merge {
     lists: Vec<(DriveId, VecDeque<(Bytes, DriveItem)>)>,
     /// How far all pages speak; `None`: to the end.
     bound: Option<Bytes>,
+    /// The last item that was taken, or what is behind all that is rolled up into it.
+    taken: Option<Bytes>,
 }
 
 impl Merge {
@@ -132,10 +144,18 @@ impl Merge {
         let bound = lists
             .iter()
             .filter(|(_, list)| list.truncated)
-            .filter_map(|(_, list)| list.items.last().map(|(key, _)| key.clone()))
+            .filter_map(|(_, list)| {
+                list.walked.clone().or_else(|| list.items.last().map(|(key, _)| key.clone()))
+            })
             .min();
         let lists = lists.into_iter().map(|(drive, list)| (drive, list.items.into())).collect();
-        Self { lists, bound }
+        Self { lists, bound, taken: None }
+    }
+
+    /// Up to where the page speaks after everything was taken, if that is behind its last item. A drive that stopped amid
+    /// what another one rolls up adds nothing to that: the prefix is told.
+    fn walked(&self) -> Option<Bytes> {
+        self.bound.clone().filter(|bound| self.taken.as_ref().is_none_or(|taken| bound > taken))
     }
 
     /// Whether more may follow what was taken.
@@ -182,6 +202,10 @@ impl Merge {
                 Some((_, DriveItem::CommonPrefix(..))) | None => {}
             }
         }
+        self.taken = Some(match &rolled_up {
+            Some(_) => Bytes::from(after_prefix(&smallest)),
+            None => smallest,
+        });
         let rolled_up =
             rolled_up.map(|(prefix, witness, drive)| Merged::CommonPrefix(prefix, witness, drive));
         Ok(rolled_up.or(entry.map(Merged::Entry)))

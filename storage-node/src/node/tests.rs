@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use coffer_common::cluster::recovery::PartitionReport;
@@ -354,6 +355,46 @@ async fn the_key_behind_a_prefix_of_deleted_keys_is_listed() {
     }
 }
 
+/// Deleted keys on both drives, on one, and beside a live one that only the other drive has.
+#[tokio::test(start_paused = true)]
+async fn drives_that_look_at_deleted_keys_for_long_stop_and_go_on_from_there() {
+    let drives = [1, 2].map(|id| SimulatedDrive::format(CLUSTER, DriveId(id), 16 << 20, 0));
+    let node = StorageNode::open_simulated(NodeId("n1".to_owned()), &drives).unwrap();
+    let bench =
+        Bench { dir: tempfile::tempdir().unwrap(), drives: vec![DriveId(1), DriveId(2)], node: Some(node) };
+    let dead = |folder: &'static str, drive: usize, count: usize| {
+        (0..count).map(move |number| (format!("{folder}/{number:03}"), drive, VersionKind::Tombstone))
+    };
+    let mut registers: Vec<(String, usize, VersionKind)> =
+        dead("a", 0, 120).chain(dead("a", 1, 120)).collect();
+    registers.extend(dead("b", 0, 100).chain(dead("e", 1, 60)).chain(dead("g", 1, 100)));
+    for (key, drive) in [("a/120", 1), ("c/1", 0), ("d", 0), ("d", 1), ("f/x", 1), ("g/", 0), ("h", 1)] {
+        registers.push((key.to_owned(), drive, VersionKind::Data));
+    }
+    for (counter, (key, drive, kind)) in (1..).zip(registers) {
+        let k = u8::from(kind == VersionKind::Data);
+        let version = Version { kind, k, ..version(counter, 0) };
+        let request = SlotRequest::Commit { tag: tag(counter, version.op), version };
+        let reply = bench.call(&object(&key), drive, request).await;
+        assert_eq!(reply, SlotReply::Committed { superseded: false });
+    }
+    let whole = (vec!["d".to_owned(), "h".to_owned()], ["a/", "c/", "f/", "g/"].map(str::to_owned).to_vec());
+    assert_eq!(list_all(&bench, "", "/", 100).await, whole);
+    // One stops behind three pieces, the other behind two.
+    drives[0].set_latency(Duration::from_millis(1_000));
+    drives[1].set_latency(Duration::from_millis(1_700));
+    let page = bench.node().list(list_request("", "/", 100)).await.unwrap();
+    assert!(page.items.is_empty() && page.truncated, "{page:?}");
+    assert_eq!((page.walked, page.drives.len()), (object("a/031").encode().into(), 2));
+    // To a gateway that would not go on from there they have not answered.
+    let request = ListRequest { resumes: false, ..list_request("", "/", 100) };
+    let page = bench.node().list(request).await.unwrap();
+    assert_eq!((page.walked, page.drives), (Bytes::new(), Vec::new()));
+    for limit in [1, 2, 100] {
+        assert_eq!(list_all(&bench, "", "/", limit).await, whole, "limit {limit}");
+    }
+}
+
 /// A page of large objects of many parts would be longer than a message may be.
 #[tokio::test]
 async fn a_page_of_long_metadata_is_cut_before_it_is_too_long() {
@@ -389,6 +430,7 @@ fn list_request(prefix: &str, delimiter: &str, limit: u32) -> ListRequest {
         after: Bytes::new(),
         delimiter: Bytes::copy_from_slice(delimiter.as_bytes()),
         limit,
+        resumes: true,
     }
 }
 
@@ -397,18 +439,22 @@ async fn list_all(bench: &Bench, prefix: &str, delimiter: &str, limit: u32) -> (
     let (mut keys, mut prefixes) = (Vec::new(), Vec::new());
     let mut after = Bytes::new();
     loop {
-        let request = ListRequest { after, ..list_request(prefix, delimiter, limit) };
+        let request = ListRequest { after: after.clone(), ..list_request(prefix, delimiter, limit) };
         let page = bench.node().list(request).await.unwrap();
         assert_eq!(page.drives.len(), 2);
         assert!(page.items.len() <= limit as usize);
-        after = match page.items.last() {
+        let end: Bytes = match page.items.last() {
             Some(ListItem::Entry(entry)) => entry.register.encode().into(),
             Some(ListItem::CommonPrefix { prefix, .. }) => {
                 let encoded = RegisterKey::encode_prefix(BUCKET, RegisterKind::Object, prefix);
                 [encoded.as_slice(), &[0xFF]].concat().into()
             }
-            None => Bytes::new(),
+            None => after.clone(),
         };
+        assert!(page.walked.is_empty() || (page.truncated && page.walked > end), "it is behind all items");
+        let end = if page.walked.is_empty() { end } else { page.walked };
+        assert!(!page.truncated || end > after, "the page gets on");
+        after = end;
         for item in page.items {
             match item {
                 ListItem::Entry(entry) => {

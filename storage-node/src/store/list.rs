@@ -3,7 +3,7 @@
 //! It is read in pieces, each a job of its own: a prefix may be full of deleted keys, and a job that looked at all of them
 //! would pass for a call that hangs. Whoever does not wait any longer ends it with the piece that runs. A piece goes on behind
 //! the last key of the one before, as a scan does whenever a layer has gone into redb: no register that was there all the time
-//! is missed.
+//! is missed. For a caller that goes on from there, the page ends behind such a piece once its time is up.
 
 use std::collections::HashSet;
 use std::iter;
@@ -15,6 +15,7 @@ use coffer_common::node::{ListEntry, ListRequest, NodeError};
 use coffer_common::protocol::message::VersionKind;
 use coffer_common::protocol::register::Role;
 use coffer_common::types::{BucketId, Epoch, PartitionId, RegisterKey};
+use tokio::time::Instant;
 
 use super::DriveStore;
 use crate::image::Listed;
@@ -55,6 +56,9 @@ pub(crate) struct DriveList {
     pub(crate) items: Vec<(Bytes, DriveItem)>,
     /// Whether more may follow the last item.
     pub(crate) truncated: bool,
+    /// How far the drive has looked, if it had to stop before the page was full: what it holds up to there, this key
+    /// included, is among the items.
+    pub(crate) walked: Option<Bytes>,
     /// The bucket's revision here, if the caller's record is older: then nothing is listed.
     pub(crate) newer_bucket: Option<u64>,
 }
@@ -111,6 +115,15 @@ impl PageReader {
         Ok(false)
     }
 
+    /// Ends the page where the last piece has ended. (A place that is included is the one behind a rolled-up prefix, which is
+    /// no register's key.)
+    fn stop(&mut self) {
+        if let Bound::Included(position) | Bound::Excluded(position) = &self.from {
+            self.list.walked = Some(Bytes::copy_from_slice(position));
+            self.list.truncated = true;
+        }
+    }
+
     /// Adds a register to the page; tells the encoded prefix that it is rolled up into, if nothing else below that counts.
     fn take(&mut self, key: &[u8], listed: Listed) -> Result<Option<Vec<u8>>, IndexError> {
         let Some(common) = rolled_up(key, &self.request)? else {
@@ -133,11 +146,13 @@ impl PageReader {
 }
 
 impl DriveStore {
-    /// Reads this drive's part of a page, which ends with the item that makes it longer than `bytes`.
+    /// Reads this drive's part of a page, which ends with the item that makes it longer than `bytes`, or with the first piece
+    /// that ends after `until`.
     pub(crate) async fn list(
         self: &Arc<Self>,
         request: Arc<ListRequest>,
         bytes: usize,
+        until: Option<Instant>,
     ) -> Result<DriveList, NodeError> {
         self.check_health()?;
         let (bucket, caller) = (request.bucket, request.bucket_revision);
@@ -150,6 +165,10 @@ impl DriveStore {
             })?;
             reader = read;
             if ended {
+                break;
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                reader.stop();
                 break;
             }
         }

@@ -47,7 +47,7 @@ use parking_lot::Mutex;
 
 pub(crate) use background::Background;
 pub(crate) use install::RebuiltShard;
-pub(crate) use list::{DriveItem, DriveList};
+pub(crate) use list::{DriveItem, DriveList, after_prefix};
 pub(crate) use scrub::Scrubbed;
 pub(crate) use unfinished::{Task, Unfinished};
 

@@ -39,6 +39,7 @@ mod hand_over;
 mod heal;
 mod house;
 mod leave;
+mod listing;
 mod model;
 mod owed;
 mod purge;

@@ -183,6 +183,7 @@ pub(crate) fn list_request(bucket: &str, prefix: &str, delimiter: &str, limit: u
         delimiter: delimiter.into(),
         start_after: String::new(),
         limit,
+        pause_after: None,
     }
 }
 

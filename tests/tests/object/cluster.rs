@@ -1,23 +1,26 @@
 //! An object layer over real storage nodes in this process, with a gate before each node that lets faults in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use coffer_common::cluster::{Cluster, ClusterOptions, DriveRecord, NodeRecord, first_layout, node_key};
 use coffer_common::coordination::{Coordinator, Expected, LocalCoordinator, SnapshotStore};
 use coffer_common::node::{
-    HandOverPage, HandOverRequest, ListPage, ListRequest, NodeClient, NodeError, NodeInfo, OwedPage,
-    OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall, Snapshot,
-    SnapshotKind, SnapshotLog,
+    HandOverPage, HandOverRequest, ListItem, ListPage, ListRequest, NodeClient, NodeError, NodeInfo,
+    OwedPage, OwedRequest, PrepareShard, PurgeRequest, ReadShard, ShardBlocks, ShardPieces, SlotCall,
+    Snapshot, SnapshotKind, SnapshotLog,
 };
 use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::protocol::purge::Evidence;
 use coffer_common::shutdown::Shutdown;
 use coffer_common::time::UnixMillis;
-use coffer_common::types::{BucketId, ClusterId, DriveId, NodeId, OpId, RegisterKey, RegisterKind, SlotSet};
+use coffer_common::types::{
+    BucketId, ClusterId, DriveId, NodeId, ObjectKey, OpId, RegisterKey, RegisterKind, SlotSet,
+};
 use coffer_gateway::object::{ObjectStore, StoreSettings};
 use coffer_storage_node::{NodeConfig, StorageNode, format, settle};
 
@@ -60,6 +63,12 @@ pub(crate) struct Gate {
     pub(crate) adopts_nothing: AtomicBool,
     /// Answers no listing.
     pub(crate) lists_nothing: AtomicBool,
+    /// Stops a listing's page at one of the next of these keys, as if it had looked for too long.
+    pub(crate) stops_at: Mutex<BTreeSet<ObjectKey>>,
+    /// Pages that were stopped.
+    pub(crate) stopped: AtomicUsize,
+    /// Leaves out one of its drives from what it stops, another one each time.
+    pub(crate) leaves_drives_out: AtomicBool,
     /// How far its clock is ahead.
     pub(crate) clock_ahead_ms: AtomicI64,
 }
@@ -76,6 +85,46 @@ impl Gate {
         let named = self.holds_first_of.lock().unwrap();
         let same = named.as_deref().is_some_and(|key| register.key.as_bytes() == key.as_bytes());
         same && *self.held.lock().unwrap().get_or_insert(op) == op
+    }
+
+    /// What is told of a page by a node that stops looking at one of [`Self::stops_at`].
+    fn stop(&self, request: &ListRequest, mut page: ListPage) -> ListPage {
+        let stops = self.stops_at.lock().unwrap();
+        let below = |key: &&ObjectKey| key.as_bytes().starts_with(&request.prefix);
+        let encoded = |key: &ObjectKey| RegisterKey::object(request.bucket, key.clone()).encode();
+        let ahead = |stop: &Vec<u8>| stop.as_slice() > &request.after[..];
+        let turn = self.stopped.load(Ordering::SeqCst) % 4;
+        let mut next = stops.iter().filter(below).map(encoded).filter(ahead);
+        let Some(stop) = next.nth(turn).filter(|_| request.resumes && request.kind == RegisterKind::Object)
+        else {
+            return page;
+        };
+        let seen = |item: &&ListItem| match item {
+            ListItem::Entry(entry) | ListItem::CommonPrefix { witness: entry, .. } => {
+                entry.register.encode() <= stop
+            }
+        };
+        let seen = page.items.iter().take_while(seen).count();
+        if seen == page.items.len() && page.truncated {
+            // It ended before that.
+            return page;
+        }
+        page.items.truncate(seen);
+        let end = match page.items.last() {
+            Some(ListItem::Entry(entry)) => entry.register.encode(),
+            Some(ListItem::CommonPrefix { prefix, .. }) => {
+                let prefix = RegisterKey::encode_prefix(request.bucket, request.kind, prefix);
+                [prefix.as_slice(), &[0xFF]].concat()
+            }
+            None => Vec::new(),
+        };
+        page.truncated = true;
+        page.walked = if stop > end { stop.into() } else { Bytes::new() };
+        let stopped = self.stopped.fetch_add(1, Ordering::SeqCst);
+        if self.leaves_drives_out.load(Ordering::SeqCst) {
+            page.drives.remove(stopped % page.drives.len());
+        }
+        page
     }
 }
 
@@ -153,7 +202,8 @@ impl NodeClient for Gate {
         if self.lists_nothing.load(Ordering::SeqCst) {
             return Err(NodeError::Timeout { node: self.id.to_string() });
         }
-        self.inner.list(request).await
+        let page = self.inner.list(request.clone()).await?;
+        Ok(self.stop(&request, page))
     }
 
     async fn info(&self) -> Result<NodeInfo, NodeError> {
@@ -312,6 +362,9 @@ impl Bench {
                 holds_object_reads: AtomicBool::default(),
                 adopts_nothing: AtomicBool::default(),
                 lists_nothing: AtomicBool::default(),
+                stops_at: Mutex::default(),
+                stopped: AtomicUsize::default(),
+                leaves_drives_out: AtomicBool::default(),
                 clock_ahead_ms: AtomicI64::default(),
             }));
             dirs.push(dir);

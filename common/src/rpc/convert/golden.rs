@@ -117,6 +117,7 @@ fn a_page_of_a_listing() {
     let page = ListPage {
         items: vec![ListItem::CommonPrefix { prefix: Bytes::from_static(b"a/"), witness: entry }],
         truncated: true,
+        walked: Bytes::new(),
         drives: vec![(address().drive, Incarnation(1))],
         not_voting: vec![(address().drive, PartitionId(2))],
         epochs: vec![(address().drive, PartitionId(3), Epoch(9))],
@@ -141,10 +142,23 @@ fn a_request_for_a_page() {
         after: Bytes::new(),
         delimiter: Bytes::from_static(b"/"),
         limit: 3,
+        resumes: false,
     };
     check(
-        &wire::ListRequest::from(request),
+        &wire::ListRequest::from(request.clone()),
         "0a1209080706050403020111100f0e0d0c0b0a0912091105000000000000001801220161\
          32012f3803400b",
     );
+    let resuming = ListRequest { resumes: true, ..request };
+    check(
+        &wire::ListRequest::from(resuming),
+        "0a1209080706050403020111100f0e0d0c0b0a0912091105000000000000001801220161\
+         32012f3803400b4801",
+    );
+}
+
+#[test]
+fn a_page_that_speaks_behind_its_last_item() {
+    let page = ListPage { truncated: true, walked: Bytes::from_static(b"ab"), ..ListPage::default() };
+    check(&wire::ListResponse::from(page), "10013a026162");
 }

@@ -9,7 +9,8 @@ use wire::list_item::Item;
 
 impl From<ListRequest> for wire::ListRequest {
     fn from(request: ListRequest) -> Self {
-        let ListRequest { cluster, bucket, bucket_revision, kind, prefix, after, delimiter, limit } = request;
+        let ListRequest { cluster, bucket, bucket_revision, kind, prefix, after, delimiter, limit, resumes } =
+            request;
         Self {
             cluster: Some(cluster.into()),
             bucket: Some(bucket.into()),
@@ -19,6 +20,7 @@ impl From<ListRequest> for wire::ListRequest {
             delimiter,
             limit,
             bucket_revision,
+            resumes,
         }
     }
 }
@@ -36,6 +38,7 @@ impl TryFrom<wire::ListRequest> for ListRequest {
             after: request.after,
             delimiter: request.delimiter,
             limit: request.limit,
+            resumes: request.resumes,
         })
     }
 }
@@ -96,7 +99,7 @@ impl TryFrom<wire::ListItem> for ListItem {
 
 impl From<ListPage> for wire::ListResponse {
     fn from(page: ListPage) -> Self {
-        let ListPage { items, truncated, drives, not_voting, epochs, newer_bucket } = page;
+        let ListPage { items, truncated, walked, drives, not_voting, epochs, newer_bucket } = page;
         Self {
             items: items.into_iter().map(Into::into).collect(),
             truncated,
@@ -123,6 +126,7 @@ impl From<ListPage> for wire::ListResponse {
                 })
                 .collect(),
             newer_bucket,
+            walked,
         }
     }
 }
@@ -135,6 +139,7 @@ impl TryFrom<wire::ListResponse> for ListPage {
         Ok(Self {
             items: page.items.into_iter().map(ListItem::try_from).collect::<Result<_, _>>()?,
             truncated: page.truncated,
+            walked: page.walked,
             drives: page
                 .drives
                 .into_iter()

@@ -137,15 +137,16 @@ fn page() -> impl Strategy<Value = ListPage> {
     let drive = || any::<u128>().prop_map(DriveId);
     (
         vec(item, 0..3),
-        any::<bool>(),
+        (any::<bool>(), bytes()),
         vec((drive(), any::<u32>().prop_map(Incarnation)), 0..3),
         vec((drive(), partition()), 0..3),
         vec((drive(), partition(), any::<u64>().prop_map(Epoch)), 0..3),
         any::<u64>(),
     )
-        .prop_map(|(items, truncated, drives, not_voting, epochs, newer_bucket)| ListPage {
+        .prop_map(|(items, (truncated, walked), drives, not_voting, epochs, newer_bucket)| ListPage {
             items,
             truncated,
+            walked,
             drives,
             not_voting,
             epochs,
@@ -248,12 +249,12 @@ proptest! {
 
     #[test]
     fn listings_survive_the_wire(page in page(), ids: (u128, u128), texts in (bytes(), bytes(), bytes()),
-                                 limit: u32, bucket_revision: u64) {
+                                 limit: u32, bucket_revision: u64, resumes: bool) {
         let ((cluster, bucket), (prefix, after, delimiter)) = (ids, texts);
         check::<_, wire::ListResponse>(page);
         check::<_, wire::ListRequest>(ListRequest {
             cluster: ClusterId(cluster), bucket: BucketId(bucket), bucket_revision, kind: RegisterKind::Upload,
-            prefix, after, delimiter, limit,
+            prefix, after, delimiter, limit, resumes,
         });
     }
 

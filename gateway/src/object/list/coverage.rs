@@ -22,7 +22,7 @@ pub(super) struct Authority {
 
 impl Authority {
     /// Takes it out of a page.
-    pub(super) fn of(page: &mut ListPage) -> Self {
+    fn of(page: &mut ListPage) -> Self {
         Self {
             drives: std::mem::take(&mut page.drives),
             not_voting: std::mem::take(&mut page.not_voting),
@@ -30,9 +30,42 @@ impl Authority {
         }
     }
 
+    /// Leaves only what also held when `before` was told. (Epochs only rise: these are the higher ones.)
+    fn narrow(&mut self, before: Self) {
+        self.drives.retain(|drive| before.drives.contains(drive));
+        if !before.not_voting.is_empty() {
+            self.not_voting.extend(before.not_voting);
+            self.not_voting.sort_unstable();
+            self.not_voting.dedup();
+        }
+    }
+
     /// Whether the node knows of newer epochs than the map has.
     pub(super) fn is_ahead_of(&self, map: &ClusterMap) -> bool {
         self.epochs.iter().any(|(_, partition, epoch)| *epoch > map.epochs(*partition).epoch)
+    }
+}
+
+/// What a node's pages, one after the other, say of their authority.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    /// Over all that was told since the last item of an earlier page.
+    pub(super) authority: Authority,
+    /// Over what was told behind the last item of this page.
+    behind: Authority,
+}
+
+impl Standing {
+    /// Takes it out of a page. One that goes on where its node had stopped looking speaks together with what was told `before`
+    /// it behind the last item, for other nodes' pages may end between. (Once the page is used up its own items were taken.)
+    pub(super) fn of(page: &mut ListPage, before: Option<Self>) -> Self {
+        let told = Authority::of(page);
+        let mut authority = told.clone();
+        if let Some(before) = before {
+            authority.narrow(before.behind);
+        }
+        let behind = if page.items.is_empty() { authority.clone() } else { told };
+        Self { authority, behind }
     }
 }
 
@@ -103,4 +136,47 @@ pub(super) fn check(
 pub(super) fn counts(cluster: &Cluster) -> (usize, usize) {
     let geometry = Geometry::new(cluster.map().layout.n());
     (geometry.m(), geometry.r0())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use coffer_common::node::{ListEntry, ListItem};
+    use coffer_common::types::{BucketId, ObjectKey, RegisterKey};
+
+    use super::*;
+
+    fn authority(drives: &[u128], not_voting: &[(u128, u16)]) -> Authority {
+        Authority {
+            drives: drives.iter().map(|drive| (DriveId(*drive), Incarnation(0))).collect(),
+            not_voting: not_voting.iter().map(|(drive, p)| (DriveId(*drive), PartitionId(*p))).collect(),
+            epochs: Vec::new(),
+        }
+    }
+
+    fn page(authority: Authority, items: usize) -> ListPage {
+        let Authority { drives, not_voting, epochs } = authority;
+        let register = RegisterKey::object(BucketId(1), ObjectKey::new("k".to_owned()).unwrap());
+        let entry = ListEntry { register, partition: PartitionId(0), slots: Vec::new() };
+        let items = vec![ListItem::Entry(entry); items];
+        let walked = Bytes::from_static(b"w");
+        ListPage { items, truncated: true, walked, drives, not_voting, epochs, newer_bucket: 0 }
+    }
+
+    #[test]
+    fn a_page_that_goes_on_counts_with_what_was_told_since_the_last_item() {
+        let first = Standing::of(&mut page(authority(&[1, 2, 4], &[(1, 5), (2, 7)]), 0), None);
+        assert_eq!(first.authority, authority(&[1, 2, 4], &[(1, 5), (2, 7)]));
+        let second = authority(&[1, 2, 3], &[(2, 7)]);
+        for (items, third) in [
+            (0, authority(&[2], &[(1, 5), (2, 7)])),
+            // Before the second page's item nothing is left to be told.
+            (1, authority(&[2, 3], &[(2, 7)])),
+        ] {
+            let second = Standing::of(&mut page(second.clone(), items), Some(first.clone()));
+            assert_eq!(second.authority, authority(&[1, 2], &[(1, 5), (2, 7)]));
+            let told = Standing::of(&mut page(authority(&[2, 3], &[]), 0), Some(second));
+            assert_eq!(told.authority, third, "{items} items");
+        }
+    }
 }

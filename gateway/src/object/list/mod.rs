@@ -5,6 +5,8 @@
 //! 3. A rolled-up prefix is shown only if a live register below it is confirmed: by the witnesses themselves, by a strict
 //!    read of a witness, or by a scan below the prefix.
 //! 4. Tombstones, and what the caller does not want to see, hide.
+//! 5. Where much is hidden, nodes tell how far they have looked and are asked on from there. A client's page may end there,
+//!    too, if what names the place cannot be taken for anything else; not while a prefix is confirmed.
 //!
 //! **Memory.** Nodes cut their pages where metadata is long, and of what they tell at most [`BATCH_BYTES`] are put together
 //! at a time; a caller keeps of each item what it shows, which is never a part table.
@@ -21,6 +23,7 @@ use coffer_common::node::ListEntry;
 use coffer_common::protocol::message::{Version, VersionKind};
 use coffer_common::types::{BucketId, DriveId, PartitionId, RegisterKey, RegisterKind};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio::time::Instant;
 
 pub(super) use self::coverage::Checked;
 use self::scan::{Merged, Scan, ScanRequest, top};
@@ -126,7 +129,7 @@ impl Listing {
         }
     }
 
-    /// The next items, at most `most` and at least one unless there is none.
+    /// The next items, at most `most` and at least one unless there is none, or the scan has paused.
     pub(super) async fn next(&mut self, most: usize) -> Result<Vec<Item>, Unavailable> {
         loop {
             let (mut batch, mut bytes) = (Vec::with_capacity(most), 0);
@@ -278,7 +281,9 @@ pub(super) async fn is_empty(
 /// A page of objects.
 pub(super) async fn list_objects(core: &Arc<Core>, request: ListObjects) -> Result<ObjectPage, ListError> {
     let request = &request;
-    let page = |bucket| async move { list_in(core, &bucket, request).await };
+    // The time does not begin anew where the bucket's record was old.
+    let until = request.pause_after.map(|pause_after| Instant::now() + pause_after);
+    let page = |bucket| async move { list_in(core, &bucket, request, until).await };
     Ok(core.read_in(&request.bucket, page).await?)
 }
 
@@ -286,6 +291,7 @@ async fn list_in(
     core: &Arc<Core>,
     bucket: &Arc<Bucket>,
     request: &ListObjects,
+    until: Option<Instant>,
 ) -> Result<ObjectPage, Unavailable> {
     let limit = request.limit.min(MAX_ITEMS) as usize;
     if limit == 0 {
@@ -303,6 +309,9 @@ async fn list_in(
         Versioning::Enabling | Versioning::Enabled | Versioning::Suspended => shows_live,
     };
     let mut listing = Listing::new(core, bucket, range, shows, limit as u32 + 1);
+    if let Some(until) = until {
+        listing.scan.pause_at(until);
+    }
     let (mut page, mut ends_in_prefix) = (ObjectPage::default(), false);
     let keep = |item: Item| -> Result<(), Unavailable> {
         ends_in_prefix = matches!(item, Item::Prefix(_));
@@ -320,6 +329,8 @@ async fn list_in(
         let (object, prefix) = (page.objects.last(), page.prefixes.last());
         let key = object.map(|object| object.key.as_str().to_owned());
         page.next = if ends_in_prefix { prefix.cloned() } else { key };
+    } else {
+        page.next = listing.scan.paused().map(str::to_owned);
     }
     Ok(page)
 }

@@ -4,6 +4,8 @@ pub(crate) mod v1;
 pub(crate) mod v2;
 pub(crate) mod versions;
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use coffer_common::types::BucketName;
@@ -23,6 +25,10 @@ const URL_SAFE: &AsciiSet =
 
 /// Marks our continuation tokens, so that others are refused.
 const TOKEN_VERSION: char = '1';
+
+/// A page that may pause does so after this long: most clients wait a minute for an answer, some half of that, and what nodes
+/// are asked last takes seconds.
+const PAUSE_AFTER: Duration = Duration::from_secs(15);
 
 /// Whether names go out percent-encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,12 +169,14 @@ impl Listing {
         })
     }
 
-    /// Reads the page after `start_after`; none at all for `max-keys=0`, but the bucket must exist.
+    /// Reads the page after `start_after`; none at all for `max-keys=0`, but the bucket must exist. It may pause if clients
+    /// take the next page's beginning from a field of its own.
     async fn page(
         &self,
         store: &ObjectStore,
         bucket: &BucketName,
         start_after: String,
+        may_pause: bool,
     ) -> Result<ObjectPage, S3Error> {
         if self.limit == 0 {
             store.head_bucket(bucket).await?;
@@ -180,6 +188,7 @@ impl Listing {
             delimiter: self.delimiter.clone(),
             start_after,
             limit: self.limit,
+            pause_after: may_pause.then_some(PAUSE_AFTER),
         };
         Ok(store.list_objects(request).await?)
     }

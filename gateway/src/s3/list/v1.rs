@@ -9,7 +9,7 @@ use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
 use super::super::xml;
 use super::{ContentsXml, Listing, PrefixXml};
-use crate::object::ObjectStore;
+use crate::object::{ObjectPage, ObjectStore};
 
 #[derive(Serialize)]
 struct ListBucketResult {
@@ -48,10 +48,17 @@ pub(crate) async fn list(
 ) -> Result<S3Response, S3Error> {
     let listing = Listing::parse(&request.query)?;
     let marker = request.query.text("marker");
-    let page = listing.page(store, bucket, marker.to_owned()).await?;
+    // Without a delimiter clients go on behind the last key: a page without any would be the end to them.
+    let may_pause = !listing.delimiter.is_empty();
+    let page = listing.page(store, bucket, marker.to_owned(), may_pause).await?;
+    let document = document(bucket, marker, &listing, page);
+    Ok(response::xml(StatusCode::OK, xml::document("ListBucketResult", &document)?))
+}
+
+fn document(bucket: &BucketName, marker: &str, listing: &Listing, page: ObjectPage) -> ListBucketResult {
     let encoding = listing.encoding;
     let truncated = page.next.is_some();
-    let document = ListBucketResult {
+    ListBucketResult {
         xmlns: xml::NAMESPACE,
         name: bucket.as_str().to_owned(),
         prefix: encoding.apply(&listing.prefix),
@@ -64,6 +71,23 @@ pub(crate) async fn list(
         encoding: encoding.name(),
         contents: page.objects.into_iter().map(|object| ContentsXml::new(object, encoding, true)).collect(),
         prefixes: listing.prefixes(page.prefixes),
-    };
-    Ok(response::xml(StatusCode::OK, xml::document("ListBucketResult", &document)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::query::Query;
+    use super::*;
+
+    #[test]
+    fn a_page_without_anything_may_name_the_next_one() {
+        let listing = Listing::parse(&Query::parse("delimiter=/&encoding-type=url").unwrap()).unwrap();
+        let page = ObjectPage { next: Some("a b/1".to_owned()), ..ObjectPage::default() };
+        let document = document(&BucketName::new("bucket").unwrap(), "", &listing, page);
+        let text = xml::document("ListBucketResult", &document).unwrap();
+        for part in ["<NextMarker>a%20b/1</NextMarker>", "<IsTruncated>true</IsTruncated>"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains("<Contents") && !text.contains("<CommonPrefixes"), "{text}");
+    }
 }

@@ -5,11 +5,12 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::super::error::S3Error;
+use super::super::query::Query;
 use super::super::request::S3Request;
 use super::super::response::{self, S3Response};
 use super::super::xml;
 use super::{ContentsXml, Listing, PrefixXml, decode_token, encode_token};
-use crate::object::ObjectStore;
+use crate::object::{ObjectPage, ObjectStore};
 
 #[derive(Serialize)]
 struct ListBucketResult {
@@ -52,21 +53,25 @@ pub(crate) async fn list(
 ) -> Result<S3Response, S3Error> {
     let query = &request.query;
     let listing = Listing::parse(query)?;
-    let token = query.get("continuation-token");
+    let after = match decode_token(query.get("continuation-token"))? {
+        Some(next) => next,
+        None => query.text("start-after").to_owned(),
+    };
+    let page = listing.page(store, bucket, after, true).await?;
+    let document = document(bucket, query, &listing, page);
+    Ok(response::xml(StatusCode::OK, xml::document("ListBucketResult", &document)?))
+}
+
+fn document(bucket: &BucketName, query: &Query, listing: &Listing, page: ObjectPage) -> ListBucketResult {
+    let encoding = listing.encoding;
     let start_after = query.get("start-after").filter(|text| !text.is_empty());
     let with_owner = query.text("fetch-owner").eq_ignore_ascii_case("true");
-    let after = match decode_token(token)? {
-        Some(next) => next,
-        None => start_after.unwrap_or_default().to_owned(),
-    };
-    let page = listing.page(store, bucket, after).await?;
-    let encoding = listing.encoding;
-    let document = ListBucketResult {
+    ListBucketResult {
         xmlns: xml::NAMESPACE,
         name: bucket.as_str().to_owned(),
         prefix: encoding.apply(&listing.prefix),
         start_after: start_after.map(|text| encoding.apply(text)),
-        token: token.map(str::to_owned),
+        token: query.get("continuation-token").map(str::to_owned),
         truncated: page.next.is_some(),
         next_token: page.next.map(|next| encode_token(&next)),
         key_count: page.objects.len() + page.prefixes.len(),
@@ -79,6 +84,25 @@ pub(crate) async fn list(
             .map(|object| ContentsXml::new(object, encoding, with_owner))
             .collect(),
         prefixes: listing.prefixes(page.prefixes),
-    };
-    Ok(response::xml(StatusCode::OK, xml::document("ListBucketResult", &document)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_without_anything_may_name_the_next_one() {
+        let query = Query::parse("list-type=2&start-after=a").unwrap();
+        let listing = Listing::parse(&query).unwrap();
+        let page = ObjectPage { next: Some("a/1".to_owned()), ..ObjectPage::default() };
+        let document = document(&BucketName::new("bucket").unwrap(), &query, &listing, page);
+        let next = document.next_token.clone();
+        assert_eq!(decode_token(next.as_deref()).unwrap().as_deref(), Some("a/1"));
+        let text = xml::document("ListBucketResult", &document).unwrap();
+        for part in ["<NextContinuationToken>", "<IsTruncated>true</IsTruncated>", "<KeyCount>0</KeyCount>"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains("<Contents") && !text.contains("<CommonPrefixes"), "{text}");
+    }
 }

@@ -106,9 +106,10 @@ async fn a_listing_looks_at_deleted_keys_in_pieces_and_misses_nothing_behind_the
         after: Bytes::new(),
         delimiter: Bytes::from_static(b"/"),
         limit: 10,
+        resumes: false,
     };
     let began = tokio::time::Instant::now();
-    let page = bench.store().list(Arc::new(request), usize::MAX).await.unwrap();
+    let page = bench.store().list(Arc::new(request), usize::MAX, None).await.unwrap();
     assert!(began.elapsed() >= Duration::from_secs(5), "82 registers, 16 in a job that takes a second");
     let shown = |(_, item): &(Bytes, DriveItem)| match item {
         DriveItem::Entry(listed) => (None, listed.current.version.op),

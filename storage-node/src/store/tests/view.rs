@@ -94,8 +94,9 @@ impl Drive {
             after: Bytes::new(),
             delimiter: Bytes::new(),
             limit: 10_000,
+            resumes: false,
         };
-        let listed = self.bench.store().list(everything.into(), usize::MAX).await;
+        let listed = self.bench.store().list(everything.into(), usize::MAX, None).await;
         let listed =
             listed.ok().map(|list| list.items.iter().map(|(_, item)| op_of(item)).collect::<Vec<_>>());
         answers.count(listed.map(|ops| ops.iter().eq(self.current.values())), "the listing");

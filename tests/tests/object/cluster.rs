@@ -1,7 +1,7 @@
 //! An object layer over real storage nodes in this process, with a gate before each node that lets faults in.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,8 @@ pub(crate) struct Gate {
     pub(crate) stopped: AtomicUsize,
     /// Leaves out one of its drives from what it stops, another one each time.
     pub(crate) leaves_drives_out: AtomicBool,
+    /// Most objects that a page below a prefix was to have.
+    pub(crate) longest_below: AtomicU32,
     /// How far its clock is ahead.
     pub(crate) clock_ahead_ms: AtomicI64,
 }
@@ -201,6 +203,10 @@ impl NodeClient for Gate {
         self.check()?;
         if self.lists_nothing.load(Ordering::SeqCst) {
             return Err(NodeError::Timeout { node: self.id.to_string() });
+        }
+        let all = request.delimiter.is_empty() && request.kind == RegisterKind::Object;
+        if all && !request.prefix.is_empty() {
+            self.longest_below.fetch_max(request.limit, Ordering::SeqCst);
         }
         let page = self.inner.list(request.clone()).await?;
         Ok(self.stop(&request, page))
@@ -365,6 +371,7 @@ impl Bench {
                 stops_at: Mutex::default(),
                 stopped: AtomicUsize::default(),
                 leaves_drives_out: AtomicBool::default(),
+                longest_below: AtomicU32::default(),
                 clock_ahead_ms: AtomicI64::default(),
             }));
             dirs.push(dir);

@@ -202,6 +202,24 @@ async fn drives_that_are_in_turn_left_out_of_pages_do_not_speak_for_one_another(
     assert_eq!(listed, (vec!["b".to_owned()], Vec::new()));
 }
 
+/// Below the prefix is a delete marker alone, behind places at which all nodes stop.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_below_a_prefix_grow_and_stay_short() {
+    let bench = Bench::start(3, 2).await;
+    make_bucket(&bench.store, "bucket").await;
+    bench.store.set_versioning(&name("bucket"), true).await.unwrap();
+    put(&bench.store, "bucket", "m/x", &bytes(10, 1)).await.unwrap();
+    delete(&bench.store, "m/x").await;
+    for gate in &bench.gates {
+        let stops = (0..40).map(|number| key(&format!("m/{number:02}")));
+        gate.stops_at.lock().unwrap().extend(stops);
+    }
+    assert_eq!(list_all(&bench.store, "bucket", "", "/", 100).await, (Vec::new(), Vec::new(), 1));
+    for gate in &bench.gates {
+        assert_eq!(gate.longest_below.load(Ordering::SeqCst), 128, "{}", gate.id);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_listing_shows_a_write_at_once() {
     let bench = Bench::start(4, 1).await;

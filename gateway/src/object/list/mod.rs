@@ -8,8 +8,9 @@
 //! 5. Where much is hidden, nodes tell how far they have looked and are asked on from there. A client's page may end there,
 //!    too, if what names the place cannot be taken for anything else; not while a prefix is confirmed.
 //!
-//! **Memory.** Nodes cut their pages where metadata is long, and of what they tell at most [`BATCH_BYTES`] are put together
-//! at a time; a caller keeps of each item what it shows, which is never a part table.
+//! **Memory.** A scan holds a page of each node. Nodes cut their pages where metadata is long, and of what they tell at most
+//! [`BATCH_BYTES`] are put together at a time; a caller keeps of each item what it shows, which is never a part table. Scans
+//! below prefixes, of which up to [`CONCURRENCY`] run beside the listing's own, have at most [`NESTED_ITEMS`] in a page.
 
 mod coverage;
 mod scan;
@@ -35,6 +36,8 @@ use super::types::{ListObjects, ListedObject, ObjectPage};
 
 /// Registers that are settled or confirmed at the same time.
 const CONCURRENCY: usize = 32;
+/// Most items that a scan below a prefix asks for in one page.
+const NESTED_ITEMS: u32 = 128;
 /// How often a bucket is listed until nothing in it has to be settled.
 const SETTLING_LISTINGS: usize = 5;
 /// Most items of a page, whatever the caller asks for.
@@ -242,6 +245,7 @@ impl Listing {
             ..self.range.clone()
         };
         let mut below = Listing::new(&self.core, &self.bucket, below, self.shows, 8);
+        below.scan.limit_pages(NESTED_ITEMS);
         Ok(!Box::pin(below.next(1)).await?.is_empty())
     }
 }

@@ -44,7 +44,7 @@ use crate::object::error::Unavailable;
 const PAGE_LIMIT: Duration = Duration::from_secs(20);
 /// How often the map is read again because nodes know a newer one.
 const REFRESHES: usize = 3;
-/// Most items asked for in one page.
+/// Most items asked for in one page, unless the scan is limited further.
 const PAGE_ITEMS: u32 = 1_001;
 /// How many rounds are waited for nodes that others could do without: a drive looks for some seconds in each.
 const PATIENCE: usize = 2;
@@ -64,7 +64,7 @@ pub(super) struct ScanRequest {
     pub(super) delimiter: Bytes,
     /// Only what comes after this encoded register key; empty for all.
     pub(super) after: Vec<u8>,
-    /// Items that the caller hopes to need.
+    /// Items that the caller hopes to need, of the next page.
     pub(super) expected: u32,
     /// The partition, if all registers are in one.
     pub(super) only: Option<PartitionId>,
@@ -106,6 +106,8 @@ pub(super) struct Scan {
     core: Arc<Core>,
     request: ScanRequest,
     cursors: Vec<Cursor>,
+    /// Most items asked for in one page.
+    page_items: u32,
     /// The map by which the nodes that answered may speak for every partition.
     map: Arc<ClusterMap>,
     /// From when on the scan ends where it is, if another one can go on from there.
@@ -131,7 +133,12 @@ impl Scan {
             })
             .collect();
         let map = core.cluster.map();
-        Self { core, request, cursors, map, until: None, paused: None }
+        Self { core, request, cursors, page_items: PAGE_ITEMS, map, until: None, paused: None }
+    }
+
+    /// Asks for at most so many items in one page.
+    pub(super) fn limit_pages(&mut self, items: u32) {
+        self.page_items = items;
     }
 
     /// Has the scan end where it is after this time, or when too few nodes answer. Only for objects' registers.
@@ -212,7 +219,9 @@ impl Scan {
     }
 
     async fn fetch(&mut self) -> Result<(), Unavailable> {
-        let items = self.request.expected.clamp(1, PAGE_ITEMS);
+        let items = self.request.expected.clamp(1, self.page_items);
+        // Who needs another page has met more that is hidden than was expected.
+        self.request.expected = items * 2;
         let cluster = self.core.cluster.map().cluster;
         let request = &self.request;
         let used_up = self.cursors.iter_mut().filter(|cursor| cursor.is_used_up());

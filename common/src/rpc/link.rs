@@ -2,7 +2,8 @@
 //!
 //! One attempt runs at a time, in a task of its own: a caller that gives up does not end it. The first attempt is waited
 //! for by everybody. After a failure everybody else fails at once with the same reason, while the backoff lasts and while
-//! the next attempt runs, so that a dead node costs its callers nothing.
+//! the next attempt runs, so that a dead node costs its callers nothing. Once any connection to the node is made, what
+//! others failed with before tells nothing any more.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,6 +23,15 @@ pub(super) struct Target {
     pub(super) address: String,
     pub(super) security: NodeSecurity,
     pub(super) caller: Caller,
+    /// When a connection was made last.
+    reached: Mutex<Option<Instant>>,
+}
+
+impl Target {
+    /// A node at `host:port`.
+    pub(super) fn new(address: String, security: NodeSecurity, caller: Caller) -> Self {
+        Self { address, security, caller, reached: Mutex::default() }
+    }
 }
 
 /// One connection, kept.
@@ -43,6 +53,7 @@ struct State {
 
 struct Failure {
     in_a_row: u32,
+    at: Instant,
     retry_at: Instant,
     error: NodeError,
 }
@@ -95,20 +106,27 @@ impl Shared {
         if let Some(connection) = &state.connection {
             return Some(Ok(connection.clone()));
         }
-        let fresh = state.failure.as_ref().filter(|failure| Instant::now() < failure.retry_at);
+        let fresh = self.standing(&state).filter(|failure| Instant::now() < failure.retry_at);
         fresh.map(|failure| Err(failure.error.clone()))
     }
 
     fn last_error(&self) -> Option<NodeError> {
-        self.state.lock().failure.as_ref().map(|failure| failure.error.clone())
+        self.standing(&self.state.lock()).map(|failure| failure.error.clone())
+    }
+
+    /// The last failure, unless another link has reached the node since.
+    fn standing<'a>(&self, state: &'a State) -> Option<&'a Failure> {
+        let reached = *self.target.reached.lock();
+        state.failure.as_ref().filter(|failure| reached.is_none_or(|reached| failure.at > reached))
     }
 
     async fn connect(&self) -> Result<Connection, NodeError> {
-        let Target { address, security, caller } = &*self.target;
+        let Target { address, security, caller, reached } = &*self.target;
         let connected = Connection::open(address, security, caller).await;
         let mut state = self.state.lock();
         match &connected {
             Ok(connection) => {
+                *reached.lock() = Some(Instant::now());
                 if state.failure.take().is_some() {
                     tracing::info!(node = %address, "node answers again");
                 }
@@ -126,7 +144,7 @@ impl State {
         if in_a_row == 1 {
             tracing::warn!(node = %address, %error, "no connection to node");
         }
-        let retry_at = Instant::now() + backoff::pause(in_a_row);
-        self.failure = Some(Failure { in_a_row, retry_at, error });
+        let at = Instant::now();
+        self.failure = Some(Failure { in_a_row, at, retry_at: at + backoff::pause(in_a_row), error });
     }
 }

@@ -57,7 +57,7 @@ impl RemoteNode {
 
     /// [`Self::connect_lazy`] under a name and as a member of a cluster.
     pub fn connect_lazy_as(address: impl Into<String>, security: NodeSecurity, caller: Caller) -> Self {
-        let target = Arc::new(Target { address: address.into(), security, caller });
+        let target = Arc::new(Target::new(address.into(), security, caller));
         Self { control: Control::new(target.clone()), bulk: Bulk::new(&target) }
     }
 }

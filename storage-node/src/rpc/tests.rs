@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use coffer_common::node::conformance::{self, Fixture};
 use coffer_common::node::{
-    FaultPlan, FaultyNode, NodeError, PrepareShard, ShardPiece, SlotAddress, SlotCall, partition_of,
+    FaultPlan, FaultyNode, NodeError, PrepareShard, ShardPiece, SlotAddress, SlotCall, SnapshotKind,
+    partition_of,
 };
 use coffer_common::protocol::message::{SlotReply, SlotRequest};
 use coffer_common::rpc::{Caller, ClusterSecret, RemoteNode};
@@ -275,6 +276,29 @@ async fn a_lost_node_fails_fast_and_is_found_again() {
             Err(error) => assert!(attempt < 300, "{error}"),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_answers_again_is_asked_at_once_on_every_connection() {
+    let local = Local::open().await;
+    let served = Served::start(local.node.clone(), NodeSecurity::Insecure).await;
+    let address = served.address;
+    let remote = served.remote(NodeSecurity::Insecure);
+    let bulk = || remote.snapshot(SnapshotKind::Layout);
+    served.stop().await;
+
+    // Until the pauses between two tries are the longest: the last were a second or more.
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        assert!(bulk().await.is_err());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let served = Served::start_on(address, local.node.clone(), NodeSecurity::Insecure).await;
+    assert!(matches!(remote.call(local.query()).await, Ok(SlotReply::View(..))));
+    for _ in 0..2 * settings::BULK_CONNECTIONS {
+        bulk().await.unwrap();
     }
     served.stop().await;
 }

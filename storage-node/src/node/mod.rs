@@ -134,7 +134,7 @@ impl NodeClient for StorageNode {
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListPage, NodeError> {
-        self.list_merged(request).await
+        self.pace.timed(Kind::List, self.list_merged(request)).await
     }
 
     async fn info(&self) -> Result<NodeInfo, NodeError> {

@@ -333,6 +333,17 @@ async fn a_listing_merges_drives_rolls_up_and_pages() {
 }
 
 #[tokio::test]
+async fn background_work_gives_way_to_what_reads_what_writes_and_what_lists() {
+    let bench = Bench::new(1);
+    bench.put(&object("k"), 0, 1, Some(b"a shard"), true).await;
+    bench.call(&object("k"), 0, SlotRequest::Query { inline_data: true }).await;
+    bench.read(&object("k"), 0, op(1), (0, 1)).await.unwrap();
+    bench.node().list(list_request("", "", 10)).await.unwrap();
+    let counts = [Kind::Write, Kind::Read, Kind::List].map(|kind| bench.node().pace.count(kind));
+    assert_eq!(counts, [2, 2, 1]);
+}
+
+#[tokio::test]
 async fn the_key_behind_a_prefix_of_deleted_keys_is_listed() {
     let mut bench = Bench::new(2);
     // "b0" is the first key that can follow everything below "b/".

@@ -7,8 +7,8 @@
 //! requests ──how long they took──► meters ──every tick──► control ──limit──► turns ◄── heal, join, moves, scrub
 //! ```
 //!
-//! 1. The node notes how long its requests take: those that write, those that read; and how long the other nodes take for
-//!    what catch-up and joining slots ask them, because that is at their cost.
+//! 1. The node notes how long its requests take: those that write, those that read, those that list; and how long the other
+//!    nodes take for what catch-up and joining slots ask them, because that is at their cost.
 //! 2. `control` compares that with health and sets the limit; `--background-slowdown` says how much slower is too slow.
 //! 3. A step waits for its turn. Where one at a time is too much there is a pause after each, in proportion to what it took.
 //!    What is soon over (`Urgency::Brisk`) makes none, and of what others wait for (a slot on its way to its vote) there are
@@ -68,6 +68,8 @@ pub(crate) enum Kind {
     Read,
     /// A request that makes something durable.
     Write,
+    /// A page of a listing.
+    List,
     /// An answer of other nodes about one register.
     Answer,
     /// A page of what a voter hands over.
@@ -148,6 +150,12 @@ impl Pace {
         let result = work.await;
         self.0.meters[kind as usize].record(begun.elapsed());
         result
+    }
+
+    /// How many of a kind there were.
+    #[cfg(test)]
+    pub(crate) fn count(&self, kind: Kind) -> u64 {
+        self.0.meters[kind as usize].take().count()
     }
 
     /// Waits for a turn; it lasts until it is dropped.
